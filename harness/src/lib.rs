@@ -1,0 +1,4 @@
+//! The harness.
+
+pub mod live;
+pub mod model;

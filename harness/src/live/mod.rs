@@ -1,0 +1,1 @@
+//! The live arm: a real Envoy and what stands around it.

@@ -1,0 +1,3 @@
+//! The command `embudo`.
+
+fn main() {}

@@ -1,0 +1,1 @@
+//! The models that both arms share: the gateway and Laravel.
