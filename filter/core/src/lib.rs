@@ -1,1 +1,8 @@
-//! The core.
+//! Everything Embudo decides.
+#![cfg_attr(not(test), no_std)]
+
+extern crate alloc;
+
+pub mod config;
+pub mod hash;
+pub mod json;
