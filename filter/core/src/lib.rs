@@ -5,4 +5,11 @@ extern crate alloc;
 
 pub mod config;
 pub mod hash;
+pub mod intake;
 pub mod json;
+pub mod layout;
+pub mod lease;
+pub mod route;
+pub mod shard;
+pub mod store;
+pub mod time;
