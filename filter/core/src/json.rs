@@ -37,7 +37,9 @@ pub enum Scalar<'a> {
     Text(Cow<'a, str>),
     /// A whole number, as decimal digits.
     Integer(String),
-    /// Anything else: a fraction, a boolean, null, an array or an object. No rule can use it.
+    /// A boolean.
+    Bool(bool),
+    /// Anything else: a fraction, null, an array or an object. No rule can use it.
     Other,
 }
 
@@ -171,7 +173,7 @@ impl Scalar<'_> {
         match self {
             Self::Text(text) => Some(text),
             Self::Integer(digits) => Some(digits),
-            Self::Other => None,
+            Self::Bool(_) | Self::Other => None,
         }
     }
 }
@@ -330,7 +332,7 @@ impl<'a> Visitor<'a> for Node<'_, '_, 'a> {
     }
 
     fn visit_bool<E>(self, value: bool) -> Result<(), E> {
-        self.leaf(Tag::Bool, &[u8::from(value)], &Scalar::Other);
+        self.leaf(Tag::Bool, &[u8::from(value)], &Scalar::Bool(value));
         Ok(())
     }
 

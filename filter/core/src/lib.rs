@@ -3,6 +3,8 @@
 
 extern crate alloc;
 
+pub mod backoff;
+pub mod batch;
 pub mod config;
 pub mod hash;
 pub mod intake;
@@ -13,3 +15,4 @@ pub mod route;
 pub mod shard;
 pub mod store;
 pub mod time;
+pub mod verdict;

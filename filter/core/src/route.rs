@@ -137,6 +137,7 @@ impl Rules {
             return Err(Bypass::Encoding);
         }
         destination.prefix = prefix.into();
+        destination.path = self.route(route).map(|rule| rule.path.clone()).unwrap_or_default();
         if destination.size() > DESTINATION_BYTES_MAX {
             return Err(Bypass::HeaderBytes);
         }

@@ -25,7 +25,7 @@ mod offer;
 use alloc::borrow::Cow;
 use alloc::vec::Vec;
 
-pub use self::claim::{Claimed, Outcome, Settled, balance};
+pub use self::claim::{Claimed, Outcome, Settled, Wanted, balance};
 pub use self::offer::{Decision, Superseded};
 
 /// Sessions in one shard. About 8 are expected.

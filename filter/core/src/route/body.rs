@@ -87,7 +87,7 @@ impl Rules {
         let session_json = match first(&document, 0, wanted.len())? {
             Scalar::Text(text) => serde_json::to_string(text.as_ref()).ok()?,
             Scalar::Integer(digits) => digits.to_owned(),
-            Scalar::Other => return None,
+            Scalar::Bool(_) | Scalar::Other => return None,
         };
         Some(Item { session_json, document })
     }

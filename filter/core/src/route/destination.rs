@@ -15,6 +15,8 @@ pub struct Destination {
     pub scheme: String,
     /// What preceded the matched path.
     pub prefix: String,
+    /// The matched path: an item can be posted alone even if its rule is gone from the configuration.
+    pub path: String,
     /// Credential headers in the callers' order.
     pub credentials: Vec<(String, String)>,
 }
@@ -64,18 +66,19 @@ impl Destination {
             bytes = rest;
             core::str::from_utf8(text).ok().map(String::from)
         };
-        let (authority, scheme, prefix) = (text()?, text()?, text()?);
+        let (authority, scheme, prefix, path) = (text()?, text()?, text()?, text()?);
         let mut credentials = Vec::new();
         while let Some(name) = text() {
             credentials.push((name, text()?));
         }
-        bytes.is_empty().then_some(Self { authority, scheme, prefix, credentials })
+        bytes.is_empty().then_some(Self { authority, scheme, prefix, path, credentials })
     }
 
     fn texts(&self) -> impl Iterator<Item = &str> {
         let credentials =
             self.credentials.iter().flat_map(|(name, value)| [name.as_str(), value.as_str()]);
-        [self.authority.as_str(), &self.scheme, &self.prefix].into_iter().chain(credentials)
+        let fixed = [self.authority.as_str(), &self.scheme, &self.prefix, &self.path];
+        fixed.into_iter().chain(credentials)
     }
 }
 
@@ -87,6 +90,7 @@ impl fmt::Debug for Destination {
             .field("authority", &self.authority)
             .field("scheme", &self.scheme)
             .field("prefix", &self.prefix)
+            .field("path", &self.path)
             .field("credentials", &names)
             .finish()
     }

@@ -8,6 +8,19 @@ use super::{Claim, ClaimId, Dirty, Entry, Shard, State};
 use crate::route::Rules;
 use crate::time::Now;
 
+/// What a batch has room for.
+#[derive(Clone, Copy, Debug)]
+pub struct Wanted<'w> {
+    /// The route's name.
+    pub route: &'w str,
+    /// Fingerprint of the credentials.
+    pub credential: u64,
+    /// Encoded destination.
+    pub destination: &'w [u8],
+    /// Longest body that still fits.
+    pub bytes_max: usize,
+}
+
 /// What a claim hands over: one item, as it is at this moment.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Claimed {
@@ -53,22 +66,28 @@ impl<'a> Shard<'a> {
     // ## Dirty => Dirty under a claim
     //
     // Only the oldest of the session, and only while nobody else's call may still be at work on it.
-    /// Claims the update that is next of `session`, if it belongs to this route and credential.
+    /// Claims the update that is next of `session`, if `wanted` still describes it.
     pub fn claim(
         &mut self,
+        rules: &Rules,
         session: u128,
-        route: &str,
-        credential: u64,
+        wanted: &Wanted<'_>,
         id: ClaimId,
-        deadline_ms: u64,
         now: Now,
     ) -> Option<Claimed> {
         let session = self.session_mut(session)?;
         if session.live_claim(now.mono_ms).is_some() {
             return None;
         }
+        let Wanted { route, credential, destination, bytes_max } = *wanted;
         let entry = session.next_due().filter(|entry| entry.is(route, credential))?;
+        if entry.expires_ms(rules).is_some_and(|expires_ms| now.mono_ms > expires_ms) {
+            return None;
+        }
         let State::Dirty(dirty) = &entry.state else { return None };
+        if dirty.destination != destination || dirty.body.len() > bytes_max {
+            return None;
+        }
         let claimed = Claimed {
             session: session.id,
             seq: entry.seq,
@@ -81,7 +100,7 @@ impl<'a> Shard<'a> {
             route: Cow::Owned(route.to_owned()),
             credential,
             seq: entry.seq,
-            deadline_ms,
+            deadline_ms: now.mono_ms.saturating_add(rules.config.claim_ms()),
         });
         Some(claimed)
     }
