@@ -1,1 +1,3 @@
 //! The live arm: a real Envoy and what stands around it.
+
+pub mod laravel;
