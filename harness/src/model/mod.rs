@@ -10,6 +10,7 @@
 //! * [`gateway`]: the sender: sessions, their QR cycles, and the retries that multiply a slow answer.
 //! * [`order`]: what the two together must show: never an older value after a newer one.
 
+pub mod gateway;
 pub mod http;
 pub mod laravel;
 pub mod order;
