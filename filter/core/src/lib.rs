@@ -1,1 +1,18 @@
-//! The core.
+//! Everything Embudo decides.
+#![cfg_attr(not(test), no_std)]
+
+extern crate alloc;
+
+pub mod backoff;
+pub mod batch;
+pub mod config;
+pub mod hash;
+pub mod intake;
+pub mod json;
+pub mod layout;
+pub mod lease;
+pub mod route;
+pub mod shard;
+pub mod store;
+pub mod time;
+pub mod verdict;

@@ -1,0 +1,247 @@
+//! What an operator may set, validated once.
+//!
+//! [`Config::parse`] is the only constructor: it reports every problem at once, each with its JSON
+//! pointer, and what it returns cannot be inconsistent, so that nothing behind it checks again. `{}` is
+//! a whole configuration: the defaults are the gateway and the Laravel that exist.
+
+mod fields;
+mod parse;
+
+use alloc::string::String;
+use alloc::vec::Vec;
+use core::fmt;
+
+use crate::json::Pointer;
+
+/// Sessions a shard holds on average; with a keyed hash more than `shard::SESSIONS_MAX` in one
+/// of 2048 shards is a 3·10⁻¹¹ event.
+const SESSIONS_PER_SHARD: u64 = 8;
+
+/// A validated configuration.
+#[derive(Clone, Debug)]
+pub struct Config {
+    /// Number of shards, fixed for the life of the process. `max_sessions` / 8.
+    pub shards: u32,
+    /// How fast, and how many at once, the dispatcher calls.
+    pub pace: Pace,
+    /// The times that make a claim safe.
+    pub times: Times,
+    /// Back-off of a destination, milliseconds.
+    pub backoff: BackoffRange,
+    /// How long a delivered value is remembered.
+    pub dedup: Dedup,
+    /// Calls of priority items to one route are this far apart at least, milliseconds.
+    pub priority_gap_ms: u64,
+    /// Status of Embudo's own answers.
+    pub answer_status: u16,
+    /// A request with this header passes through, whatever its value.
+    pub bypass_header: String,
+    /// Header names that make one caller different from another, and what to do with such callers.
+    pub credentials: Credentials,
+    /// Where batches go.
+    pub upstream: Upstream,
+    /// What may precede a route's path. The first that fits wins.
+    pub prefixes: Vec<String>,
+    /// The rules, in the order in which they are tried.
+    pub routes: Vec<Route>,
+}
+
+/// The dispatcher's limits.
+#[derive(Clone, Debug)]
+pub struct Pace {
+    /// Evenly spaced, no burst.
+    pub max_requests_per_second: u64,
+    /// Calls under way; must stay below the cluster's circuit breakers, or overflow looks like ejection.
+    pub max_in_flight: u64,
+}
+
+/// W, T and L of the delivery rules, and the lease. Milliseconds.
+#[derive(Clone, Debug)]
+pub struct Times {
+    /// T: the timeout of a call.
+    pub call_timeout_ms: u64,
+    /// W: a claimed batch is sent within this, or not at all.
+    pub send_window_ms: u64,
+    /// L: how long Laravel may go on with a request that Envoy has given up.
+    pub late_ms: u64,
+    /// Life of the leader's lease.
+    pub lease_ms: u64,
+}
+
+/// Bounds of an exponential back-off with full jitter, milliseconds.
+#[derive(Clone, Debug)]
+pub struct BackoffRange {
+    /// The least wait after a failure.
+    pub min_ms: u64,
+    /// The most.
+    pub max_ms: u64,
+}
+
+/// How long a delivered value answers for its duplicates, milliseconds.
+#[derive(Clone, Debug)]
+pub struct Dedup {
+    /// A delivered value is forgotten after this long without a duplicate.
+    pub ttl_ms: u64,
+    /// One duplicate is let through when the value is this old, to heal a difference.
+    pub max_age_ms: u64,
+}
+
+/// Callers with credentials.
+#[derive(Clone, Debug)]
+pub struct Credentials {
+    /// Lower-case header names.
+    pub headers: Vec<String>,
+    /// Which of them are taken in.
+    pub trust: Trust,
+}
+
+/// Whose updates are queued, of those that carry a credential.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Trust {
+    /// Nobody's: they pass through, and Laravel judges each.
+    Never,
+    /// Everybody's. Only where nobody but the gateway can reach Envoy: a stranger's item with a false
+    /// credential is accepted too, and holds its session's order until Laravel takes it.
+    Always,
+}
+
+/// Where the dispatcher's calls go, and how they look.
+#[derive(Clone, Debug)]
+pub struct Upstream {
+    /// Envoy cluster; the one with the breaker.
+    pub cluster: String,
+    /// Replaces the callers' `:authority`.
+    pub authority: Option<String>,
+    /// Replaces the callers' prefix.
+    pub prefix_rewrite: Option<String>,
+    /// Added to every call.
+    pub headers: Vec<(String, String)>,
+}
+
+/// One kind of update.
+#[derive(Clone, Debug)]
+pub struct Route {
+    /// Label in metrics, and part of the entry's key in the store.
+    pub name: String,
+    /// Request method, upper case.
+    pub method: String,
+    /// Path without the prefix, as in `/qr`.
+    pub path: String,
+    /// Where the session's name is; the first hit wins.
+    pub session: Vec<Pointer>,
+    /// Where the value is; the first hit wins.
+    pub value: Vec<Pointer>,
+    /// What must be equal too for a duplicate.
+    pub same: Vec<Pointer>,
+    /// Values that are sent at once.
+    pub priority: Vec<String>,
+    /// ... unless the session's last value was one of these.
+    pub not_priority_after: Vec<String>,
+    /// Values that are never duplicates.
+    pub no_dedup: Vec<String>,
+    /// What accepting an item of this route says about another route.
+    pub implies: Option<Implies>,
+    /// The route, if any, whose `implies` names this one. Index into [`Config::routes`].
+    pub implied_by: Option<usize>,
+    /// Whose unsent items a value of this route makes meaningless.
+    pub voids: Option<Voids>,
+    /// Items older than this are dropped unsent; none for states.
+    pub expire_after_ms: Option<u64>,
+    /// How items travel.
+    pub batch: Batch,
+}
+
+/// Accepting an item makes `value` the last one of `route`, for the same session.
+#[derive(Clone, Debug)]
+pub struct Implies {
+    /// Index into [`Config::routes`].
+    pub route: usize,
+    /// The implied value.
+    pub value: String,
+    /// The key under which the value rides in the implying item: `estado_qr`.
+    pub key: String,
+    /// The key of the session in a body of the implied route.
+    pub session_key: String,
+}
+
+/// Values that make other routes' unsent items of the same session meaningless.
+#[derive(Clone, Debug)]
+pub struct Voids {
+    /// The values of this route that do it.
+    pub values: Vec<String>,
+    /// Indexes into [`Config::routes`].
+    pub routes: Vec<usize>,
+}
+
+/// How a route's items travel.
+#[derive(Clone, Debug)]
+pub struct Batch {
+    /// Path without the prefix, as in `/qr/batch`.
+    pub path: String,
+    /// The array's key in the body, as in `qrs`.
+    pub field: String,
+    /// Items a call.
+    pub max_items: usize,
+    /// Bytes of a call's body; the first item always fits.
+    pub max_bytes: usize,
+    /// Time alone makes a call at most this often, milliseconds.
+    pub max_wait_ms: u64,
+    /// A lone item waits this long for company, milliseconds.
+    pub quiet_ms: u64,
+}
+
+/// One thing that is wrong with a configuration.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Problem {
+    /// JSON pointer to the place; empty for the document itself.
+    pub pointer: String,
+    /// What is wrong and what would be right.
+    pub message: String,
+}
+
+// === impl Config ===
+
+impl Config {
+    /// Reads and validates a configuration. Empty input counts as `{}`, as Envoy gives it where an
+    /// operator wrote none.
+    ///
+    /// # Errors
+    /// Every problem found, in the order of the document.
+    pub fn parse(json: &[u8]) -> Result<Self, Vec<Problem>> {
+        parse::config(json)
+    }
+
+    /// D ≥ W + T + L: how long a claim protects a session whose call's fate is unknown, milliseconds.
+    #[must_use]
+    pub fn claim_ms(&self) -> u64 {
+        let Times {
+            call_timeout_ms,
+            send_window_ms,
+            late_ms,
+            ..
+        } = self.times;
+        send_window_ms
+            .saturating_add(call_timeout_ms)
+            .saturating_add(late_ms)
+    }
+
+    /// The route with this name, and its index.
+    #[must_use]
+    pub fn route_named(&self, name: &str) -> Option<(usize, &Route)> {
+        self.routes
+            .iter()
+            .enumerate()
+            .find(|(_, route)| route.name == name)
+    }
+}
+
+// === impl Problem ===
+
+impl fmt::Display for Problem {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self.pointer.as_str() {
+            "" => write!(f, "the configuration: {}", self.message),
+            pointer => write!(f, "{pointer}: {}", self.message),
+        }
+    }
+}

@@ -1,0 +1,83 @@
+//! The request path: offer an update to its shard, and say what to answer.
+//!
+//! For a duplicate this is one get; for a new value one get and one put, and as many more as there are
+//! lost races. It never talks to Laravel, and it never waits.
+
+use crate::route::{Bypass, Rules, Update};
+use crate::shard::{BYTES_MAX, Decision, Shard, Superseded};
+use crate::store::{CAS_ATTEMPTS_MAX, Expect, Keys, PutError, Store};
+use crate::time::Now;
+
+/// What to answer.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Reply {
+    /// Accepted: it is in the store.
+    Queued,
+    /// Laravel has it, or will.
+    Duplicate,
+    /// Laravel learns it from the QR.
+    Implied,
+    /// Lost every race: 503 with `retry-after`. Nothing was accepted.
+    Busy,
+    /// Not ours to answer: the request goes on to Laravel.
+    Pass(Bypass),
+}
+
+/// What an offer led to.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Taken {
+    /// What to answer.
+    pub reply: Reply,
+    /// The shard of which the dispatcher must be told.
+    pub ring: Option<u32>,
+    /// Routes of the items that became superfluous, to be counted.
+    pub superseded: Superseded,
+}
+
+/// Offers `update` to the store.
+pub fn take_in(
+    store: &mut impl Store,
+    keys: &Keys,
+    rules: &Rules,
+    update: &Update<'_>,
+    now: Now,
+) -> Taken {
+    let index = rules.shard_of(update.session);
+    let key = keys.shard(index);
+    for _ in 0..CAS_ATTEMPTS_MAX {
+        let read = store.get(&key);
+        let bytes = read.as_ref().map_or(&[][..], |(bytes, _)| bytes);
+        let Ok(mut shard) = Shard::decode(bytes) else { return Taken::of(Reply::Pass(Bypass::Store)) };
+        let had_pending = shard.has_pending(update.session, now.mono_ms);
+        let (taken, must_fit) = match shard.offer(rules, update, now) {
+            Decision::Duplicate { slid: false } => return Taken::of(Reply::Duplicate),
+            Decision::Implied => return Taken::of(Reply::Implied),
+            Decision::Full => return Taken::of(Reply::Pass(Bypass::ShardFull)),
+            Decision::Duplicate { slid: true } => (Taken::of(Reply::Duplicate), false),
+            Decision::Queued { ring, superseded } => {
+                let ring = ring.then_some(index);
+                (Taken { reply: Reply::Queued, ring, superseded }, true)
+            }
+        };
+        let encoded = shard.encode();
+        // A session with something pending keeps its place whatever it costs: passing it through would
+        // let a newer value overtake the pending one.
+        if must_fit && encoded.len() > BYTES_MAX && !had_pending {
+            return Taken::of(Reply::Pass(Bypass::ShardFull));
+        }
+        match store.put(&key, &encoded, Expect::of(read.as_ref())) {
+            Ok(()) => return taken,
+            Err(PutError::Mismatch) => {}
+            Err(PutError::Refused) => return Taken::of(Reply::Pass(Bypass::Store)),
+        }
+    }
+    Taken::of(Reply::Busy)
+}
+
+// === impl Taken ===
+
+impl Taken {
+    fn of(reply: Reply) -> Self {
+        Self { reply, ring: None, superseded: Superseded::new() }
+    }
+}

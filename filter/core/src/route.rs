@@ -1,0 +1,369 @@
+//! What a request is: recognised in two steps, from its headers and from its body.
+//!
+//! Recognition never fails. A request is either an update, or it is Laravel's business, and then it
+//! passes through with a [`Bypass`] that says why, for the operator's counters.
+
+mod body;
+mod destination;
+
+use alloc::string::String;
+use alloc::vec::Vec;
+use core::fmt;
+
+pub use self::body::Update;
+pub use self::destination::Destination;
+use crate::config::{Config, Route, Trust};
+use crate::hash::HashKey;
+use crate::json::Unreadable;
+
+/// Longest body that is queued, bytes. A QR as an image is 16 KiB at most; a batch must hold a few.
+pub const BODY_BYTES_MAX: usize = 64 * 1024;
+
+/// Longest that an authority and the credential headers may be together, bytes. They are stored with
+/// every pending item; Envoy itself would allow 60 KiB.
+const DESTINATION_BYTES_MAX: usize = 4 * 1024;
+
+/// Headers that sign the body: a batch could not carry the signature, and Laravel would miss it.
+const SIGNATURES: [&str; 7] = [
+    "x-hub-signature-256",
+    "x-webhook-hmac",
+    "x-webhook-signature",
+    "x-whatsapp-signature",
+    "x-baileys-signature",
+    "x-openwa-signature",
+    "x-hmac-signature",
+];
+
+/// The configuration and the hash key: everything that recognising and comparing needs.
+#[derive(Clone, Debug)]
+pub struct Rules {
+    /// The validated configuration.
+    pub config: Config,
+    /// The key of this process's hashes.
+    pub key: HashKey,
+}
+
+/// Why a request passes through untouched.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub enum Bypass {
+    /// No rule has this method and path, or the path has a query string.
+    Path,
+    /// It carries the bypass header.
+    Header,
+    /// It carries a signature of its body.
+    Signature,
+    /// It carries a credential, and credentials are not trusted.
+    Credential,
+    /// Its content type is not JSON, or its body is encoded.
+    Encoding,
+    /// A header that a batch would have to repeat is not UTF-8 or too long.
+    HeaderBytes,
+    /// It has no body.
+    Empty,
+    /// Its body is longer than [`BODY_BYTES_MAX`].
+    TooLarge,
+    /// Its body is not JSON that PHP reads.
+    Syntax,
+    /// Its body is JSON, but no object.
+    NotAnObject,
+    /// An object in its body names a key twice.
+    DuplicateKey,
+    /// Its body is nested too deep.
+    TooDeep,
+    /// It has no session, or one that is neither a string nor a whole number.
+    NoSession,
+    /// It has no value, or one that is not a string.
+    NoValue,
+    /// Its shard has no room, and nothing of its session is pending.
+    ShardFull,
+    /// The host's shared data could not be read or written.
+    Store,
+}
+
+/// What the headers of a recognised request say.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Head {
+    /// Index into [`Config::routes`].
+    pub route: usize,
+    /// Where an item of this request has to go.
+    pub destination: Destination,
+}
+
+// === impl Rules ===
+
+impl Rules {
+    /// The rule at an index that [`Head`] or [`Update`] carries.
+    #[must_use]
+    pub fn route(&self, index: usize) -> Option<&Route> {
+        self.config.routes.get(index)
+    }
+
+    /// Recognises a request by its headers. Header names are lower case, as Envoy has them.
+    ///
+    /// # Errors
+    /// The reason to pass it through.
+    pub fn head(&self, headers: &[(String, Vec<u8>)]) -> Result<Head, Bypass> {
+        let mut method: &[u8] = b"";
+        let mut path: &[u8] = b"";
+        let mut destination = Destination::default();
+        let mut json = false;
+        // One pass over the headers; they come in one host call.
+        let mut refusal = None;
+        for (name, value) in headers {
+            match name.as_str() {
+                ":method" => method = value,
+                ":path" => path = value,
+                ":authority" => destination.authority = utf8(value)?,
+                "x-forwarded-proto" => destination.scheme = utf8(value)?,
+                "content-type" => json = is_json(value),
+                "content-encoding" if value != b"identity" => refusal = Some(Bypass::Encoding),
+                "content-length" if declares_too_much(value) => refusal = Some(Bypass::TooLarge),
+                name if name == self.config.bypass_header => refusal = Some(Bypass::Header),
+                name if SIGNATURES.contains(&name) => refusal = Some(Bypass::Signature),
+                name if self.config.credentials.headers.iter().any(|header| header == name) => {
+                    if self.config.credentials.trust == Trust::Never {
+                        refusal = refusal.or(Some(Bypass::Credential));
+                    }
+                    destination.credentials.push((name.into(), utf8(value)?));
+                }
+                _ => {}
+            }
+        }
+        let (route, prefix) = self.rule(method, path).ok_or(Bypass::Path)?;
+        if let Some(reason) = refusal {
+            return Err(reason);
+        }
+        if !json {
+            return Err(Bypass::Encoding);
+        }
+        destination.prefix = prefix.into();
+        destination.path = self.route(route).map(|rule| rule.path.clone()).unwrap_or_default();
+        if destination.size() > DESTINATION_BYTES_MAX {
+            return Err(Bypass::HeaderBytes);
+        }
+        Ok(Head { route, destination })
+    }
+
+    /// The first rule that a method and path fit, and the prefix before the rule's path.
+    fn rule(&self, method: &[u8], path: &[u8]) -> Option<(usize, &str)> {
+        self.config.routes.iter().enumerate().find_map(|(index, route)| {
+            if route.method.as_bytes() != method {
+                return None;
+            }
+            let prefix = path.strip_suffix(route.path.as_bytes())?;
+            let prefix = self.config.prefixes.iter().find(|known| known.as_bytes() == prefix)?;
+            Some((index, prefix.as_str()))
+        })
+    }
+
+    /// The hash under which a value is remembered.
+    #[must_use]
+    pub fn value_hash(&self, route: &Route, value: &str, same: &[Option<u128>]) -> u128 {
+        use core::hash::Hasher;
+        let mut digest = self.key.digest();
+        for part in [route.name.as_bytes(), value.as_bytes()] {
+            digest.write_usize(part.len());
+            digest.write(part);
+        }
+        for part in same {
+            digest.write_u8(u8::from(part.is_some()));
+            digest.write(&part.unwrap_or_default().to_le_bytes());
+        }
+        digest.finish128()
+    }
+
+    /// The hash of a value alone, all the `same` parts being absent.
+    #[must_use]
+    pub fn plain_value_hash(&self, route: &Route, value: &str) -> u128 {
+        let none: Vec<Option<u128>> = route.same.iter().map(|_| None).collect();
+        self.value_hash(route, value, &none)
+    }
+
+    /// The shard of a session.
+    #[must_use]
+    pub fn shard_of(&self, session: u128) -> u32 {
+        let shards = u128::from(self.config.shards.max(1));
+        u32::try_from(session.checked_rem(shards).unwrap_or(0)).unwrap_or(0)
+    }
+}
+
+fn utf8(value: &[u8]) -> Result<String, Bypass> {
+    core::str::from_utf8(value).map(Into::into).map_err(|_| Bypass::HeaderBytes)
+}
+
+/// As Laravel's `isJson`: it looks for `/json` and `+json` anywhere in the content type, and reads a
+/// body of any other type as form fields.
+fn is_json(content_type: &[u8]) -> bool {
+    content_type.windows(5).any(|part| part == b"/json" || part == b"+json")
+}
+
+fn declares_too_much(content_length: &[u8]) -> bool {
+    core::str::from_utf8(content_length)
+        .ok()
+        .and_then(|text| text.parse::<u64>().ok())
+        .is_none_or(|length| length > BODY_BYTES_MAX as u64)
+}
+
+// === impl Bypass ===
+
+impl Bypass {
+    /// Every reason, in the order of [`Bypass::index`].
+    pub const ALL: [Self; 16] = [
+        Self::Path,
+        Self::Header,
+        Self::Signature,
+        Self::Credential,
+        Self::Encoding,
+        Self::HeaderBytes,
+        Self::Empty,
+        Self::TooLarge,
+        Self::Syntax,
+        Self::NotAnObject,
+        Self::DuplicateKey,
+        Self::TooDeep,
+        Self::NoSession,
+        Self::NoValue,
+        Self::ShardFull,
+        Self::Store,
+    ];
+
+    /// Its place in [`Bypass::ALL`].
+    #[must_use]
+    pub fn index(self) -> usize {
+        self as usize
+    }
+
+    /// The label in metrics and in the `x-embudo` header.
+    #[must_use]
+    pub fn label(self) -> &'static str {
+        match self {
+            Self::Path => "path",
+            Self::Header => "header",
+            Self::Signature => "signature",
+            Self::Credential => "credential",
+            Self::Encoding => "encoding",
+            Self::HeaderBytes => "header_bytes",
+            Self::Empty => "empty",
+            Self::TooLarge => "too_large",
+            Self::Syntax => "syntax",
+            Self::NotAnObject => "not_an_object",
+            Self::DuplicateKey => "duplicate_key",
+            Self::TooDeep => "too_deep",
+            Self::NoSession => "no_session",
+            Self::NoValue => "no_value",
+            Self::ShardFull => "shard_full",
+            Self::Store => "store",
+        }
+    }
+}
+
+impl fmt::Display for Bypass {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(self.label())
+    }
+}
+
+impl From<Unreadable> for Bypass {
+    fn from(unreadable: Unreadable) -> Self {
+        match unreadable {
+            Unreadable::Syntax => Self::Syntax,
+            Unreadable::NotAnObject => Self::NotAnObject,
+            Unreadable::DuplicateKey => Self::DuplicateKey,
+            Unreadable::TooDeep => Self::TooDeep,
+        }
+    }
+}
+
+#[cfg(test)]
+pub(crate) mod tests {
+    use super::*;
+
+    pub(crate) const KEY: HashKey = HashKey::from_bytes([9; 16]);
+
+    pub(crate) fn rules(json: &str) -> Rules {
+        Rules { config: Config::parse(json.as_bytes()).unwrap(), key: KEY }
+    }
+
+    fn headers(method: &str, path: &str, more: &[(&str, &str)]) -> Vec<(String, Vec<u8>)> {
+        let base = [
+            (":method", method),
+            (":path", path),
+            (":authority", "laravel.test"),
+            ("content-type", "application/json"),
+            ("x-forwarded-proto", "http"),
+        ];
+        base.iter()
+            .chain(more)
+            .map(|(name, value)| ((*name).into(), value.as_bytes().to_vec()))
+            .collect()
+    }
+
+    fn bypass(method: &str, path: &str, more: &[(&str, &str)]) -> Option<Bypass> {
+        rules("{}").head(&headers(method, path, more)).err()
+    }
+
+    #[test]
+    fn the_default_rules_take_in_exactly_their_paths() {
+        let rules = rules("{}");
+        for (path, name, prefix) in [
+            ("/qr", "qr", ""),
+            ("/api/qr", "qr", "/api"),
+            ("/whatsapp/status", "status", ""),
+            ("/api/whatsapp/status", "status", "/api"),
+        ] {
+            let head = rules.head(&headers("POST", path, &[])).expect(path);
+            assert_eq!(rules.route(head.route).unwrap().name, name);
+            assert_eq!(head.destination.prefix, prefix);
+            assert_eq!(head.destination.authority, "laravel.test");
+        }
+        for path in ["/api/qr/", "/api/qr?x=1", "/v2/qr", "/api/qr/batch", "/apiqr", "/api//qr"] {
+            assert_eq!(bypass("POST", path, &[]), Some(Bypass::Path), "{path}");
+        }
+        assert_eq!(bypass("GET", "/api/qr", &[]), Some(Bypass::Path));
+        assert_eq!(bypass("HEAD", "/api/qr", &[]), Some(Bypass::Path));
+    }
+
+    #[test]
+    fn what_a_batch_could_not_carry_passes_through() {
+        let reason = |name, value| bypass("POST", "/api/qr", &[(name, value)]);
+        assert_eq!(reason("content-encoding", "gzip"), Some(Bypass::Encoding));
+        assert_eq!(reason("content-type", "text/plain"), Some(Bypass::Encoding));
+        assert_eq!(reason("content-type", "application/vnd.api+json; charset=utf-8"), None);
+        assert_eq!(reason("content-length", "65537"), Some(Bypass::TooLarge));
+        assert_eq!(reason("content-length", "65536"), None);
+        assert_eq!(reason("x-hub-signature-256", "sha256=00"), Some(Bypass::Signature));
+        assert_eq!(reason("x-embudo-bypass", "1"), Some(Bypass::Header));
+        assert_eq!(reason("authorization", "Bearer t"), Some(Bypass::Credential));
+        let long = "a".repeat(DESTINATION_BYTES_MAX);
+        assert_eq!(reason(":authority", &long), Some(Bypass::HeaderBytes));
+    }
+
+    #[test]
+    fn header_bytes_that_are_not_utf8_pass_through() {
+        let mut odd = headers("POST", "/api/qr", &[]);
+        odd.push(("x-other".into(), Vec::from([0xff])));
+        assert!(rules("{}").head(&odd).is_ok(), "where nobody needs them they do not matter");
+        odd.push((":authority".into(), Vec::from([0xff])));
+        assert_eq!(rules("{}").head(&odd), Err(Bypass::HeaderBytes));
+    }
+
+    #[test]
+    fn trusted_credentials_become_part_of_the_destination() {
+        let rules = rules(r#"{"credentials":{"trust":"always"}}"#);
+        let with = |token| {
+            rules.head(&headers("POST", "/api/qr", &[("authorization", token)])).unwrap().destination
+        };
+        assert_ne!(with("a").credential(KEY), with("b").credential(KEY));
+        assert_eq!(with("a").credential(KEY), with("a").credential(KEY));
+        assert_eq!(Destination::decode(&with("a").encode()), Some(with("a")));
+        let nobody = rules.head(&headers("POST", "/api/qr", &[])).unwrap().destination;
+        assert_eq!(nobody.credential(KEY), 0);
+    }
+
+    #[test]
+    fn every_bypass_knows_its_place() {
+        for (index, bypass) in Bypass::ALL.into_iter().enumerate() {
+            assert_eq!(bypass.index(), index, "{bypass}");
+        }
+    }
+}

@@ -1,0 +1,246 @@
+//! What the dispatcher does to a shard: claim, settle, expire.
+
+use alloc::borrow::{Cow, ToOwned};
+use alloc::string::String;
+use alloc::vec::Vec;
+
+use super::{Claim, ClaimId, Dirty, Entry, Shard, State};
+use crate::route::Rules;
+use crate::time::Now;
+
+/// What a batch has room for.
+#[derive(Clone, Copy, Debug)]
+pub struct Wanted<'w> {
+    /// The route's name.
+    pub route: &'w str,
+    /// Fingerprint of the credentials.
+    pub credential: u64,
+    /// Encoded destination.
+    pub destination: &'w [u8],
+    /// Longest body that still fits.
+    pub bytes_max: usize,
+}
+
+/// What a claim hands over: one item, as it is at this moment.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Claimed {
+    /// The shard's session.
+    pub session: u128,
+    /// Sequence of the update.
+    pub seq: u64,
+    /// When it was accepted. Monotonic.
+    pub accepted_ms: u64,
+    /// The item's `timestamp`.
+    pub timestamp_ms: u64,
+    /// The caller's body.
+    pub body: Vec<u8>,
+}
+
+/// How a call ended, for one item.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Outcome {
+    /// Laravel has it.
+    Delivered,
+    /// Laravel certainly did not take it, for a reason that has nothing to do with the item.
+    Failed,
+    /// Laravel certainly did not take it, and the item may be why.
+    Refused,
+    /// It was never sent.
+    Unsent,
+}
+
+/// What a settlement changed.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Settled {
+    /// The update that was sent is the session's last: it counts as delivered.
+    Delivered,
+    /// The claim is gone; the entry, if it is still there, is to be sent again, or holds a newer value.
+    Released,
+    /// The claim was not this call's: nothing has changed.
+    Foreign,
+}
+
+// === impl Shard ===
+
+impl<'a> Shard<'a> {
+    // ## Dirty => Dirty under a claim
+    //
+    // Only the oldest of the session, and only while nobody else's call may still be at work on it.
+    /// Claims the update that is next of `session`, if `wanted` still describes it.
+    pub fn claim(
+        &mut self,
+        rules: &Rules,
+        session: u128,
+        wanted: &Wanted<'_>,
+        id: ClaimId,
+        now: Now,
+    ) -> Option<Claimed> {
+        let session = self.session_mut(session)?;
+        if session.live_claim(now.mono_ms).is_some() {
+            return None;
+        }
+        let Wanted { route, credential, destination, bytes_max } = *wanted;
+        let entry = session.next_due().filter(|entry| entry.is(route, credential))?;
+        if entry.expires_ms(rules).is_some_and(|expires_ms| now.mono_ms > expires_ms) {
+            return None;
+        }
+        let State::Dirty(dirty) = &entry.state else { return None };
+        if dirty.destination != destination || dirty.body.len() > bytes_max {
+            return None;
+        }
+        let claimed = Claimed {
+            session: session.id,
+            seq: entry.seq,
+            accepted_ms: entry.accepted_ms,
+            timestamp_ms: dirty.timestamp_ms,
+            body: dirty.body.to_vec(),
+        };
+        session.claim = Some(Claim {
+            id,
+            route: Cow::Owned(route.to_owned()),
+            credential,
+            seq: entry.seq,
+            deadline_ms: now.mono_ms.saturating_add(rules.config.claim_ms()),
+        });
+        Some(claimed)
+    }
+
+    // ## Dirty under a claim => (Clean | Dirty)
+    //
+    // Whoever holds the claim settles it, leader or not: an answer is an answer. An unknown outcome is
+    // no settlement at all; the claim then stays and runs out.
+    /// Settles the claim with this id.
+    pub fn settle(
+        &mut self,
+        rules: &Rules,
+        session: u128,
+        id: ClaimId,
+        outcome: Outcome,
+        now: Now,
+    ) -> Settled {
+        let ttl_ms = rules.config.dedup.ttl_ms;
+        let Some(session) = self.session_mut(session) else { return Settled::Foreign };
+        if session.claim.as_ref().is_none_or(|claim| claim.id != id) {
+            return Settled::Foreign;
+        }
+        let Some(claim) = session.claim.take() else { return Settled::Foreign };
+        let until_ms = now.mono_ms.saturating_add(ttl_ms);
+        let Some(entry) = session
+            .entry_mut(&claim.route, claim.credential)
+            .filter(|entry| entry.seq == claim.seq && entry.is_dirty())
+        else {
+            return Settled::Released;
+        };
+        match (outcome, &mut entry.state) {
+            (Outcome::Delivered, state) => {
+                *state = State::Clean { until_ms };
+                for implied in &mut session.entries {
+                    if implied.state == (State::Implied { by: claim.seq }) {
+                        implied.state = State::Clean { until_ms };
+                    }
+                }
+                self.ledger.delivered = self.ledger.delivered.saturating_add(1);
+                return Settled::Delivered;
+            }
+            (Outcome::Refused, State::Dirty(dirty)) => {
+                dirty.attempts = dirty.attempts.saturating_add(1);
+            }
+            _ => {}
+        }
+        Settled::Released
+    }
+
+    // ## Dirty => absent, and what it implied => Dirty
+    //
+    // Only without a live claim: Laravel may be storing the item at this moment. To absent and never to
+    // clean: Laravel does not have it.
+    /// Drops items that have outlived their route's limit. Gives the routes of the dropped ones and of
+    /// the implied states that now have to be sent by themselves.
+    pub fn expire(&mut self, rules: &Rules, now: Now) -> (Vec<usize>, Vec<usize>) {
+        let mut dropped = Vec::new();
+        let mut revived = Vec::new();
+        for session in &mut self.sessions {
+            if session.live_claim(now.mono_ms).is_some() {
+                continue;
+            }
+            while let Some((at, route)) = session.entries.iter().enumerate().find_map(|(at, entry)| {
+                let (route, rule) = rules.config.route_named(&entry.route)?;
+                let limit = rule.expire_after_ms.filter(|_| entry.is_dirty())?;
+                (now.mono_ms.saturating_sub(entry.accepted_ms) > limit).then_some((at, route))
+            }) {
+                let item = session.entries.swap_remove(at);
+                dropped.push(route);
+                let State::Dirty(dirty) = item.state else { continue };
+                let implied = session.entries.iter_mut().find(
+                    |entry| matches!(entry.state, State::Implied { by } if by == item.seq),
+                );
+                let Some(implied) = implied else { continue };
+                let target = rules.config.route_named(&implied.route).map(|(index, _)| index);
+                match (target, rules.implied_body(route, &dirty.body)) {
+                    (Some(target), Some(body)) => {
+                        implied.revive(dirty, body, now.mono_ms);
+                        revived.push(target);
+                    }
+                    _ => session.drop_implied(&[item.seq]),
+                }
+            }
+        }
+        self.ledger.expired = self.ledger.expired.saturating_add(dropped.len() as u64);
+        self.ledger.accepted = self.ledger.accepted.saturating_add(revived.len() as u64);
+        (dropped, revived)
+    }
+
+    /// Whether [`Shard::expire`] would do anything, without doing it.
+    #[must_use]
+    pub fn has_expired(&self, rules: &Rules, now: Now) -> bool {
+        self.sessions.iter().any(|session| {
+            session.live_claim(now.mono_ms).is_none()
+                && session.entries.iter().any(|entry| {
+                    entry.is_dirty()
+                        && entry
+                            .expires_ms(rules)
+                            .is_some_and(|expires_ms| now.mono_ms > expires_ms)
+                })
+        })
+    }
+}
+
+// === impl Entry ===
+
+impl<'a> Entry<'a> {
+    /// The last moment at which it is of use, monotonic; `None` for routes that never expire.
+    #[must_use]
+    pub fn expires_ms(&self, rules: &Rules) -> Option<u64> {
+        let name: &str = &self.route;
+        let (_, rule) = rules.config.route_named(name)?;
+        Some(self.accepted_ms.saturating_add(rule.expire_after_ms?))
+    }
+
+    // ## Implied => Dirty
+    //
+    // The gateway believes that Laravel has heard this state. It keeps its place in the session's order:
+    // the item whose sequence it bears is gone.
+    fn revive(&mut self, item: Dirty<'a>, body: Vec<u8>, mono_ms: u64) {
+        self.state = State::Dirty(Dirty {
+            since_ms: mono_ms,
+            attempts: 0,
+            priority: false,
+            body: Cow::Owned(body),
+            ..item
+        });
+    }
+}
+
+/// The name under which the ledger's balance is checked in tests and in the simulation.
+///
+/// # Errors
+/// The two sides, where they differ.
+pub fn balance(shard: &Shard<'_>) -> Result<(), String> {
+    let ledger = shard.ledger;
+    let ended = [ledger.delivered, ledger.superseded, ledger.expired, ledger.rejected];
+    let accounted = ended.iter().sum::<u64>().saturating_add(shard.pending() as u64);
+    match ledger.accepted == accounted {
+        true => Ok(()),
+        false => Err(alloc::format!("accepted {} but accounted for {accounted}", ledger.accepted)),
+    }
+}

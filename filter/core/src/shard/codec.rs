@@ -1,0 +1,317 @@
+//! A shard's bytes.
+//!
+//! Fixed-width little-endian numbers and length-prefixed bytes, written by hand: decoding is on the path
+//! of every intercepted request, and a self-describing format would cost more than the parse of the
+//! request itself. Payloads are borrowed from the encoded value. Every change of this format needs a new
+//! `layout::VERSION`.
+
+use alloc::borrow::Cow;
+use alloc::vec::Vec;
+
+use super::{Claim, ClaimId, Dirty, Entry, Ledger, Session, Shard, State};
+
+/// A value that is no shard: another program uses the key, or memory is corrupt.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Corrupt;
+
+/// Reads from the front.
+struct Reader<'a>(&'a [u8]);
+
+const CLEAN: u8 = 0;
+const DIRTY: u8 = 1;
+const IMPLIED: u8 = 2;
+
+// === impl Shard ===
+
+impl<'a> Shard<'a> {
+    /// Decodes a stored value; empty is an empty shard, as a key that was emptied reads.
+    ///
+    /// # Errors
+    /// [`Corrupt`] where the bytes are no shard.
+    pub fn decode(bytes: &'a [u8]) -> Result<Self, Corrupt> {
+        if bytes.is_empty() {
+            return Ok(Self::default());
+        }
+        let mut reader = Reader(bytes);
+        let shard = reader.shard().ok_or(Corrupt)?;
+        match reader.0 {
+            [] => Ok(shard),
+            _ => Err(Corrupt),
+        }
+    }
+
+    /// The bytes to be stored.
+    #[must_use]
+    pub fn encode(&self) -> Vec<u8> {
+        let mut out = Vec::with_capacity(self.size_hint());
+        for number in [self.last_seq, self.last_wall_ms] {
+            out.extend_from_slice(&number.to_le_bytes());
+        }
+        out.push(u8::from(self.rung));
+        let Ledger { accepted, delivered, superseded, expired, rejected } = self.ledger;
+        for number in [accepted, delivered, superseded, expired, rejected] {
+            out.extend_from_slice(&number.to_le_bytes());
+        }
+        put_count(&mut out, self.sessions.len());
+        for session in &self.sessions {
+            session.encode(&mut out);
+        }
+        out
+    }
+
+    fn size_hint(&self) -> usize {
+        let payloads = self.sessions.iter().flat_map(|session| &session.entries).map(|entry| {
+            100_usize.saturating_add(match &entry.state {
+                State::Dirty(dirty) => dirty.body.len().saturating_add(dirty.destination.len()),
+                State::Clean { .. } | State::Implied { .. } => 0,
+            })
+        });
+        payloads.fold(256, usize::saturating_add)
+    }
+}
+
+// === impl Session ===
+
+impl Session<'_> {
+    fn encode(&self, out: &mut Vec<u8>) {
+        out.extend_from_slice(&self.id.to_le_bytes());
+        out.extend_from_slice(&self.newest_seq.to_le_bytes());
+        match &self.claim {
+            None => out.push(0),
+            Some(claim) => {
+                out.push(1);
+                let Claim { id, route, credential, seq, deadline_ms } = claim;
+                for number in [id.epoch, id.counter, *credential, *seq, *deadline_ms] {
+                    out.extend_from_slice(&number.to_le_bytes());
+                }
+                put_bytes(out, route.as_bytes());
+            }
+        }
+        put_count(out, self.entries.len());
+        for entry in &self.entries {
+            entry.encode(out);
+        }
+    }
+}
+
+// === impl Entry ===
+
+impl Entry<'_> {
+    fn encode(&self, out: &mut Vec<u8>) {
+        put_bytes(out, self.route.as_bytes());
+        out.extend_from_slice(&self.value.to_le_bytes());
+        for number in [self.credential, self.seq, self.accepted_ms] {
+            out.extend_from_slice(&number.to_le_bytes());
+        }
+        match &self.state {
+            State::Clean { until_ms } => {
+                out.push(CLEAN);
+                out.extend_from_slice(&until_ms.to_le_bytes());
+            }
+            State::Implied { by } => {
+                out.push(IMPLIED);
+                out.extend_from_slice(&by.to_le_bytes());
+            }
+            State::Dirty(dirty) => {
+                out.push(DIRTY);
+                out.extend_from_slice(&dirty.since_ms.to_le_bytes());
+                out.extend_from_slice(&dirty.timestamp_ms.to_le_bytes());
+                out.extend_from_slice(&dirty.attempts.to_le_bytes());
+                out.push(u8::from(dirty.priority));
+                put_bytes(out, &dirty.destination);
+                put_bytes(out, &dirty.body);
+            }
+        }
+    }
+}
+
+/// Counts and lengths are bounded far below `u32::MAX` by the limits on bodies and shards.
+fn put_count(out: &mut Vec<u8>, count: usize) {
+    out.extend_from_slice(&u32::try_from(count).unwrap_or(u32::MAX).to_le_bytes());
+}
+
+fn put_bytes(out: &mut Vec<u8>, bytes: &[u8]) {
+    put_count(out, bytes.len());
+    out.extend_from_slice(bytes);
+}
+
+// === impl Reader ===
+
+impl<'a> Reader<'a> {
+    fn array<const N: usize>(&mut self) -> Option<[u8; N]> {
+        let (head, rest) = self.0.split_first_chunk::<N>()?;
+        self.0 = rest;
+        Some(*head)
+    }
+
+    fn u64(&mut self) -> Option<u64> {
+        self.array().map(u64::from_le_bytes)
+    }
+
+    fn u128(&mut self) -> Option<u128> {
+        self.array().map(u128::from_le_bytes)
+    }
+
+    fn byte(&mut self) -> Option<u8> {
+        self.array::<1>().map(|[byte]| byte)
+    }
+
+    fn count(&mut self) -> Option<usize> {
+        usize::try_from(self.array().map(u32::from_le_bytes)?).ok()
+    }
+
+    fn bytes(&mut self) -> Option<&'a [u8]> {
+        let length = self.count()?;
+        let (head, rest) = self.0.split_at_checked(length)?;
+        self.0 = rest;
+        Some(head)
+    }
+
+    fn text(&mut self) -> Option<Cow<'a, str>> {
+        core::str::from_utf8(self.bytes()?).ok().map(Cow::Borrowed)
+    }
+
+    fn many<T>(&mut self, mut one: impl FnMut(&mut Self) -> Option<T>) -> Option<Vec<T>> {
+        let count = self.count()?;
+        // A corrupt count must not make us reserve gigabytes: every element has a byte at least.
+        let mut all = Vec::with_capacity(count.min(self.0.len()).min(64));
+        for _ in 0..count {
+            all.push(one(self)?);
+        }
+        Some(all)
+    }
+
+    fn shard(&mut self) -> Option<Shard<'a>> {
+        Some(Shard {
+            last_seq: self.u64()?,
+            last_wall_ms: self.u64()?,
+            rung: self.byte()? != 0,
+            ledger: Ledger {
+                accepted: self.u64()?,
+                delivered: self.u64()?,
+                superseded: self.u64()?,
+                expired: self.u64()?,
+                rejected: self.u64()?,
+            },
+            sessions: self.many(Self::session)?,
+        })
+    }
+
+    fn session(&mut self) -> Option<Session<'a>> {
+        Some(Session {
+            id: self.u128()?,
+            newest_seq: self.u64()?,
+            claim: match self.byte()? {
+                0 => None,
+                _ => Some(self.claim()?),
+            },
+            entries: self.many(Self::entry)?,
+        })
+    }
+
+    fn claim(&mut self) -> Option<Claim<'a>> {
+        Some(Claim {
+            id: ClaimId { epoch: self.u64()?, counter: self.u64()? },
+            credential: self.u64()?,
+            seq: self.u64()?,
+            deadline_ms: self.u64()?,
+            route: self.text()?,
+        })
+    }
+
+    fn entry(&mut self) -> Option<Entry<'a>> {
+        Some(Entry {
+            route: self.text()?,
+            value: self.u128()?,
+            credential: self.u64()?,
+            seq: self.u64()?,
+            accepted_ms: self.u64()?,
+            state: match self.byte()? {
+                CLEAN => State::Clean { until_ms: self.u64()? },
+                IMPLIED => State::Implied { by: self.u64()? },
+                DIRTY => State::Dirty(Dirty {
+                    since_ms: self.u64()?,
+                    timestamp_ms: self.u64()?,
+                    attempts: self.array().map(u16::from_le_bytes)?,
+                    priority: self.byte()? != 0,
+                    destination: Cow::Borrowed(self.bytes()?),
+                    body: Cow::Borrowed(self.bytes()?),
+                }),
+                _ => return None,
+            },
+        })
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn sample() -> Shard<'static> {
+        let entry = |route: &'static str, seq, state| Entry {
+            route: route.into(),
+            credential: 3,
+            seq,
+            value: 1 << 100,
+            accepted_ms: 77,
+            state,
+        };
+        let dirty = Dirty {
+            since_ms: 5,
+            timestamp_ms: 6,
+            attempts: 7,
+            priority: true,
+            destination: b"dest".as_slice().into(),
+            body: br#"{"a":1}"#.as_slice().into(),
+        };
+        let claim = Claim {
+            id: ClaimId { epoch: 1, counter: 2 },
+            route: "qr".into(),
+            credential: 3,
+            seq: 8,
+            deadline_ms: 99,
+        };
+        Shard {
+            last_seq: 9,
+            last_wall_ms: 10,
+            rung: true,
+            ledger: Ledger { accepted: 1, delivered: 2, superseded: 3, expired: 4, rejected: 5 },
+            sessions: Vec::from([
+                Session { id: 1, newest_seq: 1, claim: None, entries: Vec::new() },
+                Session {
+                    id: u128::MAX,
+                    newest_seq: 9,
+                    claim: Some(claim),
+                    entries: Vec::from([
+                        entry("qr", 8, State::Dirty(dirty)),
+                        entry("status", 8, State::Implied { by: 8 }),
+                        entry("other", 2, State::Clean { until_ms: 1000 }),
+                    ]),
+                },
+            ]),
+        }
+    }
+
+    #[test]
+    fn what_is_written_is_what_is_read() {
+        assert_eq!(Shard::decode(&sample().encode()), Ok(sample()));
+        assert_eq!(Shard::decode(&Shard::default().encode()), Ok(Shard::default()));
+        assert_eq!(Shard::decode(&[]), Ok(Shard::default()));
+    }
+
+    #[test]
+    fn bytes_that_are_no_shard_are_refused_and_never_panic() {
+        let bytes = sample().encode();
+        for cut in 1..bytes.len() {
+            assert_eq!(Shard::decode(&bytes[..cut]), Err(Corrupt), "cut at {cut}");
+        }
+        let mut longer = bytes.clone();
+        longer.push(0);
+        assert_eq!(Shard::decode(&longer), Err(Corrupt));
+        for at in 0..bytes.len() {
+            let mut bent = bytes.clone();
+            bent[at] ^= 0xff;
+            let _ = Shard::decode(&bent);
+        }
+    }
+}

@@ -1,0 +1,268 @@
+//! What intake does to a shard: the one transition that accepts an update.
+
+use alloc::borrow::{Cow, ToOwned};
+use alloc::vec::Vec;
+
+use super::{Dirty, Entry, SESSIONS_MAX, Session, Shard, State};
+use crate::config::Route;
+use crate::route::{Rules, Update};
+use crate::time::Now;
+
+/// Routes whose pending items an offer made superfluous, as indexes into the configuration; an item of a
+/// route that is no longer configured is in the ledger only.
+pub type Superseded = Vec<usize>;
+
+/// What became of an offer.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Decision {
+    /// Laravel has this value, or will get it with the item that is pending.
+    Duplicate {
+        /// The entry's expiry was moved: the shard must be written.
+        slid: bool,
+    },
+    /// Laravel learns of this value from another route's item.
+    Implied,
+    /// Accepted. The shard must be written, and the write is the acceptance.
+    Queued {
+        /// The dispatcher must be told of this shard.
+        ring: bool,
+        /// What it made superfluous.
+        superseded: Superseded,
+    },
+    /// No room, and nothing of the session is pending.
+    Full,
+}
+
+// === impl Shard ===
+
+impl<'a> Shard<'a> {
+    /// Offers an update. On anything but [`Decision::Duplicate`] with `slid: false`,
+    /// [`Decision::Implied`] and [`Decision::Full`] the shard has changed and must be written.
+    pub fn offer(&mut self, rules: &Rules, update: &Update<'a>, now: Now) -> Decision {
+        let Some(rule) = rules.route(update.route) else { return Decision::Full };
+        if let Some(session) = self.session_mut(update.session) {
+            if let Some(slid) = session.answers_duplicate(rules, rule, update, now.mono_ms) {
+                return Decision::Duplicate { slid };
+            }
+            if session.answers_implied(rules, rule, update, now.mono_ms) {
+                return Decision::Implied;
+            }
+        }
+        self.prune(now.mono_ms);
+        if self.session_mut(update.session).is_none() {
+            if self.sessions.len() >= SESSIONS_MAX {
+                return Decision::Full;
+            }
+            self.sessions.push(Session {
+                id: update.session,
+                newest_seq: 0,
+                claim: None,
+                entries: Vec::new(),
+            });
+        }
+        self.accept(rules, rule, update, now)
+    }
+
+    // ## absent | Clean | Dirty | Implied => Dirty
+    //
+    // The claim is never touched: whatever is under way stays under way, and its answer will find that the
+    // entry has moved on.
+    fn accept(&mut self, rules: &Rules, rule: &Route, update: &Update<'a>, now: Now) -> Decision {
+        let seq = self.last_seq.saturating_add(1);
+        self.last_seq = seq;
+        let timestamp_ms = now.wall_ms.max(self.last_wall_ms.saturating_add(1));
+        self.last_wall_ms = timestamp_ms;
+        let rung = self.rung;
+
+        let Some(session) = self.session_mut(update.session) else { return Decision::Full };
+        session.newest_seq = seq;
+        let claimed = session.live_claim(now.mono_ms).map(|claim| claim.seq);
+        let previous = session.entry(&rule.name, update.credential);
+        let mut since_ms = now.mono_ms;
+        let mut priority = update.priority && !previous.is_some_and(|p| soothes(rules, rule, p));
+        let mut superseded = Superseded::new();
+        let mut known = false;
+        if let Some(Entry { seq, state: State::Dirty(dirty), .. }) = previous {
+            superseded.push(update.route);
+            // What is under way is no longer unsent, and neither is its urgency.
+            if claimed != Some(*seq) {
+                known = true;
+                since_ms = dirty.since_ms;
+                priority |= dirty.priority;
+            }
+        }
+        let was_priority = matches!(
+            previous, Some(Entry { state: State::Dirty(dirty), .. }) if dirty.priority
+        );
+        session.replace(Entry {
+            route: Cow::Owned(rule.name.clone()),
+            credential: update.credential,
+            seq,
+            value: update.value,
+            accepted_ms: now.mono_ms,
+            state: State::Dirty(Dirty {
+                since_ms,
+                timestamp_ms,
+                attempts: 0,
+                priority,
+                destination: Cow::Owned(update.destination.clone()),
+                body: Cow::Borrowed(update.body),
+            }),
+        });
+        session.void(rules, rule, update, &mut superseded);
+        session.imply(rules, rule, update, seq, now.mono_ms, &mut superseded);
+
+        // The dispatcher reads a shard again before it sends from it, so it need not hear of a newer
+        // value of an item that it knows. One ring in the queue is enough, whoever it was for.
+        let ring = !rung && (!known || (priority && !was_priority));
+        self.rung |= ring;
+        self.ledger.accepted = self.ledger.accepted.saturating_add(1);
+        self.ledger.superseded = self.ledger.superseded.saturating_add(superseded.len() as u64);
+        Decision::Queued { ring, superseded }
+    }
+}
+
+// === impl Session ===
+
+impl<'a> Session<'a> {
+    /// `Some(slid)` where the update is a duplicate of what Laravel has or will get.
+    ///
+    /// The comparison is with the *last* value and never with a set of seen ones: A→B→A are three
+    /// updates.
+    fn answers_duplicate(
+        &mut self,
+        rules: &Rules,
+        rule: &Route,
+        update: &Update<'_>,
+        mono_ms: u64,
+    ) -> Option<bool> {
+        if update.no_dedup {
+            return None;
+        }
+        let newest_seq = self.newest_seq;
+        let newest_of_route = self.entries.iter().filter(|e| e.route == rule.name).map(|e| e.seq).max();
+        let entry = self.entry_mut(&rule.name, update.credential)?;
+        // Another credential's newer value, or another route's item, may have changed what Laravel has.
+        let is_last = newest_of_route == Some(entry.seq)
+            && (rule.implied_by.is_none() || entry.seq == newest_seq);
+        if entry.value != update.value || !is_last || !entry.is_current(rules, rule, mono_ms) {
+            return None;
+        }
+        let ttl_ms = rules.config.dedup.ttl_ms;
+        match &mut entry.state {
+            State::Dirty(_) => Some(false),
+            // Answered by the implying item's own rule.
+            State::Implied { .. } => None,
+            State::Clean { until_ms } => {
+                let left_ms = until_ms.saturating_sub(mono_ms);
+                let slide = left_ms < ttl_ms / 2;
+                if slide {
+                    *until_ms = mono_ms.saturating_add(ttl_ms);
+                }
+                Some(slide)
+            }
+        }
+    }
+
+    /// Whether the update says only what the session's newest item says anyway.
+    fn answers_implied(
+        &self,
+        rules: &Rules,
+        rule: &Route,
+        update: &Update<'_>,
+        mono_ms: u64,
+    ) -> bool {
+        let Some(by) = rule.implied_by.and_then(|index| rules.route(index)) else { return false };
+        let Some(implies) = &by.implies else { return false };
+        update.value == rules.plain_value_hash(rule, &implies.value)
+            && self.entry(&by.name, update.credential).is_some_and(|item| {
+                item.seq == self.newest_seq && item.is_current(rules, by, mono_ms)
+            })
+    }
+
+    // ## voided routes: Dirty | Clean => absent
+    //
+    // Dirty, because Laravel's own code would undo the newer state with it (a QR that arrives after
+    // `active` sets `pending`). Clean, because the same value is news again: it is no duplicate after this.
+    fn void(
+        &mut self,
+        rules: &Rules,
+        rule: &Route,
+        update: &Update<'_>,
+        superseded: &mut Superseded,
+    ) {
+        let Some(voids) = rule.voids.as_ref().filter(|_| update.voids) else { return };
+        for index in voids.routes.iter().copied() {
+            let Some(name) = rules.route(index).map(|route| route.name.as_str()) else { continue };
+            let mut gone = Vec::new();
+            self.entries.retain(|entry| {
+                let voided = entry.route == name;
+                if voided {
+                    gone.push(entry.seq);
+                    if entry.is_dirty() {
+                        superseded.push(index);
+                    }
+                }
+                !voided
+            });
+            self.drop_implied(&gone);
+        }
+    }
+
+    // ## the implied route: absent | Clean | Dirty | Implied => Implied
+    fn imply(
+        &mut self,
+        rules: &Rules,
+        rule: &Route,
+        update: &Update<'_>,
+        seq: u64,
+        mono_ms: u64,
+        superseded: &mut Superseded,
+    ) {
+        let Some(implies) = &rule.implies else { return };
+        let Some(target) = rules.route(implies.route) else { return };
+        if self.entry(&target.name, update.credential).is_some_and(Entry::is_dirty) {
+            superseded.push(implies.route);
+        }
+        self.replace(Entry {
+            route: Cow::Owned(target.name.to_owned()),
+            credential: update.credential,
+            seq,
+            value: rules.plain_value_hash(target, &implies.value),
+            accepted_ms: mono_ms,
+            state: State::Implied { by: seq },
+        });
+    }
+
+    /// What these items implied is implied no more.
+    pub(super) fn drop_implied(&mut self, seqs: &[u64]) {
+        self.entries.retain(
+            |entry| !matches!(&entry.state, State::Implied { by } if seqs.contains(by)),
+        );
+    }
+}
+
+// === impl Entry ===
+
+impl Entry<'_> {
+    /// Whether the entry still speaks for Laravel: not forgotten, not expired, not due for the call
+    /// that heals a difference.
+    fn is_current(&self, rules: &Rules, rule: &Route, mono_ms: u64) -> bool {
+        let age_ms = mono_ms.saturating_sub(self.accepted_ms);
+        match self.state {
+            State::Dirty(_) => rule.expire_after_ms.is_none_or(|limit| age_ms <= limit),
+            State::Clean { until_ms } => {
+                mono_ms < until_ms && age_ms <= rules.config.dedup.max_age_ms
+            }
+            State::Implied { .. } => true,
+        }
+    }
+}
+
+/// Whether the session's last value takes the urgency from what follows: a QR that ran out (`inactive`
+/// after `pending`) is no disconnect.
+fn soothes(rules: &Rules, rule: &Route, previous: &Entry<'_>) -> bool {
+    rule.not_priority_after
+        .iter()
+        .any(|value| previous.value == rules.plain_value_hash(rule, value))
+}

@@ -1,0 +1,127 @@
+//! What the core needs from Envoy's shared data.
+//!
+//! Shared data is one map for the whole process: values are copied in and out, there is no delete and
+//! no listing, and the only way to write safely is compare-and-swap. Two methods say all of that, and
+//! there is deliberately no unconditional put: every write names what it read.
+
+use alloc::collections::BTreeMap;
+use alloc::format;
+use alloc::string::String;
+use alloc::vec::Vec;
+
+/// The host's version of a value; changes with every write.
+pub type Token = u32;
+
+/// Attempts at one compare-and-swap before its caller gives up. Two workers and a dispatcher meet in a
+/// shard for microseconds; 64 lost races in a row mean that something else is wrong.
+pub const CAS_ATTEMPTS_MAX: u32 = 64;
+
+/// What a writer believes to be there.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Expect {
+    /// Nobody has ever written this key.
+    Absent,
+    /// The value that came with this token.
+    Token(Token),
+}
+
+/// A write that did not happen.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum PutError {
+    /// Somebody else wrote in between: read again.
+    Mismatch,
+    /// The host refused.
+    Refused,
+}
+
+/// The fixed set of keys, all under the plugin's name: two plugins may share a `vm_id`.
+#[derive(Clone, Debug)]
+pub struct Keys {
+    base: String,
+}
+
+/// The host's map.
+pub trait Store {
+    /// The value of a key and its token; `None` where the key was never written.
+    fn get(&self, key: &str) -> Option<(Vec<u8>, Token)>;
+
+    /// Writes a value if what is there is still what `expect` says.
+    ///
+    /// # Errors
+    /// [`PutError::Mismatch`] where it is not; the value is then unchanged.
+    fn put(&mut self, key: &str, value: &[u8], expect: Expect) -> Result<(), PutError>;
+}
+
+/// A store in memory, with the host's semantics: for tests, and for the simulation of the record.
+#[derive(Clone, Debug, Default)]
+pub struct MemoryStore {
+    values: BTreeMap<String, (Vec<u8>, Token)>,
+    last: Token,
+}
+
+// === impl Expect ===
+
+impl Expect {
+    /// What to expect of a key that was just read.
+    #[must_use]
+    pub fn of(read: Option<&(Vec<u8>, Token)>) -> Self {
+        read.map_or(Self::Absent, |(_, token)| Self::Token(*token))
+    }
+}
+
+// === impl Keys ===
+
+impl Keys {
+    /// Keys for the plugin of this name.
+    #[must_use]
+    pub fn new(plugin_name: &str) -> Self {
+        Self { base: format!("embudo/{plugin_name}") }
+    }
+
+    /// The key of the layout.
+    #[must_use]
+    pub fn layout(&self) -> String {
+        format!("{}/layout", self.base)
+    }
+
+    /// The key of the lease.
+    #[must_use]
+    pub fn lease(&self) -> String {
+        format!("{}/lease", self.base)
+    }
+
+    /// The key of one shard.
+    #[must_use]
+    pub fn shard(&self, index: u32) -> String {
+        format!("{}/s/{index}", self.base)
+    }
+
+    /// The name of the shared queue that is the doorbell.
+    #[must_use]
+    pub fn doorbell(&self) -> String {
+        format!("{}/doorbell", self.base)
+    }
+}
+
+// === impl MemoryStore ===
+
+impl Store for MemoryStore {
+    fn get(&self, key: &str) -> Option<(Vec<u8>, Token)> {
+        self.values.get(key).cloned()
+    }
+
+    fn put(&mut self, key: &str, value: &[u8], expect: Expect) -> Result<(), PutError> {
+        // As Envoy does it: an absent key is inserted whatever the token.
+        let fits = match (self.values.get(key), expect) {
+            (None, _) => true,
+            (Some((_, token)), Expect::Token(expected)) => *token == expected,
+            (Some(_), Expect::Absent) => false,
+        };
+        if !fits {
+            return Err(PutError::Mismatch);
+        }
+        self.last = self.last.wrapping_add(1);
+        self.values.insert(key.into(), (value.to_vec(), self.last));
+        Ok(())
+    }
+}
