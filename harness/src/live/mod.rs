@@ -14,12 +14,16 @@
 //! * [`supervise`]: a child process that never outlives this one.
 //! * [`envoy`]: all of it together, as [`Envoy::start`].
 //! * [`admin`], [`stats`]: the admin page as a client, its figures by name and label.
+//! * [`laravel`]: the stand-in Laravel at the other end, with PHP's manners.
+//! * [`load`]: the gateway's traffic, an open loop with a report.
 //! * [`paths`]: where files go.
 
 pub mod admin;
 pub mod bootstrap;
 pub mod envoy;
 pub mod filter_config;
+pub mod laravel;
+pub mod load;
 pub mod paths;
 pub mod stats;
 pub mod supervise;

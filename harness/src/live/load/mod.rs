@@ -1,0 +1,238 @@
+//! The gateway's load over real HTTP.
+//!
+//! It is an *open* loop: an event begins when its schedule says so, however many are still under
+//! way, and latency counts from the moment a request was due. A closed loop would send less the
+//! slower Laravel gets, and hide the very thing that is measured.
+//!
+//! Bounds: the run has a duration; flows under way have a maximum, beyond which events are shed and
+//! counted; each request has at most [`RetryPolicy::sends_max`] sends, each with a timeout; and what
+//! is still under way at the end gets `drain` and is then dropped and counted.
+
+mod report;
+mod send;
+
+use std::{
+    cmp::Reverse,
+    collections::BinaryHeap,
+    sync::Arc,
+    time::{Duration, Instant},
+};
+
+use anyhow::Context as _;
+use tokio::{
+    sync::watch,
+    task::{JoinHandle, JoinSet},
+};
+
+pub use self::report::{Latencies, LoadProgress, LoadReport, Second};
+use self::send::Sender;
+use crate::model::gateway::{Event, GatewayConfig, RetryPolicy, Schedule, session_ids};
+
+/// Node's agents with `keepAlive` keep 256 free sockets; more at once would be new to the gateway.
+const CONNECTIONS_MAX: usize = 256;
+
+/// With Laravel down, a thousand sessions retrying for three minutes are some 7,000 flows.
+const FLOWS_MAX: usize = 50_000;
+
+/// Longer than one send may take; a flow deep in its retries takes longer and is dropped.
+const DRAIN: Duration = Duration::from_secs(20);
+
+/// What to send, where, and for how long.
+#[derive(Clone, Debug)]
+pub struct LoadOptions {
+    /// Scheme, host and port: `http://127.0.0.1:8080`.
+    pub base_url: String,
+    /// What comes before `/qr`.
+    pub prefix: String,
+    /// How many sessions; their ids are [`session_ids`] of the seed.
+    pub sessions: usize,
+    /// Decides ids, QR strings, phases, scans and the jitter of retries.
+    pub seed: u64,
+    /// For how long events begin.
+    pub duration: Duration,
+    /// How sessions behave, and how much faster than in life.
+    pub gateway: GatewayConfig,
+    /// How often a request is sent. It is not compressed here: see [`RetryPolicy::compressed`].
+    pub retries: RetryPolicy,
+    /// Connections at once; a request waits for a free one, as in Node's agent.
+    pub connections_max: usize,
+    /// Flows at once; an event beyond it is shed and counted.
+    pub flows_max: usize,
+    /// How long to wait at the end for what is under way.
+    pub drain: Duration,
+    /// Headers on every request besides the gateway's own, credentials for example.
+    pub headers: Vec<(String, String)>,
+    /// When the clock of the report was 0; give Laravel the same one.
+    pub epoch: Instant,
+}
+
+/// A load that is running. Dropping it ends it at once.
+#[derive(Debug)]
+pub struct Load {
+    stop: watch::Sender<bool>,
+    task: Option<JoinHandle<LoadReport>>,
+}
+
+/// Runs a load from start to end.
+///
+/// # Errors
+/// If the base URL is none, or the load's task panicked.
+pub async fn run(options: LoadOptions, progress: Arc<LoadProgress>) -> anyhow::Result<LoadReport> {
+    Load::start(options, progress)?.finish().await
+}
+
+// === impl Load ===
+
+impl Load {
+    /// Starts a load in the background.
+    ///
+    /// # Errors
+    /// If the base URL is none.
+    pub fn start(options: LoadOptions, progress: Arc<LoadProgress>) -> anyhow::Result<Self> {
+        let sender = Arc::new(Sender::new(&options, progress)?);
+        let (stop, stopped) = watch::channel(false);
+        let task = tokio::spawn(drive(options, sender, stopped));
+        Ok(Self {
+            stop,
+            task: Some(task),
+        })
+    }
+
+    /// No event begins from now on; those under way go on to their end.
+    pub fn stop(&self) {
+        self.stop.send_replace(true);
+    }
+
+    /// Waits for the end and takes the report.
+    ///
+    /// # Errors
+    /// If the load's task panicked.
+    pub async fn finish(mut self) -> anyhow::Result<LoadReport> {
+        let task = self.task.take().context("the load was finished before")?;
+        task.await.context("the load ended without a report")
+    }
+}
+
+impl Drop for Load {
+    fn drop(&mut self) {
+        if let Some(task) = &self.task {
+            task.abort();
+        }
+    }
+}
+
+// ## Sending => Draining => Done
+
+async fn drive(
+    options: LoadOptions,
+    sender: Arc<Sender>,
+    mut stopped: watch::Receiver<bool>,
+) -> LoadReport {
+    let ids: Vec<Arc<str>> = session_ids(options.seed, options.sessions)
+        .into_iter()
+        .map(Arc::from)
+        .collect();
+    let mut agenda = Agenda::new(&options);
+    let mut flows = JoinSet::new();
+    let begun = Instant::now();
+    sender.started();
+    while let Some((index, event)) = agenda.next_event() {
+        let due = begun + Duration::from_millis(event.at_ms);
+        if event.at_ms >= millis(options.duration) || !until(due, &mut stopped).await {
+            break;
+        }
+        while flows.try_join_next().is_some() {}
+        let Some(session) = ids.get(index).cloned() else {
+            continue;
+        };
+        if flows.len() >= options.flows_max {
+            sender.shed();
+        } else {
+            flows.spawn(sender.clone().flow(session, event.what, due));
+        }
+    }
+    // The last event may come well before the end, and the rates are over the whole duration.
+    until(begun + options.duration, &mut stopped).await;
+    let sent_for = begun.elapsed();
+    let all_done = async { while flows.join_next().await.is_some() {} };
+    // Too late is counted, not an error.
+    let _ = tokio::time::timeout(options.drain, all_done).await;
+    let unfinished = flows.len();
+    flows.shutdown().await;
+    sender.report(sent_for, unfinished)
+}
+
+/// Waits for a moment; false if the load was stopped before.
+async fn until(due: Instant, stopped: &mut watch::Receiver<bool>) -> bool {
+    if *stopped.borrow() {
+        return false;
+    }
+    if due <= Instant::now() {
+        return true;
+    }
+    tokio::select! {
+        () = tokio::time::sleep_until(due.into()) => true,
+        // A stop that cannot come any more is a stop as well.
+        _ = stopped.wait_for(|&stop| stop) => false,
+    }
+}
+
+/// The events of all sessions, in the order of time.
+struct Agenda {
+    schedules: Vec<(Schedule, Event)>,
+    heap: BinaryHeap<Reverse<(u64, usize)>>,
+}
+
+impl Agenda {
+    fn new(options: &LoadOptions) -> Self {
+        let first = |index| {
+            let mut schedule = Schedule::new(options.gateway.clone(), options.seed, index);
+            let event = schedule.next_event();
+            (schedule, event)
+        };
+        let schedules: Vec<_> = (0..options.sessions).map(first).collect();
+        let heap = schedules
+            .iter()
+            .enumerate()
+            .map(|(i, (_, event))| Reverse((event.at_ms, i)))
+            .collect();
+        Self { schedules, heap }
+    }
+
+    fn next_event(&mut self) -> Option<(usize, Event)> {
+        let Reverse((_, index)) = self.heap.pop()?;
+        let (schedule, event) = self.schedules.get_mut(index)?;
+        let event = std::mem::replace(event, schedule.next_event());
+        let next_ms = self.schedules.get(index).map(|(_, next)| next.at_ms)?;
+        self.heap.push(Reverse((next_ms, index)));
+        Some((index, event))
+    }
+}
+
+fn millis(duration: Duration) -> u64 {
+    u64::try_from(duration.as_millis()).unwrap_or(u64::MAX)
+}
+
+// === impl LoadOptions ===
+
+impl Default for LoadOptions {
+    fn default() -> Self {
+        Self {
+            base_url: String::new(),
+            prefix: "/api".to_owned(),
+            sessions: 1000,
+            seed: 0,
+            duration: Duration::from_secs(60),
+            gateway: GatewayConfig::default(),
+            retries: RetryPolicy::default(),
+            connections_max: CONNECTIONS_MAX,
+            flows_max: FLOWS_MAX,
+            drain: DRAIN,
+            headers: Vec::new(),
+            epoch: Instant::now(),
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests;

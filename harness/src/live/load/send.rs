@@ -1,0 +1,251 @@
+//! One flow: its requests, their retries, and what is noted of each send.
+
+use std::{
+    sync::{
+        Arc, Mutex, MutexGuard, PoisonError,
+        atomic::{AtomicU64, Ordering},
+    },
+    time::{Duration, Instant},
+};
+
+use anyhow::Context as _;
+use bytes::Bytes;
+use http_body_util::{BodyExt, Full};
+use hyper::{
+    Uri,
+    header::{HeaderName, HeaderValue},
+    http::uri::{Authority, PathAndQuery, Scheme},
+};
+use hyper_util::{
+    client::legacy::{Client, connect::HttpConnector},
+    rt::TokioExecutor,
+};
+use rand::SeedableRng;
+use rand_chacha::ChaCha8Rng;
+use tokio::sync::Semaphore;
+
+use super::{LoadOptions, LoadProgress, LoadReport};
+use crate::model::{
+    gateway::{Answer, Flow, Outgoing, Retries, RetryPolicy, What},
+    http::Request,
+    order::Sent,
+};
+
+/// Everything the flows share.
+pub(super) struct Sender {
+    client: Client<HttpConnector, Full<Bytes>>,
+    authority: Authority,
+    headers: Vec<(HeaderName, HeaderValue)>,
+    prefix: Arc<str>,
+    connections: Semaphore,
+    retries: RetryPolicy,
+    epoch: Instant,
+    seed: u64,
+    flows: AtomicU64,
+    progress: Arc<LoadProgress>,
+    report: Mutex<LoadReport>,
+}
+
+/// Counts a flow as under way until it ends, however it ends.
+struct UnderWay<'a>(&'a LoadProgress);
+
+// === impl Sender ===
+
+impl Sender {
+    pub(super) fn new(options: &LoadOptions, progress: Arc<LoadProgress>) -> anyhow::Result<Self> {
+        let url: Uri = options
+            .base_url
+            .parse()
+            .with_context(|| format!("the load's base URL {:?} is none", options.base_url))?;
+        let authority = url.authority().cloned().with_context(|| {
+            format!(
+                "the load's base URL {:?} needs a host and a port",
+                options.base_url
+            )
+        })?;
+        let mut headers = Vec::new();
+        for (name, value) in &options.headers {
+            let name: HeaderName = name.parse().with_context(|| format!("header {name:?}"))?;
+            headers.push((
+                name,
+                value.parse().context("the value of a header of the load")?,
+            ));
+        }
+        let mut connector = HttpConnector::new();
+        connector.set_nodelay(true);
+        let client = Client::builder(TokioExecutor::new())
+            .pool_max_idle_per_host(options.connections_max)
+            .build(connector);
+        Ok(Self {
+            client,
+            authority,
+            headers,
+            prefix: options.prefix.as_str().into(),
+            connections: Semaphore::new(options.connections_max.max(1)),
+            retries: options.retries.clone(),
+            epoch: options.epoch,
+            seed: options.seed,
+            flows: AtomicU64::new(0),
+            progress,
+            report: Mutex::new(LoadReport::default()),
+        })
+    }
+
+    pub(super) fn started(&self) {
+        self.lock().started_ms = self.now_us() / 1000;
+    }
+
+    pub(super) fn shed(&self) {
+        self.lock().shed += 1;
+    }
+
+    /// The requests of one event, one after the other.
+    pub(super) async fn flow(self: Arc<Self>, session: Arc<str>, what: What, due: Instant) {
+        let _under_way = UnderWay::begin(&self.progress);
+        self.lock().events += 1;
+        let mut dice = ChaCha8Rng::seed_from_u64(self.seed);
+        dice.set_stream(self.flows.fetch_add(1, Ordering::Relaxed));
+        let mut flow = Flow::new(self.prefix.clone(), session.clone(), what);
+        let (mut next, mut due) = (flow.start(), due);
+        // Bounded: a flow has three requests at most.
+        while let Some(outgoing) = next {
+            let answer = self.until_final(&session, &outgoing, due, &mut dice).await;
+            next = flow.next(&answer);
+            due = Instant::now();
+        }
+    }
+
+    /// One request with its retries.
+    async fn until_final(
+        &self,
+        session: &str,
+        outgoing: &Outgoing,
+        mut due: Instant,
+        dice: &mut ChaCha8Rng,
+    ) -> Answer {
+        let mut retries = Retries::default();
+        let mut retry = false;
+        // Bounded: the policy says when it is enough.
+        loop {
+            let answer = self.send(session, outgoing, due, retry).await;
+            let Some(wait_ms) = retries.after(&self.retries, &answer, dice) else {
+                return answer;
+            };
+            due = Instant::now() + Duration::from_millis(wait_ms);
+            tokio::time::sleep_until(due.into()).await;
+            retry = true;
+        }
+    }
+
+    /// One send, noted from its beginning to its end.
+    async fn send(&self, session: &str, outgoing: &Outgoing, due: Instant, retry: bool) -> Answer {
+        // As in Node's agent, the timeout begins with the connection. It is never closed.
+        let Ok(_connection) = self.connections.acquire().await else {
+            return Answer::NetworkError;
+        };
+        let sent = Instant::now();
+        let place = {
+            // The time is taken under the lock, so that the log's order is the order of its times.
+            let mut report = self.lock();
+            let now_us = self.now_us();
+            report.sending(now_us, outgoing.kind, retry);
+            outgoing.update.as_ref().map(|(route, value)| {
+                report
+                    .sent
+                    .sent(session, Sent::new(*route, value.as_str(), now_us))
+            })
+        };
+        self.progress.sends.fetch_add(1, Ordering::Relaxed);
+        let timeout = Duration::from_millis(self.retries.timeout_ms);
+        let exchange = self.exchange(&outgoing.request);
+        let (answer, outcome) = match tokio::time::timeout(timeout, exchange).await {
+            Ok(Some((status, body, outcome))) => (Answer::Status(status, body), outcome),
+            Ok(None) => (Answer::NetworkError, None),
+            Err(_) => (Answer::Timeout, None),
+        };
+        let ended = Instant::now();
+        let mut report = self.lock();
+        let now_us = self.now_us();
+        report.ended(now_us, outgoing.kind, &answer, &outcome);
+        let status = match answer {
+            Answer::Status(status, _) => Some(status),
+            Answer::NetworkError | Answer::Timeout => None,
+        };
+        if status.is_some() {
+            report.latency(
+                outgoing.kind,
+                ended.duration_since(due),
+                ended.duration_since(sent),
+            );
+            self.progress.answers.fetch_add(1, Ordering::Relaxed);
+        }
+        if !answer.is_success() {
+            self.progress.failures.fetch_add(1, Ordering::Relaxed);
+        }
+        if let Some(place) = place {
+            report.sent.ended(session, place, now_us, status, outcome);
+        }
+        answer
+    }
+
+    /// Status, body and `x-embudo` of the answer, whole, or nothing.
+    async fn exchange(&self, request: &Request) -> Option<(u16, Bytes, Option<String>)> {
+        let response = self.client.request(self.hyper(request)?).await.ok()?;
+        let (head, body) = response.into_parts();
+        let outcome = head.headers.get("x-embudo");
+        let outcome = outcome.map(|value| String::from_utf8_lossy(value.as_bytes()).into_owned());
+        let body = body.collect().await.ok()?.to_bytes();
+        Some((head.status.as_u16(), body, outcome))
+    }
+
+    fn hyper(&self, request: &Request) -> Option<hyper::Request<Full<Bytes>>> {
+        let uri = Uri::builder()
+            .scheme(Scheme::HTTP)
+            .authority(self.authority.clone())
+            .path_and_query(PathAndQuery::try_from(request.path.as_str()).ok()?);
+        let mut builder = hyper::Request::builder()
+            .method(request.method.as_str())
+            .uri(uri.build().ok()?);
+        for (name, value) in &request.headers {
+            builder = builder.header(name, &value[..]);
+        }
+        for (name, value) in &self.headers {
+            builder = builder.header(name, value);
+        }
+        builder.body(Full::new(request.body.clone())).ok()
+    }
+
+    /// The report so far.
+    pub(super) fn report(&self, sent_for: Duration, unfinished: usize) -> LoadReport {
+        let report = std::mem::take(&mut *self.lock());
+        LoadReport {
+            sent_for,
+            unfinished: unfinished as u64,
+            ..report
+        }
+    }
+
+    fn now_us(&self) -> u64 {
+        u64::try_from(self.epoch.elapsed().as_micros()).unwrap_or(u64::MAX)
+    }
+
+    fn lock(&self) -> MutexGuard<'_, LoadReport> {
+        self.report.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+// === impl UnderWay ===
+
+impl<'a> UnderWay<'a> {
+    fn begin(progress: &'a LoadProgress) -> Self {
+        progress.events.fetch_add(1, Ordering::Relaxed);
+        progress.in_flight.fetch_add(1, Ordering::Relaxed);
+        Self(progress)
+    }
+}
+
+impl Drop for UnderWay<'_> {
+    fn drop(&mut self) {
+        self.0.in_flight.fetch_sub(1, Ordering::Relaxed);
+    }
+}

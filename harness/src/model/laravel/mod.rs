@@ -1,0 +1,511 @@
+//! The Laravel at the other end, as pure logic.
+//!
+//! It validates, answers and stores as the running application does, and it
+//! keeps a [`Journal`] of what took effect. It has no clock and no sockets: the live server and the
+//! simulation both walk each request through the same three steps and supply the time between.
+//!
+//! ```text
+//! arrive ──(wait for a worker)──▶ begin ──(busy for call.busy_ms)──▶ finish ──▶ reply
+//! ```
+//!
+//! The steps are apart because the interesting failures lie between them: a request that has begun
+//! goes on to its end though its client has left, and takes effect only then.
+//!
+//! It does not model: sessions and cookies, form bodies, a database that fails half-way.
+
+mod endpoint;
+mod fault;
+mod input;
+mod journal;
+
+use std::collections::BTreeMap;
+
+use serde_json::{Value, json};
+
+use self::endpoint::{Batches, Endpoint};
+use super::http::{Kind, Request, Response, Route};
+
+pub use self::{
+    fault::{Fault, Faults, Matches, Misbehaviour},
+    journal::{Count, Counts, Entry, Journal},
+};
+
+/// nginx's `client_max_body_size` unless somebody raised it: beyond it, 413.
+const BODY_BYTES_MAX: usize = 1024 * 1024;
+
+/// What a plain Laravel needs for one of these requests on small hardware: framework boot and two
+/// queries.
+const REQUEST_MS: u64 = 20;
+
+/// One more row in an already open connection.
+const ITEM_MS: u64 = 1;
+
+/// The length of `throttle:api`'s window.
+const THROTTLE_WINDOW_MS: u64 = 60_000;
+
+/// How this Laravel is set up.
+#[derive(Clone, Debug)]
+pub struct LaravelConfig {
+    /// What comes before `/qr` and the others, without a slash at its end.
+    pub prefix: String,
+    /// Whether `POST …/qr/batch` exists.
+    pub qr_batch: bool,
+    /// Whether `POST …/whatsapp/status/batch` exists.
+    pub status_batch: bool,
+    /// `throttle:api`: so many requests a minute for one address (60 by default up to Laravel 10,
+    /// none since). Every caller here comes from the same address.
+    pub throttle_per_minute: Option<u32>,
+    /// A body beyond this is answered 413.
+    pub body_bytes_max: usize,
+    /// What every request costs a worker.
+    pub request_ms: u64,
+    /// What every item of a batch costs on top.
+    pub item_ms: u64,
+    /// Whether a session that was never added is an account all the same.
+    pub any_account: bool,
+}
+
+/// What Laravel knows of one session.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Account {
+    /// The state; a QR sets it to `pending`.
+    pub estado_qr: String,
+    /// The QR stored last.
+    pub last_qr: Option<String>,
+}
+
+/// Laravel.
+#[derive(Clone, Debug)]
+pub struct Laravel {
+    config: LaravelConfig,
+    accounts: BTreeMap<String, Account>,
+    journal: Journal,
+    faults: Faults,
+    throttle: Throttle,
+    calls: u64,
+}
+
+/// A request a worker is busy with.
+#[derive(Clone, Debug)]
+#[must_use = "a call that has begun takes effect when it finishes"]
+pub struct Call {
+    /// Its number, as in [`Entry::call`].
+    pub id: u64,
+    /// What it counts as.
+    pub kind: Kind,
+    /// How long a worker is busy with it.
+    pub busy_ms: u64,
+    started_ms: u64,
+    request: Request,
+    fault: Option<Misbehaviour>,
+}
+
+/// What leaves Laravel, and how.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Reply {
+    /// The answer, whole.
+    Whole(Response),
+    /// The connection breaks after so many bytes of the body; 0 is before the status line.
+    Cut(Response, usize),
+    /// No answer, and no end of the connection either.
+    Never,
+}
+
+/// `throttle:api`: the window opens with the first hit and closes a minute later.
+#[derive(Clone, Debug, Default)]
+struct Throttle {
+    window_from_ms: Option<u64>,
+    hits: u32,
+}
+
+// === impl Laravel ===
+
+impl Laravel {
+    /// A Laravel without accounts and without faults.
+    pub fn new(config: LaravelConfig) -> Self {
+        Self {
+            config,
+            accounts: BTreeMap::new(),
+            journal: Journal::default(),
+            faults: Faults::default(),
+            throttle: Throttle::default(),
+            calls: 0,
+        }
+    }
+
+    /// Creates an account, `inactive` and without a QR; an existing one stays as it is.
+    pub fn add_account(&mut self, session: &str) {
+        self.accounts.entry(session.to_owned()).or_default();
+    }
+
+    /// Deletes an account: from now on `account_not_found`.
+    pub fn remove_account(&mut self, session: &str) {
+        self.accounts.remove(session);
+    }
+
+    /// What is stored of a session.
+    pub fn account(&self, session: &str) -> Option<&Account> {
+        self.accounts.get(session)
+    }
+
+    /// Replaces the faults in force.
+    pub fn set_faults(&mut self, faults: Faults) {
+        self.faults = faults;
+    }
+
+    /// What was processed and counted.
+    pub fn journal(&self) -> &Journal {
+        &self.journal
+    }
+
+    /// For [`Journal::reset`].
+    pub fn journal_mut(&mut self) -> &mut Journal {
+        &mut self.journal
+    }
+
+    /// What a request counts as.
+    pub fn kind(&self, request: &Request) -> Kind {
+        endpoint::kind(&self.config.prefix, &request.method, &request.path)
+    }
+
+    // ## Arrived => Waiting
+    //
+    // Counted here and not when a worker takes it: a queue that grows is load as well.
+
+    /// A request has reached nginx.
+    pub fn arrive(&mut self, now_ms: u64, request: &Request) {
+        let kind = self.kind(request);
+        self.journal.arrived(now_ms, kind, request.body.len());
+    }
+
+    // ## Arrived => Refused
+
+    /// nginx found no room in PHP's backlog.
+    pub fn refuse(&mut self, request: &Request) -> Response {
+        let kind = self.kind(request);
+        self.journal.answered(kind, 502);
+        Response::html(502, "502 Bad Gateway")
+    }
+
+    // ## Waiting => Busy
+    //
+    // The fault is drawn here, because what it changes first is how long the worker is busy.
+
+    /// A worker takes the request.
+    pub fn begin(&mut self, now_ms: u64, request: Request) -> Call {
+        let kind = self.kind(&request);
+        let fault = self.faults.strike(now_ms, kind, &request);
+        let items = match kind {
+            Kind::PostQrBatch => batch_len(&request, "qrs"),
+            Kind::PostStatusBatch => batch_len(&request, "statuses"),
+            _ => 0,
+        };
+        let usual = self.config.request_ms + self.config.item_ms * items;
+        let busy_ms = match &fault {
+            Some(Misbehaviour::Slow { ms }) => usual + ms,
+            Some(Misbehaviour::Hang { finish_after_ms }) => *finish_after_ms,
+            Some(Misbehaviour::Status {
+                processed: false, ..
+            }) => self.config.request_ms,
+            _ => usual,
+        };
+        self.calls += 1;
+        Call {
+            id: self.calls,
+            kind,
+            busy_ms,
+            started_ms: now_ms,
+            request,
+            fault,
+        }
+    }
+
+    // ## Busy => Answered
+    //
+    // The effect comes with the end, whoever is still there to hear of it.
+
+    /// The worker is done with it.
+    pub fn finish(&mut self, now_ms: u64, call: Call) -> Reply {
+        let reply = match call.fault.clone() {
+            Some(Misbehaviour::Status {
+                code,
+                headers,
+                body,
+                processed,
+            }) => {
+                let items = if processed {
+                    self.process(now_ms, &call).items
+                } else {
+                    0
+                };
+                Reply::Whole(Response {
+                    status: code,
+                    headers,
+                    body: fault::body(&body),
+                    items,
+                })
+            }
+            Some(Misbehaviour::Reset {
+                after_bytes,
+                processed: false,
+            }) => Reply::Cut(Response::html(502, "Bad Gateway"), after_bytes),
+            Some(Misbehaviour::Reset {
+                after_bytes,
+                processed: true,
+            }) => Reply::Cut(self.process(now_ms, &call), after_bytes),
+            Some(Misbehaviour::Hang { .. }) => {
+                self.process(now_ms, &call);
+                Reply::Never
+            }
+            Some(Misbehaviour::Slow { .. }) | None => Reply::Whole(self.process(now_ms, &call)),
+        };
+        if let Reply::Whole(response) = &reply {
+            self.journal.answered(call.kind, response.status);
+        }
+        reply
+    }
+
+    /// All three steps at one moment, for whoever needs no time and no broken connections.
+    pub fn handle(&mut self, now_ms: u64, request: &Request) -> Response {
+        self.arrive(now_ms, request);
+        let call = self.begin(now_ms, request.clone());
+        match self.finish(now_ms, call) {
+            Reply::Whole(response) | Reply::Cut(response, _) => response,
+            Reply::Never => Response::html(504, "Gateway Time-out"),
+        }
+    }
+
+    fn process(&mut self, now_ms: u64, call: &Call) -> Response {
+        let request = &call.request;
+        if request.body.len() > self.config.body_bytes_max {
+            return Response::html(413, "413 Request Entity Too Large");
+        }
+        if let Some(limit) = self.config.throttle_per_minute
+            && let Some(refused) = self.throttle.hit(limit, now_ms)
+        {
+            return refused;
+        }
+        let batches = Batches {
+            qr: self.config.qr_batch,
+            status: self.config.status_batch,
+        };
+        let path = request.path.clone();
+        match Endpoint::of(&self.config.prefix, batches, &request.method, &path) {
+            Endpoint::Qr => self.single(now_ms, Route::Qr, call),
+            Endpoint::Status => self.single(now_ms, Route::Status, call),
+            Endpoint::QrBatch => self.batch(now_ms, Route::Qr, call),
+            Endpoint::StatusBatch => self.batch(now_ms, Route::Status, call),
+            Endpoint::ReadStatus(session) => match self.known(session) {
+                Some(account) => {
+                    let state = account.estado_qr.as_str();
+                    Response::json(200, &json!({ "estado_qr": state, "status": state }))
+                }
+                None => Response::json(404, &json!({ "error": "Account not found" })),
+            },
+            Endpoint::Account(session) => match self.known(session) {
+                Some(account) => Response::json(
+                    200,
+                    &json!({ "session_id": session, "estado_qr": account.estado_qr }),
+                ),
+                None => Response::json(404, &json!({ "error": "Account not found" })),
+            },
+            Endpoint::ActiveAccounts => {
+                let active = self
+                    .accounts
+                    .iter()
+                    .filter(|(_, a)| a.estado_qr == "active");
+                let ids: Vec<&String> = active.map(|(session, _)| session).collect();
+                Response::json(200, &json!({ "success": true, "accounts": ids }))
+            }
+            Endpoint::Webhook => Response::json(
+                200,
+                &json!({
+                    "success": true,
+                    "length": request.body.len(),
+                    "digest": digest(&request.body),
+                }),
+            ),
+            Endpoint::WrongMethod(allow) => wrong_method(request, allow),
+            Endpoint::Unknown => not_found(request),
+        }
+    }
+
+    fn known(&mut self, session: &str) -> Option<&mut Account> {
+        if self.config.any_account {
+            return Some(self.accounts.entry(session.to_owned()).or_default());
+        }
+        self.accounts.get_mut(session)
+    }
+
+    fn single(&mut self, now_ms: u64, route: Route, call: &Call) -> Response {
+        let item = match input::single(route, &input::read(&call.request)) {
+            Ok(item) => item,
+            Err(errors) => return errors.response(&call.request),
+        };
+        let body = if self.store(now_ms, route, item, false, call) {
+            json!({ "success": true, "message": "Updated" })
+        } else {
+            json!({ "success": true, "skipped": true, "reason": "account_not_found" })
+        };
+        Response {
+            items: 1,
+            ..Response::json(200, &body)
+        }
+    }
+
+    fn batch(&mut self, now_ms: u64, route: Route, call: &Call) -> Response {
+        let list = match input::batch(route, &input::read(&call.request)) {
+            Ok(list) => list,
+            Err(errors) => return errors.response(&call.request),
+        };
+        let items = list.len();
+        for item in list {
+            self.store(now_ms, route, item, true, call);
+        }
+        Response {
+            items,
+            ..Response::json(200, &json!({ "success": true, "processed": items }))
+        }
+    }
+
+    /// Whether the account exists.
+    fn store(
+        &mut self,
+        now_ms: u64,
+        route: Route,
+        item: input::Item,
+        batched: bool,
+        call: &Call,
+    ) -> bool {
+        let account = self.known(&item.session);
+        let stored = account.is_some();
+        if let Some(account) = account {
+            match route {
+                // Laravel's own QR code does this, which is why a QR that arrives after `active`
+                // destroys it.
+                Route::Qr => {
+                    account.last_qr = Some(item.value.clone());
+                    "pending".clone_into(&mut account.estado_qr);
+                }
+                Route::Status => account.estado_qr.clone_from(&item.value),
+            }
+        }
+        self.journal.processed(Entry {
+            seq: 0,
+            call: call.id,
+            session: item.session,
+            route,
+            value: item.value,
+            timestamp: item.timestamp,
+            batched,
+            stored,
+            started_ms: call.started_ms,
+            finished_ms: now_ms,
+        });
+        stored
+    }
+}
+
+// === impl LaravelConfig ===
+
+impl Default for LaravelConfig {
+    fn default() -> Self {
+        Self {
+            prefix: "/api".to_owned(),
+            qr_batch: true,
+            status_batch: true,
+            throttle_per_minute: None,
+            body_bytes_max: BODY_BYTES_MAX,
+            request_ms: REQUEST_MS,
+            item_ms: ITEM_MS,
+            any_account: false,
+        }
+    }
+}
+
+// === impl Account ===
+
+impl Default for Account {
+    fn default() -> Self {
+        Self {
+            estado_qr: "inactive".to_owned(),
+            last_qr: None,
+        }
+    }
+}
+
+// === impl Throttle ===
+
+impl Throttle {
+    fn hit(&mut self, limit: u32, now_ms: u64) -> Option<Response> {
+        let from = self
+            .window_from_ms
+            .filter(|from| now_ms < from + THROTTLE_WINDOW_MS);
+        if from.is_none() {
+            self.hits = 0;
+        }
+        let from = from.unwrap_or(now_ms);
+        self.window_from_ms = Some(from);
+        if self.hits < limit {
+            self.hits += 1;
+            return None;
+        }
+        let wait_s = (from + THROTTLE_WINDOW_MS - now_ms).div_ceil(1000);
+        Some(
+            Response::json(429, &json!({ "message": "Too Many Attempts." }))
+                .with_header("retry-after", wait_s.to_string())
+                .with_header("x-ratelimit-limit", limit.to_string())
+                .with_header("x-ratelimit-remaining", "0"),
+        )
+    }
+}
+
+/// Items of a batch as PHP sees them, valid or not; only to know how long it takes.
+fn batch_len(request: &Request, field: &str) -> u64 {
+    input::read(request)
+        .get(field)
+        .and_then(Value::as_array)
+        .map_or(0, |list| list.len() as u64)
+}
+
+fn not_found(request: &Request) -> Response {
+    if !input::wants_json(request) {
+        return Response::html(404, "Not Found");
+    }
+    let path = request
+        .path
+        .split('?')
+        .next()
+        .unwrap_or_default()
+        .trim_start_matches('/');
+    let message = format!("The route {path} could not be found.");
+    Response::json(404, &json!({ "message": message }))
+}
+
+fn wrong_method(request: &Request, allow: &str) -> Response {
+    if !input::wants_json(request) {
+        return Response::html(405, "Method Not Allowed").with_header("allow", allow);
+    }
+    let path = request
+        .path
+        .split('?')
+        .next()
+        .unwrap_or_default()
+        .trim_start_matches('/');
+    let method = &request.method;
+    let message = format!(
+        "The {method} method is not supported for route {path}. Supported methods: {allow}."
+    );
+    Response::json(405, &json!({ "message": message })).with_header("allow", allow)
+}
+
+/// FNV-1a, 64 bit, in hex: tells two bodies apart without a crate and without any claim to more.
+pub fn digest(body: &[u8]) -> String {
+    let hash = body.iter().fold(0xcbf2_9ce4_8422_2325_u64, |hash, &byte| {
+        (hash ^ u64::from(byte)).wrapping_mul(0x0000_0100_0000_01b3)
+    });
+    format!("{hash:016x}")
+}
+
+#[cfg(test)]
+mod tests;
