@@ -64,8 +64,13 @@ impl Backoff {
     pub fn fail(&mut self, range: &BackoffRange, retry_after_ms: u64, rng: &mut Rng, mono_ms: u64) {
         self.failures = self.failures.saturating_add(1);
         let doublings = self.failures.min(DOUBLINGS_MAX);
-        let ceiling = range.min_ms.saturating_mul(1 << doublings).min(range.max_ms);
-        let wait_ms = rng.between(range.min_ms.min(ceiling), ceiling).max(retry_after_ms);
+        let ceiling = range
+            .min_ms
+            .saturating_mul(1 << doublings)
+            .min(range.max_ms);
+        let wait_ms = rng
+            .between(range.min_ms.min(ceiling), ceiling)
+            .max(retry_after_ms);
         self.until_ms = self.until_ms.max(mono_ms.saturating_add(wait_ms));
     }
 
@@ -80,7 +85,10 @@ impl Backoff {
 mod tests {
     use super::*;
 
-    const RANGE: BackoffRange = BackoffRange { min_ms: 500, max_ms: 30_000 };
+    const RANGE: BackoffRange = BackoffRange {
+        min_ms: 500,
+        max_ms: 30_000,
+    };
 
     #[test]
     fn waits_grow_within_their_bounds_and_end_with_a_success() {
@@ -93,7 +101,11 @@ mod tests {
                 backoff.until_ms = 0;
                 backoff.fail(&RANGE, 0, &mut rng, 0);
                 let ceiling = (500_u64 << failure.min(10)).min(30_000);
-                assert!((500..=ceiling).contains(&backoff.until_ms), "{}", backoff.until_ms);
+                assert!(
+                    (500..=ceiling).contains(&backoff.until_ms),
+                    "{}",
+                    backoff.until_ms
+                );
                 longest_ms = longest_ms.max(backoff.until_ms);
             }
             assert_eq!(backoff.succeed(), 19);

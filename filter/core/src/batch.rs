@@ -38,7 +38,9 @@ pub const SPLICED_BYTES_MAX: usize = 256;
 /// The body of a batch.
 #[must_use]
 pub fn batch_body(rules: &Rules, route: usize, rule: &Route, items: &[Claimed]) -> Vec<u8> {
-    let size = items.iter().map(|item| item.body.len().saturating_add(SPLICED_BYTES_MAX));
+    let size = items
+        .iter()
+        .map(|item| item.body.len().saturating_add(SPLICED_BYTES_MAX));
     let mut out = Vec::with_capacity(size.fold(64, usize::saturating_add));
     out.extend_from_slice(b"{\"");
     out.extend_from_slice(rule.batch.field.as_bytes());
@@ -91,8 +93,14 @@ pub fn headers(
     batch: Option<&[Claimed]>,
 ) -> Vec<(String, String)> {
     let upstream = &rules.config.upstream;
-    let prefix = upstream.prefix_rewrite.as_ref().unwrap_or(&destination.prefix);
-    let authority = upstream.authority.as_ref().unwrap_or(&destination.authority);
+    let prefix = upstream
+        .prefix_rewrite
+        .as_ref()
+        .unwrap_or(&destination.prefix);
+    let authority = upstream
+        .authority
+        .as_ref()
+        .unwrap_or(&destination.authority);
     let mut headers: Vec<(String, String)> = Vec::from([
         (":method".into(), "POST".into()),
         (":path".into(), format!("{prefix}{path}")),
@@ -117,7 +125,12 @@ pub fn headers(
 fn batch_id(key: HashKey, items: &[Claimed]) -> String {
     let bytes: Vec<u8> = items
         .iter()
-        .flat_map(|item| item.session.to_le_bytes().into_iter().chain(item.seq.to_le_bytes()))
+        .flat_map(|item| {
+            item.session
+                .to_le_bytes()
+                .into_iter()
+                .chain(item.seq.to_le_bytes())
+        })
         .collect();
     format!("{:032x}", key.hash(&[&bytes]))
 }
@@ -128,7 +141,13 @@ mod tests {
     use crate::route::tests::rules;
 
     fn claimed(body: &str) -> Claimed {
-        Claimed { session: 1, seq: 2, accepted_ms: 3, timestamp_ms: 1234, body: body.into() }
+        Claimed {
+            session: 1,
+            seq: 2,
+            accepted_ms: 3,
+            timestamp_ms: 1234,
+            body: body.into(),
+        }
     }
 
     fn body(route: usize, bodies: &[&str]) -> String {
@@ -141,7 +160,13 @@ mod tests {
     #[test]
     fn an_item_is_the_original_object_with_what_it_lacks() {
         assert_eq!(
-            body(0, &[r#"{"session_id":"a","qr":"2\u0040x", "z":1.50}"#, r#" {"sessionId":7,"qr":"y"} "#]),
+            body(
+                0,
+                &[
+                    r#"{"session_id":"a","qr":"2\u0040x", "z":1.50}"#,
+                    r#" {"sessionId":7,"qr":"y"} "#
+                ]
+            ),
             concat!(
                 r#"{"qrs":[{"session_id":"a","qr":"2\u0040x", "z":1.50,"#,
                 r#""sessionId":"a","timestamp":1234,"estado_qr":"pending"},"#,
@@ -161,7 +186,11 @@ mod tests {
         let rules = rules("{}");
         let id = |items: &[Claimed]| {
             let headers = headers(&rules, &Destination::default(), "/qr/batch", Some(items));
-            headers.into_iter().find(|(name, _)| name == "x-batch-id").unwrap().1
+            headers
+                .into_iter()
+                .find(|(name, _)| name == "x-batch-id")
+                .unwrap()
+                .1
         };
         let one = [claimed("{}")];
         let mut other = one.clone();
@@ -182,7 +211,10 @@ mod tests {
         };
         let headers = headers(&rules, &destination, "/qr/batch", Some(&[claimed("{}")]));
         let get = |name: &str| {
-            headers.iter().find(|(known, _)| known == name).map(|(_, value)| value.as_str())
+            headers
+                .iter()
+                .find(|(known, _)| known == name)
+                .map(|(_, value)| value.as_str())
         };
         assert_eq!(get(":path"), Some("/api/qr/batch"));
         assert_eq!(get(":authority"), Some("laravel.test"));

@@ -47,7 +47,9 @@ pub fn take_in(
     for _ in 0..CAS_ATTEMPTS_MAX {
         let read = store.get(&key);
         let bytes = read.as_ref().map_or(&[][..], |(bytes, _)| bytes);
-        let Ok(mut shard) = Shard::decode(bytes) else { return Taken::of(Reply::Pass(Bypass::Store)) };
+        let Ok(mut shard) = Shard::decode(bytes) else {
+            return Taken::of(Reply::Pass(Bypass::Store));
+        };
         let had_pending = shard.has_pending(update.session, now.mono_ms);
         let (taken, must_fit) = match shard.offer(rules, update, now) {
             Decision::Duplicate { slid: false } => return Taken::of(Reply::Duplicate),
@@ -56,7 +58,14 @@ pub fn take_in(
             Decision::Duplicate { slid: true } => (Taken::of(Reply::Duplicate), false),
             Decision::Queued { ring, superseded } => {
                 let ring = ring.then_some(index);
-                (Taken { reply: Reply::Queued, ring, superseded }, true)
+                (
+                    Taken {
+                        reply: Reply::Queued,
+                        ring,
+                        superseded,
+                    },
+                    true,
+                )
             }
         };
         let encoded = shard.encode();
@@ -78,6 +87,10 @@ pub fn take_in(
 
 impl Taken {
     fn of(reply: Reply) -> Self {
-        Self { reply, ring: None, superseded: Superseded::new() }
+        Self {
+            reply,
+            ring: None,
+            superseded: Superseded::new(),
+        }
     }
 }

@@ -73,7 +73,10 @@ impl Layout {
         let key = rest.try_into().map_err(|_| LayoutError::Unusable)?;
         match u32::from_le_bytes(*shards) {
             0 => Err(LayoutError::Unusable),
-            shards => Ok(Self { shards, key: HashKey::from_bytes(key) }),
+            shards => Ok(Self {
+                shards,
+                key: HashKey::from_bytes(key),
+            }),
         }
     }
 }
@@ -100,24 +103,40 @@ mod tests {
     use crate::store::MemoryStore;
 
     fn layout(shards: u32, byte: u8) -> Layout {
-        Layout { shards, key: HashKey::from_bytes([byte; 16]) }
+        Layout {
+            shards,
+            key: HashKey::from_bytes([byte; 16]),
+        }
     }
 
     #[test]
     fn whoever_comes_first_decides_for_the_life_of_the_process() {
         let (mut store, keys) = (MemoryStore::default(), Keys::new("p"));
-        assert_eq!(Layout::open(&mut store, &keys, layout(8, 1)), Ok(layout(8, 1)));
-        assert_eq!(Layout::open(&mut store, &keys, layout(99, 2)), Ok(layout(8, 1)));
-        assert_eq!(Layout::open(&mut store, &Keys::new("q"), layout(9, 2)), Ok(layout(9, 2)));
+        assert_eq!(
+            Layout::open(&mut store, &keys, layout(8, 1)),
+            Ok(layout(8, 1))
+        );
+        assert_eq!(
+            Layout::open(&mut store, &keys, layout(99, 2)),
+            Ok(layout(8, 1))
+        );
+        assert_eq!(
+            Layout::open(&mut store, &Keys::new("q"), layout(9, 2)),
+            Ok(layout(9, 2))
+        );
     }
 
     #[test]
     fn another_version_is_refused() {
         let (mut store, keys) = (MemoryStore::default(), Keys::new("p"));
-        store.put(&keys.layout(), &7_u32.to_le_bytes(), Expect::Absent).unwrap();
+        store
+            .put(&keys.layout(), &7_u32.to_le_bytes(), Expect::Absent)
+            .unwrap();
         let error = Layout::open(&mut store, &keys, layout(8, 1)).unwrap_err();
         assert!(alloc::format!("{error}").contains("layout 7 is in use"));
-        store.put(&Keys::new("q").layout(), b"x", Expect::Absent).unwrap();
+        store
+            .put(&Keys::new("q").layout(), b"x", Expect::Absent)
+            .unwrap();
         let other = Layout::open(&mut store, &Keys::new("q"), layout(8, 1));
         assert_eq!(other, Err(LayoutError::Unusable));
     }

@@ -67,19 +67,29 @@ impl Candidate {
     /// A root context: a random id, a hash of its configuration, and when it was configured.
     #[must_use]
     pub fn new(id: u64, config: u64, configured_ms: u64, lease_ms: u64) -> Self {
-        Self { id, config, configured_ms, lease_ms, stamp_ms: None, held: None }
+        Self {
+            id,
+            config,
+            configured_ms,
+            lease_ms,
+            stamp_ms: None,
+            held: None,
+        }
     }
 
     /// The epoch, while this root may act as leader.
     #[must_use]
     pub fn epoch(&self, mono_ms: u64) -> Option<u64> {
-        self.held.filter(|_| mono_ms < self.expires_ms()).map(|held| held.epoch)
+        self.held
+            .filter(|_| mono_ms < self.expires_ms())
+            .map(|held| held.epoch)
     }
 
     /// When the lease runs out, unless it is renewed; monotonic. 0 if it is not held.
     #[must_use]
     pub fn expires_ms(&self) -> u64 {
-        self.held.map_or(0, |held| held.renewed_ms.saturating_add(self.lease_ms))
+        self.held
+            .map_or(0, |held| held.renewed_ms.saturating_add(self.lease_ms))
     }
 
     /// Renews, gives way or takes over, whatever is called for.
@@ -92,7 +102,9 @@ impl Candidate {
                 Change::Lost
             }
             Some(held) => {
-                let due_ms = held.renewed_ms.saturating_add(self.lease_ms / RENEWALS_PER_LIFE);
+                let due_ms = held
+                    .renewed_ms
+                    .saturating_add(self.lease_ms / RENEWALS_PER_LIFE);
                 match mono_ms < due_ms {
                     true => Change::None,
                     false => self.renew(store, keys, held, mono_ms),
@@ -106,19 +118,15 @@ impl Candidate {
     pub fn release(&mut self, store: &mut impl Store, keys: &Keys) {
         let Some(held) = self.held.take() else { return };
         update(store, keys, |record| {
-            (record.leader == self.id && record.epoch == held.epoch)
-                .then_some(Record { expires_ms: 0, ..record })
+            (record.leader == self.id && record.epoch == held.epoch).then_some(Record {
+                expires_ms: 0,
+                ..record
+            })
         });
     }
 
     // ## Leader => (Leader | Follower)
-    fn renew(
-        &mut self,
-        store: &mut impl Store,
-        keys: &Keys,
-        held: Held,
-        mono_ms: u64,
-    ) -> Change {
+    fn renew(&mut self, store: &mut impl Store, keys: &Keys, held: Held, mono_ms: u64) -> Change {
         let mut stays = false;
         let written = update(store, keys, |record| {
             stays = false;
@@ -127,12 +135,22 @@ impl Candidate {
             }
             // A newer configuration's roots are waiting: make room at once.
             stays = Some(record.stamp_ms) == self.stamp_ms;
-            let expires_ms = if stays { mono_ms.saturating_add(self.lease_ms) } else { 0 };
-            Some(Record { expires_ms, ..record })
+            let expires_ms = if stays {
+                mono_ms.saturating_add(self.lease_ms)
+            } else {
+                0
+            };
+            Some(Record {
+                expires_ms,
+                ..record
+            })
         });
         match written && stays {
             true => {
-                self.held = Some(Held { renewed_ms: mono_ms, ..held });
+                self.held = Some(Held {
+                    renewed_ms: mono_ms,
+                    ..held
+                });
                 Change::None
             }
             false => {
@@ -155,7 +173,11 @@ impl Candidate {
             stamp_ms = Some(own_ms);
             let mut next = record;
             if own_ms > record.stamp_ms {
-                next = Record { config: self.config, stamp_ms: own_ms, ..record };
+                next = Record {
+                    config: self.config,
+                    stamp_ms: own_ms,
+                    ..record
+                };
             }
             let free = mono_ms >= record.expires_ms;
             let abandoned_ms = record
@@ -177,7 +199,10 @@ impl Candidate {
         self.stamp_ms = stamp_ms;
         match won.filter(|_| written) {
             Some(epoch) => {
-                self.held = Some(Held { epoch, renewed_ms: mono_ms });
+                self.held = Some(Held {
+                    epoch,
+                    renewed_ms: mono_ms,
+                });
                 Change::Won
             }
             None => Change::None,
@@ -193,8 +218,13 @@ fn update(
 ) -> bool {
     for _ in 0..CAS_ATTEMPTS_MAX {
         let read = store.get(&keys.lease());
-        let record = read.as_ref().and_then(|(bytes, _)| Record::decode(bytes)).unwrap_or_default();
-        let Some(next) = change(record) else { return false };
+        let record = read
+            .as_ref()
+            .and_then(|(bytes, _)| Record::decode(bytes))
+            .unwrap_or_default();
+        let Some(next) = change(record) else {
+            return false;
+        };
         match store.put(&keys.lease(), &next.encode(), Expect::of(read.as_ref())) {
             Ok(()) => return true,
             Err(PutError::Mismatch) => {}
@@ -208,15 +238,25 @@ fn update(
 
 impl Record {
     fn encode(&self) -> Vec<u8> {
-        [self.leader, self.epoch, self.expires_ms, self.config, self.stamp_ms]
-            .iter()
-            .flat_map(|number| number.to_le_bytes())
-            .collect()
+        [
+            self.leader,
+            self.epoch,
+            self.expires_ms,
+            self.config,
+            self.stamp_ms,
+        ]
+        .iter()
+        .flat_map(|number| number.to_le_bytes())
+        .collect()
     }
 
     fn decode(bytes: &[u8]) -> Option<Self> {
-        let (numbers, []) = bytes.as_chunks::<8>() else { return None };
-        let [leader, epoch, expires_ms, config, stamp_ms] = numbers else { return None };
+        let (numbers, []) = bytes.as_chunks::<8>() else {
+            return None;
+        };
+        let [leader, epoch, expires_ms, config, stamp_ms] = numbers else {
+            return None;
+        };
         Some(Self {
             leader: u64::from_le_bytes(*leader),
             epoch: u64::from_le_bytes(*epoch),
@@ -241,7 +281,10 @@ mod tests {
 
     impl World {
         fn new() -> Self {
-            Self { store: MemoryStore::default(), keys: Keys::new("p") }
+            Self {
+                store: MemoryStore::default(),
+                keys: Keys::new("p"),
+            }
         }
 
         fn tick(&mut self, candidate: &mut Candidate, mono_ms: u64) -> Change {
@@ -256,7 +299,11 @@ mod tests {
         let mut b = Candidate::new(2, 7, 105, LIFE_MS);
         assert_eq!(world.tick(&mut a, 110), Change::Won);
         for ms in (120..20_000).step_by(500) {
-            assert_eq!(world.tick(&mut b, ms), Change::None, "a sibling is no newer configuration");
+            assert_eq!(
+                world.tick(&mut b, ms),
+                Change::None,
+                "a sibling is no newer configuration"
+            );
             assert_eq!(world.tick(&mut a, ms), Change::None);
             assert!(a.epoch(ms).is_some() && b.epoch(ms).is_none());
         }
@@ -282,14 +329,34 @@ mod tests {
         let mut new = Candidate::new(2, 8, 5_000, LIFE_MS);
         assert_eq!(world.tick(&mut old, 100), Change::Won);
         assert_eq!(world.tick(&mut old, 2_500), Change::None);
-        assert_eq!(world.tick(&mut new, 5_010), Change::None, "it only says that it is there");
-        assert_eq!(world.tick(&mut old, 5_020), Change::Lost, "the older one yields when it renews");
-        assert_eq!(world.tick(&mut old, 5_030), Change::None, "and does not take it back");
+        assert_eq!(
+            world.tick(&mut new, 5_010),
+            Change::None,
+            "it only says that it is there"
+        );
+        assert_eq!(
+            world.tick(&mut old, 5_020),
+            Change::Lost,
+            "the older one yields when it renews"
+        );
+        assert_eq!(
+            world.tick(&mut old, 5_030),
+            Change::None,
+            "and does not take it back"
+        );
         assert_eq!(world.tick(&mut new, 5_500), Change::Won);
         let mut rolled_back = Candidate::new(3, 7, 9_000, LIFE_MS);
-        assert_eq!(world.tick(&mut rolled_back, 9_010), Change::Won, "the lease had run out");
+        assert_eq!(
+            world.tick(&mut rolled_back, 9_010),
+            Change::Won,
+            "the lease had run out"
+        );
         assert_eq!(world.tick(&mut new, 9_020), Change::Lost);
-        assert_eq!(world.tick(&mut new, 20_000), Change::Won, "nobody of the newest is left");
+        assert_eq!(
+            world.tick(&mut new, 20_000),
+            Change::Won,
+            "nobody of the newest is left"
+        );
     }
 
     #[test]

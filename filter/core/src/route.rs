@@ -120,7 +120,13 @@ impl Rules {
                 "content-length" if declares_too_much(value) => refusal = Some(Bypass::TooLarge),
                 name if name == self.config.bypass_header => refusal = Some(Bypass::Header),
                 name if SIGNATURES.contains(&name) => refusal = Some(Bypass::Signature),
-                name if self.config.credentials.headers.iter().any(|header| header == name) => {
+                name if self
+                    .config
+                    .credentials
+                    .headers
+                    .iter()
+                    .any(|header| header == name) =>
+                {
                     if self.config.credentials.trust == Trust::Never {
                         refusal = refusal.or(Some(Bypass::Credential));
                     }
@@ -137,7 +143,10 @@ impl Rules {
             return Err(Bypass::Encoding);
         }
         destination.prefix = prefix.into();
-        destination.path = self.route(route).map(|rule| rule.path.clone()).unwrap_or_default();
+        destination.path = self
+            .route(route)
+            .map(|rule| rule.path.clone())
+            .unwrap_or_default();
         if destination.size() > DESTINATION_BYTES_MAX {
             return Err(Bypass::HeaderBytes);
         }
@@ -146,14 +155,22 @@ impl Rules {
 
     /// The first rule that a method and path fit, and the prefix before the rule's path.
     fn rule(&self, method: &[u8], path: &[u8]) -> Option<(usize, &str)> {
-        self.config.routes.iter().enumerate().find_map(|(index, route)| {
-            if route.method.as_bytes() != method {
-                return None;
-            }
-            let prefix = path.strip_suffix(route.path.as_bytes())?;
-            let prefix = self.config.prefixes.iter().find(|known| known.as_bytes() == prefix)?;
-            Some((index, prefix.as_str()))
-        })
+        self.config
+            .routes
+            .iter()
+            .enumerate()
+            .find_map(|(index, route)| {
+                if route.method.as_bytes() != method {
+                    return None;
+                }
+                let prefix = path.strip_suffix(route.path.as_bytes())?;
+                let prefix = self
+                    .config
+                    .prefixes
+                    .iter()
+                    .find(|known| known.as_bytes() == prefix)?;
+                Some((index, prefix.as_str()))
+            })
     }
 
     /// The hash under which a value is remembered.
@@ -188,13 +205,17 @@ impl Rules {
 }
 
 fn utf8(value: &[u8]) -> Result<String, Bypass> {
-    core::str::from_utf8(value).map(Into::into).map_err(|_| Bypass::HeaderBytes)
+    core::str::from_utf8(value)
+        .map(Into::into)
+        .map_err(|_| Bypass::HeaderBytes)
 }
 
 /// As Laravel's `isJson`: it looks for `/json` and `+json` anywhere in the content type, and reads a
 /// body of any other type as form fields.
 fn is_json(content_type: &[u8]) -> bool {
-    content_type.windows(5).any(|part| part == b"/json" || part == b"+json")
+    content_type
+        .windows(5)
+        .any(|part| part == b"/json" || part == b"+json")
 }
 
 fn declares_too_much(content_length: &[u8]) -> bool {
@@ -281,7 +302,10 @@ pub(crate) mod tests {
     pub(crate) const KEY: HashKey = HashKey::from_bytes([9; 16]);
 
     pub(crate) fn rules(json: &str) -> Rules {
-        Rules { config: Config::parse(json.as_bytes()).unwrap(), key: KEY }
+        Rules {
+            config: Config::parse(json.as_bytes()).unwrap(),
+            key: KEY,
+        }
     }
 
     fn headers(method: &str, path: &str, more: &[(&str, &str)]) -> Vec<(String, Vec<u8>)> {
@@ -316,7 +340,14 @@ pub(crate) mod tests {
             assert_eq!(head.destination.prefix, prefix);
             assert_eq!(head.destination.authority, "laravel.test");
         }
-        for path in ["/api/qr/", "/api/qr?x=1", "/v2/qr", "/api/qr/batch", "/apiqr", "/api//qr"] {
+        for path in [
+            "/api/qr/",
+            "/api/qr?x=1",
+            "/v2/qr",
+            "/api/qr/batch",
+            "/apiqr",
+            "/api//qr",
+        ] {
             assert_eq!(bypass("POST", path, &[]), Some(Bypass::Path), "{path}");
         }
         assert_eq!(bypass("GET", "/api/qr", &[]), Some(Bypass::Path));
@@ -328,12 +359,21 @@ pub(crate) mod tests {
         let reason = |name, value| bypass("POST", "/api/qr", &[(name, value)]);
         assert_eq!(reason("content-encoding", "gzip"), Some(Bypass::Encoding));
         assert_eq!(reason("content-type", "text/plain"), Some(Bypass::Encoding));
-        assert_eq!(reason("content-type", "application/vnd.api+json; charset=utf-8"), None);
+        assert_eq!(
+            reason("content-type", "application/vnd.api+json; charset=utf-8"),
+            None
+        );
         assert_eq!(reason("content-length", "65537"), Some(Bypass::TooLarge));
         assert_eq!(reason("content-length", "65536"), None);
-        assert_eq!(reason("x-hub-signature-256", "sha256=00"), Some(Bypass::Signature));
+        assert_eq!(
+            reason("x-hub-signature-256", "sha256=00"),
+            Some(Bypass::Signature)
+        );
         assert_eq!(reason("x-embudo-bypass", "1"), Some(Bypass::Header));
-        assert_eq!(reason("authorization", "Bearer t"), Some(Bypass::Credential));
+        assert_eq!(
+            reason("authorization", "Bearer t"),
+            Some(Bypass::Credential)
+        );
         let long = "a".repeat(DESTINATION_BYTES_MAX);
         assert_eq!(reason(":authority", &long), Some(Bypass::HeaderBytes));
     }
@@ -342,7 +382,10 @@ pub(crate) mod tests {
     fn header_bytes_that_are_not_utf8_pass_through() {
         let mut odd = headers("POST", "/api/qr", &[]);
         odd.push(("x-other".into(), Vec::from([0xff])));
-        assert!(rules("{}").head(&odd).is_ok(), "where nobody needs them they do not matter");
+        assert!(
+            rules("{}").head(&odd).is_ok(),
+            "where nobody needs them they do not matter"
+        );
         odd.push((":authority".into(), Vec::from([0xff])));
         assert_eq!(rules("{}").head(&odd), Err(Bypass::HeaderBytes));
     }
@@ -351,12 +394,18 @@ pub(crate) mod tests {
     fn trusted_credentials_become_part_of_the_destination() {
         let rules = rules(r#"{"credentials":{"trust":"always"}}"#);
         let with = |token| {
-            rules.head(&headers("POST", "/api/qr", &[("authorization", token)])).unwrap().destination
+            rules
+                .head(&headers("POST", "/api/qr", &[("authorization", token)]))
+                .unwrap()
+                .destination
         };
         assert_ne!(with("a").credential(KEY), with("b").credential(KEY));
         assert_eq!(with("a").credential(KEY), with("a").credential(KEY));
         assert_eq!(Destination::decode(&with("a").encode()), Some(with("a")));
-        let nobody = rules.head(&headers("POST", "/api/qr", &[])).unwrap().destination;
+        let nobody = rules
+            .head(&headers("POST", "/api/qr", &[]))
+            .unwrap()
+            .destination;
         assert_eq!(nobody.credential(KEY), 0);
     }
 

@@ -160,21 +160,29 @@ impl<'a> Shard<'a> {
     /// Updates that are still to be settled.
     #[must_use]
     pub fn pending(&self) -> usize {
-        self.sessions.iter().flat_map(|session| &session.entries).filter(|e| e.is_dirty()).count()
+        self.sessions
+            .iter()
+            .flat_map(|session| &session.entries)
+            .filter(|e| e.is_dirty())
+            .count()
     }
 
     /// Whether something of this session is still to be sent, or may be under way.
     #[must_use]
     pub fn has_pending(&self, session: u128, mono_ms: u64) -> bool {
-        self.sessions.iter().find(|known| known.id == session).is_some_and(|session| {
-            session.next_due().is_some() || session.live_claim(mono_ms).is_some()
-        })
+        self.sessions
+            .iter()
+            .find(|known| known.id == session)
+            .is_some_and(|session| {
+                session.next_due().is_some() || session.live_claim(mono_ms).is_some()
+            })
     }
 
     /// Forgets sessions that nothing depends on any more. Called at every write: there is no other
     /// occasion, since nobody can list the store.
     pub fn prune(&mut self, mono_ms: u64) {
-        self.sessions.retain(|session| !session.is_forgettable(mono_ms));
+        self.sessions
+            .retain(|session| !session.is_forgettable(mono_ms));
     }
 
     fn session_mut(&mut self, id: u128) -> Option<&mut Session<'a>> {
@@ -188,23 +196,32 @@ impl<'a> Session<'a> {
     /// The claim, if its deadline has not passed.
     #[must_use]
     pub fn live_claim(&self, mono_ms: u64) -> Option<&Claim<'a>> {
-        self.claim.as_ref().filter(|claim| mono_ms < claim.deadline_ms)
+        self.claim
+            .as_ref()
+            .filter(|claim| mono_ms < claim.deadline_ms)
     }
 
     /// The update to be sent next: the oldest.
     #[must_use]
     pub fn next_due(&self) -> Option<&Entry<'a>> {
-        self.entries.iter().filter(|entry| entry.is_dirty()).min_by_key(|entry| entry.seq)
+        self.entries
+            .iter()
+            .filter(|entry| entry.is_dirty())
+            .min_by_key(|entry| entry.seq)
     }
 
     /// The entry of a route and credential.
     #[must_use]
     pub fn entry(&self, route: &str, credential: u64) -> Option<&Entry<'a>> {
-        self.entries.iter().find(|entry| entry.is(route, credential))
+        self.entries
+            .iter()
+            .find(|entry| entry.is(route, credential))
     }
 
     fn entry_mut(&mut self, route: &str, credential: u64) -> Option<&mut Entry<'a>> {
-        self.entries.iter_mut().find(|entry| entry.is(route, credential))
+        self.entries
+            .iter_mut()
+            .find(|entry| entry.is(route, credential))
     }
 
     /// Puts `entry` in the place of its predecessor.

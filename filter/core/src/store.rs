@@ -75,7 +75,9 @@ impl Keys {
     /// Keys for the plugin of this name.
     #[must_use]
     pub fn new(plugin_name: &str) -> Self {
-        Self { base: format!("embudo/{plugin_name}") }
+        Self {
+            base: format!("embudo/{plugin_name}"),
+        }
     }
 
     /// The key of the layout.

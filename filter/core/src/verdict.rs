@@ -7,8 +7,8 @@
 use alloc::format;
 use alloc::string::String;
 
-use crate::json::{self, Pointer, Scalar};
 use crate::hash::HashKey;
+use crate::json::{self, Pointer, Scalar};
 
 /// The longest `retry-after` that is honoured, seconds. Beyond it an operator would rather see a call.
 const RETRY_AFTER_MAX_S: u64 = 300;
@@ -58,26 +58,33 @@ impl Verdict {
     #[must_use]
     pub fn of(answer: &Answer<'_>) -> Self {
         let Some(status) = answer.status else {
-            return Self::Unknown { why: "the answer broke off".into() };
+            return Self::Unknown {
+                why: "the answer broke off".into(),
+            };
         };
         let why = format!("status {status}");
         match status {
-            504 => Self::Unknown { why: "timeout (504)".into() },
+            504 => Self::Unknown {
+                why: "timeout (504)".into(),
+            },
             502 => Self::Unknown { why },
-            503 if !answer.from_upstream && !never_left(answer.body) => {
-                Self::Unknown { why: "connection lost (503)".into() }
-            }
+            503 if !answer.from_upstream && !never_left(answer.body) => Self::Unknown {
+                why: "connection lost (503)".into(),
+            },
             200..=299 => match says_success(answer.body) {
                 Success::Yes => Self::Delivered,
-                Success::No => Self::Refused { why: format!("{why}, \"success\" is false") },
+                Success::No => Self::Refused {
+                    why: format!("{why}, \"success\" is false"),
+                },
                 Success::Silent => Self::Retry {
                     why: format!("{why}, but no JSON object: is there a batch route?"),
                     retry_after_ms: 0,
                 },
             },
-            408 | 425 | 429 | 500..=599 => {
-                Self::Retry { why, retry_after_ms: retry_after_ms(answer.retry_after) }
-            }
+            408 | 425 | 429 | 500..=599 => Self::Retry {
+                why,
+                retry_after_ms: retry_after_ms(answer.retry_after),
+            },
             _ => Self::Refused { why },
         }
     }
@@ -113,8 +120,13 @@ pub enum VerdictLabel {
 
 impl VerdictLabel {
     /// Every label.
-    pub const ALL: [Self; 5] =
-        [Self::Delivered, Self::Retry, Self::Refused, Self::Unknown, Self::Unsent];
+    pub const ALL: [Self; 5] = [
+        Self::Delivered,
+        Self::Retry,
+        Self::Refused,
+        Self::Unknown,
+        Self::Unsent,
+    ];
 
     /// The label's text.
     #[must_use]
@@ -137,7 +149,9 @@ enum Success {
 
 /// A 2xx counts only as a JSON object: a login page, or a catch-all route's HTML, is no acceptance.
 fn says_success(body: &[u8]) -> Success {
-    let Ok(pointer) = Pointer::parse("/success") else { return Success::Silent };
+    let Ok(pointer) = Pointer::parse("/success") else {
+        return Success::Silent;
+    };
     // Nothing is digested, so the key does not matter.
     match json::read(body, &[&pointer], &[], HashKey::from_bytes([0; 16])) {
         Err(_) => Success::Silent,
@@ -162,7 +176,9 @@ fn never_left(body: &[u8]) -> bool {
 fn retry_after_ms(raw: Option<&[u8]>) -> u64 {
     raw.and_then(|raw| core::str::from_utf8(raw).ok())
         .and_then(|text| text.trim().parse::<u64>().ok())
-        .map_or(0, |seconds| seconds.min(RETRY_AFTER_MAX_S).saturating_mul(1000))
+        .map_or(0, |seconds| {
+            seconds.min(RETRY_AFTER_MAX_S).saturating_mul(1000)
+        })
 }
 
 #[cfg(test)]
@@ -171,14 +187,22 @@ mod tests {
 
     fn judge(status: u16, from_upstream: bool, body: &str) -> VerdictLabel {
         let status = Some(status);
-        Verdict::of(&Answer { status, from_upstream, body: body.as_bytes(), ..Answer::default() })
-            .label()
+        Verdict::of(&Answer {
+            status,
+            from_upstream,
+            body: body.as_bytes(),
+            ..Answer::default()
+        })
+        .label()
     }
 
     #[test]
     fn only_a_2xx_with_a_json_object_that_is_not_unsuccessful_delivers() {
         use VerdictLabel::{Delivered, Refused, Retry};
-        assert_eq!(judge(200, true, r#"{"success":true,"processed":3}"#), Delivered);
+        assert_eq!(
+            judge(200, true, r#"{"success":true,"processed":3}"#),
+            Delivered
+        );
         assert_eq!(judge(201, true, "{}"), Delivered);
         assert_eq!(judge(200, true, r#"{"success":false}"#), Refused);
         for body in ["", "<html>login</html>", "[]", "\"ok\"", "{\"success\":tr"] {
@@ -200,7 +224,10 @@ mod tests {
         assert_eq!(judge(504, true, ""), Unknown);
         assert_eq!(judge(502, true, ""), Unknown);
         let prefix = "upstream connect error or disconnect/reset before headers. reset reason: ";
-        assert_eq!(judge(503, false, &format!("{prefix}connection termination")), Unknown);
+        assert_eq!(
+            judge(503, false, &format!("{prefix}connection termination")),
+            Unknown
+        );
         let refused = "remote connection failure, transport failure reason: delayed connect error: \
                        Connection refused";
         assert_eq!(judge(503, false, &format!("{prefix}{refused}")), Retry);
@@ -218,7 +245,10 @@ mod tests {
                 body: b"",
             })
         };
-        let waits = |ms| Verdict::Retry { why: "status 429".into(), retry_after_ms: ms };
+        let waits = |ms| Verdict::Retry {
+            why: "status 429".into(),
+            retry_after_ms: ms,
+        };
         assert_eq!(ask("7"), waits(7_000));
         assert_eq!(ask("86400"), waits(300_000));
         assert_eq!(ask("soon"), waits(0));

@@ -217,17 +217,8 @@ impl Envoy {
     /// # Errors
     /// When a tool is missing, the filter does not build, or Envoy does not start: then with the end of its log.
     pub async fn start(options: EnvoyOptions) -> Result<Self> {
+        let (tools, module) = Self::prepare(&options).await?;
         let run_dir = paths::new_run(&options.name)?;
-        // Both may take a while the first time, and block.
-        let with_embudo = options.embudo;
-        let prepare = move || {
-            anyhow::Ok((
-                Tools::find_or_install()?,
-                with_embudo.then(wasm::module).transpose()?,
-            ))
-        };
-        let (tools, module) = tokio::task::spawn_blocking(prepare).await??;
-
         let (bootstrap, watched) = options.configuration(module.as_deref(), &run_dir)?;
         paths::write_atomically(
             &run_dir.join("bootstrap.json"),
@@ -249,6 +240,19 @@ impl Envoy {
         };
         envoy.save_config_dump().await?;
         Ok(envoy)
+    }
+
+    /// Finds or installs the tools and builds the module: what may take a while the first time.
+    ///
+    /// # Errors
+    /// When a tool is missing, or the filter does not build.
+    pub async fn prepare(options: &EnvoyOptions) -> Result<(Tools, Option<PathBuf>)> {
+        let with_embudo = options.embudo;
+        let prepare = move || {
+            let tools = Tools::find_or_install()?;
+            anyhow::Ok((tools, with_embudo.then(wasm::module).transpose()?))
+        };
+        tokio::task::spawn_blocking(prepare).await?
     }
 
     /// The base URL that the gateway is given.

@@ -18,6 +18,9 @@ const TIMERS: [&str; 5] = [
     "max_age_ms",
 ];
 
+/// The fastest pace that Embudo accepts.
+const PACE_MAX: u64 = 1_000;
+
 /// What `{}` means, as far as timers go. A test holds it against the core's own defaults.
 fn defaults() -> Value {
     json!({
@@ -43,6 +46,9 @@ pub fn scaled(config: &Value, by: f64) -> Value {
     merge(&mut scaled, config);
     if let Some(pace) = scaled.get_mut("max_requests_per_second") {
         *pace = times(pace, by);
+        if pace.as_u64().is_some_and(|pace| pace > PACE_MAX) {
+            *pace = json!(PACE_MAX);
+        }
     }
     for timer in TIMERS {
         divide(&mut scaled, timer, by);
@@ -95,17 +101,31 @@ fn divide(value: &mut Value, timer: &str, by: f64) {
     }
 }
 
-/// A whole number stays whole; anything else is left for Embudo to complain about.
+/// A whole number stays whole, and 0 stays 0; anything else is left for Embudo to complain about.
 fn times(value: &Value, factor: f64) -> Value {
     match value.as_f64() {
-        Some(number) => json!((number * factor).round().max(1.0) as u64),
-        None => value.clone(),
+        Some(number) if number > 0.0 => json!((number * factor).round().max(1.0) as u64),
+        _ => value.clone(),
     }
 }
 
 #[cfg(test)]
 mod tests {
+    use embudo_core::config::Config;
+
     use super::*;
+
+    #[test]
+    fn scaled_by_one_the_defaults_are_the_defaults_of_the_core() {
+        let parsed = |config: &Value| {
+            let config = Config::parse(config.to_string().as_bytes());
+            format!("{:#?}", config.expect("this is valid"))
+        };
+        assert_eq!(parsed(&scaled(&json!({}), 1.0)), parsed(&json!({})));
+        let fast = scaled(&json!({}), 1_000.0);
+        parsed(&fast);
+        assert_eq!(fast["max_requests_per_second"], PACE_MAX);
+    }
 
     #[test]
     fn ten_times_faster_divides_every_timer_and_multiplies_the_pace() {

@@ -16,6 +16,7 @@
 //! * [`admin`], [`stats`]: the admin page as a client, its figures by name and label.
 //! * [`laravel`]: the stand-in Laravel at the other end, with PHP's manners.
 //! * [`load`]: the gateway's traffic, an open loop with a report.
+//! * [`staleness`]: how old a value is when Laravel has it.
 //! * [`paths`]: where files go.
 
 pub mod admin;
@@ -25,6 +26,7 @@ pub mod filter_config;
 pub mod laravel;
 pub mod load;
 pub mod paths;
+pub mod staleness;
 pub mod stats;
 pub mod supervise;
 pub mod tools;

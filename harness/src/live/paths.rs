@@ -52,7 +52,10 @@ pub(crate) fn make_dir(dir: &Path) -> Result<()> {
 /// part.
 ///
 /// Envoy's `watched_directory` reacts to a move into the directory, and to nothing else.
-pub(crate) fn write_atomically(path: &Path, content: &[u8]) -> Result<()> {
+///
+/// # Errors
+/// When the folder is missing or the disk is full.
+pub fn write_atomically(path: &Path, content: &[u8]) -> Result<()> {
     let dir = path.parent().unwrap_or(Path::new("."));
     let write = || -> std::io::Result<()> {
         // Readable by all, as an ordinary file is: a container may run under another user.

@@ -68,11 +68,16 @@ impl Rules {
         let is_in = |values: &[String]| values.iter().any(|known| known == value);
         Ok(Update {
             route: head.route,
-            session: self.key.hash(&[head.destination.authority.as_bytes(), session.as_bytes()]),
+            session: self
+                .key
+                .hash(&[head.destination.authority.as_bytes(), session.as_bytes()]),
             value: self.value_hash(rule, value, document.digests()),
             priority: is_in(&rule.priority),
             no_dedup: is_in(&rule.no_dedup),
-            voids: rule.voids.as_ref().is_some_and(|voids| is_in(&voids.values)),
+            voids: rule
+                .voids
+                .as_ref()
+                .is_some_and(|voids| is_in(&voids.values)),
             credential: head.destination.credential(self.key),
             destination: head.destination.encode(),
             body,
@@ -89,7 +94,10 @@ impl Rules {
             Scalar::Integer(digits) => digits.to_owned(),
             Scalar::Bool(_) | Scalar::Other => return None,
         };
-        Some(Item { session_json, document })
+        Some(Item {
+            session_json,
+            document,
+        })
     }
 
     /// The body of the update that an item of `route` implies: what the gateway would have posted.
@@ -117,7 +125,10 @@ mod tests {
     fn update(route: usize, body: &str) -> Result<Update<'_>, Bypass> {
         let head = Head {
             route,
-            destination: Destination { authority: "a".into(), ..Destination::default() },
+            destination: Destination {
+                authority: "a".into(),
+                ..Destination::default()
+            },
         };
         rules("{}").update(&head, body.as_bytes())
     }
@@ -147,19 +158,40 @@ mod tests {
         let why = |route, body| update(route, body).err();
         assert_eq!(why(0, ""), Some(Bypass::Empty));
         assert_eq!(why(0, r#"{"qr":"x"}"#), Some(Bypass::NoSession));
-        assert_eq!(why(0, r#"{"session_id":null,"qr":"x"}"#), Some(Bypass::NoSession));
-        assert_eq!(why(0, r#"{"session_id":["s"],"qr":"x"}"#), Some(Bypass::NoSession));
+        assert_eq!(
+            why(0, r#"{"session_id":null,"qr":"x"}"#),
+            Some(Bypass::NoSession)
+        );
+        assert_eq!(
+            why(0, r#"{"session_id":["s"],"qr":"x"}"#),
+            Some(Bypass::NoSession)
+        );
         assert_eq!(why(0, r#"{"session_id":"s"}"#), Some(Bypass::NoValue));
-        assert_eq!(why(0, r#"{"session_id":"s","qr":7}"#), Some(Bypass::NoValue));
-        assert_eq!(why(1, r#"{"session_id":"s","estado_qr":{}}"#), Some(Bypass::NoValue));
-        assert_eq!(why(0, r#"{"session_id":7,"qr":"x"}"#), None, "a numeric id is an id");
-        let long = alloc::format!(r#"{{"session_id":"s","qr":"{}"}}"#, "x".repeat(BODY_BYTES_MAX));
+        assert_eq!(
+            why(0, r#"{"session_id":"s","qr":7}"#),
+            Some(Bypass::NoValue)
+        );
+        assert_eq!(
+            why(1, r#"{"session_id":"s","estado_qr":{}}"#),
+            Some(Bypass::NoValue)
+        );
+        assert_eq!(
+            why(0, r#"{"session_id":7,"qr":"x"}"#),
+            None,
+            "a numeric id is an id"
+        );
+        let long = alloc::format!(
+            r#"{{"session_id":"s","qr":"{}"}}"#,
+            "x".repeat(BODY_BYTES_MAX)
+        );
         assert_eq!(why(0, &long), Some(Bypass::TooLarge));
     }
 
     #[test]
     fn the_implied_state_is_what_the_gateway_would_have_posted() {
-        let body = rules("{}").implied_body(0, br#"{"sessionId":"s\"1","qr":"x"}"#).unwrap();
+        let body = rules("{}")
+            .implied_body(0, br#"{"sessionId":"s\"1","qr":"x"}"#)
+            .unwrap();
         assert_eq!(body, br#"{"session_id":"s\"1","estado_qr":"pending"}"#);
     }
 }

@@ -71,13 +71,26 @@ impl Destination {
         while let Some(name) = text() {
             credentials.push((name, text()?));
         }
-        bytes.is_empty().then_some(Self { authority, scheme, prefix, path, credentials })
+        bytes.is_empty().then_some(Self {
+            authority,
+            scheme,
+            prefix,
+            path,
+            credentials,
+        })
     }
 
     fn texts(&self) -> impl Iterator<Item = &str> {
-        let credentials =
-            self.credentials.iter().flat_map(|(name, value)| [name.as_str(), value.as_str()]);
-        let fixed = [self.authority.as_str(), &self.scheme, &self.prefix, &self.path];
+        let credentials = self
+            .credentials
+            .iter()
+            .flat_map(|(name, value)| [name.as_str(), value.as_str()]);
+        let fixed = [
+            self.authority.as_str(),
+            &self.scheme,
+            &self.prefix,
+            &self.path,
+        ];
         fixed.into_iter().chain(credentials)
     }
 }
@@ -85,7 +98,11 @@ impl Destination {
 /// Never prints a credential's value.
 impl fmt::Debug for Destination {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let names: Vec<&str> = self.credentials.iter().map(|(name, _)| name.as_str()).collect();
+        let names: Vec<&str> = self
+            .credentials
+            .iter()
+            .map(|(name, _)| name.as_str())
+            .collect();
         f.debug_struct("Destination")
             .field("authority", &self.authority)
             .field("scheme", &self.scheme)

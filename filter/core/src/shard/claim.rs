@@ -79,12 +79,24 @@ impl<'a> Shard<'a> {
         if session.live_claim(now.mono_ms).is_some() {
             return None;
         }
-        let Wanted { route, credential, destination, bytes_max } = *wanted;
-        let entry = session.next_due().filter(|entry| entry.is(route, credential))?;
-        if entry.expires_ms(rules).is_some_and(|expires_ms| now.mono_ms > expires_ms) {
+        let Wanted {
+            route,
+            credential,
+            destination,
+            bytes_max,
+        } = *wanted;
+        let entry = session
+            .next_due()
+            .filter(|entry| entry.is(route, credential))?;
+        if entry
+            .expires_ms(rules)
+            .is_some_and(|expires_ms| now.mono_ms > expires_ms)
+        {
             return None;
         }
-        let State::Dirty(dirty) = &entry.state else { return None };
+        let State::Dirty(dirty) = &entry.state else {
+            return None;
+        };
         if dirty.destination != destination || dirty.body.len() > bytes_max {
             return None;
         }
@@ -119,11 +131,15 @@ impl<'a> Shard<'a> {
         now: Now,
     ) -> Settled {
         let ttl_ms = rules.config.dedup.ttl_ms;
-        let Some(session) = self.session_mut(session) else { return Settled::Foreign };
+        let Some(session) = self.session_mut(session) else {
+            return Settled::Foreign;
+        };
         if session.claim.as_ref().is_none_or(|claim| claim.id != id) {
             return Settled::Foreign;
         }
-        let Some(claim) = session.claim.take() else { return Settled::Foreign };
+        let Some(claim) = session.claim.take() else {
+            return Settled::Foreign;
+        };
         let until_ms = now.mono_ms.saturating_add(ttl_ms);
         let Some(entry) = session
             .entry_mut(&claim.route, claim.credential)
@@ -163,19 +179,27 @@ impl<'a> Shard<'a> {
             if session.live_claim(now.mono_ms).is_some() {
                 continue;
             }
-            while let Some((at, route)) = session.entries.iter().enumerate().find_map(|(at, entry)| {
-                let (route, rule) = rules.config.route_named(&entry.route)?;
-                let limit = rule.expire_after_ms.filter(|_| entry.is_dirty())?;
-                (now.mono_ms.saturating_sub(entry.accepted_ms) > limit).then_some((at, route))
-            }) {
+            while let Some((at, route)) =
+                session.entries.iter().enumerate().find_map(|(at, entry)| {
+                    let (route, rule) = rules.config.route_named(&entry.route)?;
+                    let limit = rule.expire_after_ms.filter(|_| entry.is_dirty())?;
+                    (now.mono_ms.saturating_sub(entry.accepted_ms) > limit).then_some((at, route))
+                })
+            {
                 let item = session.entries.swap_remove(at);
                 dropped.push(route);
-                let State::Dirty(dirty) = item.state else { continue };
-                let implied = session.entries.iter_mut().find(
-                    |entry| matches!(entry.state, State::Implied { by } if by == item.seq),
-                );
+                let State::Dirty(dirty) = item.state else {
+                    continue;
+                };
+                let implied = session
+                    .entries
+                    .iter_mut()
+                    .find(|entry| matches!(entry.state, State::Implied { by } if by == item.seq));
                 let Some(implied) = implied else { continue };
-                let target = rules.config.route_named(&implied.route).map(|(index, _)| index);
+                let target = rules
+                    .config
+                    .route_named(&implied.route)
+                    .map(|(index, _)| index);
                 match (target, rules.implied_body(route, &dirty.body)) {
                     (Some(target), Some(body)) => {
                         implied.revive(dirty, body, now.mono_ms);
@@ -237,10 +261,21 @@ impl<'a> Entry<'a> {
 /// The two sides, where they differ.
 pub fn balance(shard: &Shard<'_>) -> Result<(), String> {
     let ledger = shard.ledger;
-    let ended = [ledger.delivered, ledger.superseded, ledger.expired, ledger.rejected];
-    let accounted = ended.iter().sum::<u64>().saturating_add(shard.pending() as u64);
+    let ended = [
+        ledger.delivered,
+        ledger.superseded,
+        ledger.expired,
+        ledger.rejected,
+    ];
+    let accounted = ended
+        .iter()
+        .sum::<u64>()
+        .saturating_add(shard.pending() as u64);
     match ledger.accepted == accounted {
         true => Ok(()),
-        false => Err(alloc::format!("accepted {} but accounted for {accounted}", ledger.accepted)),
+        false => Err(alloc::format!(
+            "accepted {} but accounted for {accounted}",
+            ledger.accepted
+        )),
     }
 }

@@ -48,7 +48,13 @@ impl<'a> Shard<'a> {
             out.extend_from_slice(&number.to_le_bytes());
         }
         out.push(u8::from(self.rung));
-        let Ledger { accepted, delivered, superseded, expired, rejected } = self.ledger;
+        let Ledger {
+            accepted,
+            delivered,
+            superseded,
+            expired,
+            rejected,
+        } = self.ledger;
         for number in [accepted, delivered, superseded, expired, rejected] {
             out.extend_from_slice(&number.to_le_bytes());
         }
@@ -60,12 +66,16 @@ impl<'a> Shard<'a> {
     }
 
     fn size_hint(&self) -> usize {
-        let payloads = self.sessions.iter().flat_map(|session| &session.entries).map(|entry| {
-            100_usize.saturating_add(match &entry.state {
-                State::Dirty(dirty) => dirty.body.len().saturating_add(dirty.destination.len()),
-                State::Clean { .. } | State::Implied { .. } => 0,
-            })
-        });
+        let payloads = self
+            .sessions
+            .iter()
+            .flat_map(|session| &session.entries)
+            .map(|entry| {
+                100_usize.saturating_add(match &entry.state {
+                    State::Dirty(dirty) => dirty.body.len().saturating_add(dirty.destination.len()),
+                    State::Clean { .. } | State::Implied { .. } => 0,
+                })
+            });
         payloads.fold(256, usize::saturating_add)
     }
 }
@@ -80,7 +90,13 @@ impl Session<'_> {
             None => out.push(0),
             Some(claim) => {
                 out.push(1);
-                let Claim { id, route, credential, seq, deadline_ms } = claim;
+                let Claim {
+                    id,
+                    route,
+                    credential,
+                    seq,
+                    deadline_ms,
+                } = claim;
                 for number in [id.epoch, id.counter, *credential, *seq, *deadline_ms] {
                     out.extend_from_slice(&number.to_le_bytes());
                 }
@@ -211,7 +227,10 @@ impl<'a> Reader<'a> {
 
     fn claim(&mut self) -> Option<Claim<'a>> {
         Some(Claim {
-            id: ClaimId { epoch: self.u64()?, counter: self.u64()? },
+            id: ClaimId {
+                epoch: self.u64()?,
+                counter: self.u64()?,
+            },
             credential: self.u64()?,
             seq: self.u64()?,
             deadline_ms: self.u64()?,
@@ -227,7 +246,9 @@ impl<'a> Reader<'a> {
             seq: self.u64()?,
             accepted_ms: self.u64()?,
             state: match self.byte()? {
-                CLEAN => State::Clean { until_ms: self.u64()? },
+                CLEAN => State::Clean {
+                    until_ms: self.u64()?,
+                },
                 IMPLIED => State::Implied { by: self.u64()? },
                 DIRTY => State::Dirty(Dirty {
                     since_ms: self.u64()?,
@@ -265,7 +286,10 @@ mod tests {
             body: br#"{"a":1}"#.as_slice().into(),
         };
         let claim = Claim {
-            id: ClaimId { epoch: 1, counter: 2 },
+            id: ClaimId {
+                epoch: 1,
+                counter: 2,
+            },
             route: "qr".into(),
             credential: 3,
             seq: 8,
@@ -275,9 +299,20 @@ mod tests {
             last_seq: 9,
             last_wall_ms: 10,
             rung: true,
-            ledger: Ledger { accepted: 1, delivered: 2, superseded: 3, expired: 4, rejected: 5 },
+            ledger: Ledger {
+                accepted: 1,
+                delivered: 2,
+                superseded: 3,
+                expired: 4,
+                rejected: 5,
+            },
             sessions: Vec::from([
-                Session { id: 1, newest_seq: 1, claim: None, entries: Vec::new() },
+                Session {
+                    id: 1,
+                    newest_seq: 1,
+                    claim: None,
+                    entries: Vec::new(),
+                },
                 Session {
                     id: u128::MAX,
                     newest_seq: 9,
@@ -295,7 +330,10 @@ mod tests {
     #[test]
     fn what_is_written_is_what_is_read() {
         assert_eq!(Shard::decode(&sample().encode()), Ok(sample()));
-        assert_eq!(Shard::decode(&Shard::default().encode()), Ok(Shard::default()));
+        assert_eq!(
+            Shard::decode(&Shard::default().encode()),
+            Ok(Shard::default())
+        );
         assert_eq!(Shard::decode(&[]), Ok(Shard::default()));
     }
 

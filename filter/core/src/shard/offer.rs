@@ -39,7 +39,9 @@ impl<'a> Shard<'a> {
     /// Offers an update. On anything but [`Decision::Duplicate`] with `slid: false`,
     /// [`Decision::Implied`] and [`Decision::Full`] the shard has changed and must be written.
     pub fn offer(&mut self, rules: &Rules, update: &Update<'a>, now: Now) -> Decision {
-        let Some(rule) = rules.route(update.route) else { return Decision::Full };
+        let Some(rule) = rules.route(update.route) else {
+            return Decision::Full;
+        };
         if let Some(session) = self.session_mut(update.session) {
             if let Some(slid) = session.answers_duplicate(rules, rule, update, now.mono_ms) {
                 return Decision::Duplicate { slid };
@@ -74,7 +76,9 @@ impl<'a> Shard<'a> {
         self.last_wall_ms = timestamp_ms;
         let rung = self.rung;
 
-        let Some(session) = self.session_mut(update.session) else { return Decision::Full };
+        let Some(session) = self.session_mut(update.session) else {
+            return Decision::Full;
+        };
         session.newest_seq = seq;
         let claimed = session.live_claim(now.mono_ms).map(|claim| claim.seq);
         let previous = session.entry(&rule.name, update.credential);
@@ -82,7 +86,12 @@ impl<'a> Shard<'a> {
         let mut priority = update.priority && !previous.is_some_and(|p| soothes(rules, rule, p));
         let mut superseded = Superseded::new();
         let mut known = false;
-        if let Some(Entry { seq, state: State::Dirty(dirty), .. }) = previous {
+        if let Some(Entry {
+            seq,
+            state: State::Dirty(dirty),
+            ..
+        }) = previous
+        {
             superseded.push(update.route);
             // What is under way is no longer unsent, and neither is its urgency.
             if claimed != Some(*seq) {
@@ -117,7 +126,10 @@ impl<'a> Shard<'a> {
         let ring = !rung && (!known || (priority && !was_priority));
         self.rung |= ring;
         self.ledger.accepted = self.ledger.accepted.saturating_add(1);
-        self.ledger.superseded = self.ledger.superseded.saturating_add(superseded.len() as u64);
+        self.ledger.superseded = self
+            .ledger
+            .superseded
+            .saturating_add(superseded.len() as u64);
         Decision::Queued { ring, superseded }
     }
 }
@@ -140,7 +152,12 @@ impl<'a> Session<'a> {
             return None;
         }
         let newest_seq = self.newest_seq;
-        let newest_of_route = self.entries.iter().filter(|e| e.route == rule.name).map(|e| e.seq).max();
+        let newest_of_route = self
+            .entries
+            .iter()
+            .filter(|e| e.route == rule.name)
+            .map(|e| e.seq)
+            .max();
         let entry = self.entry_mut(&rule.name, update.credential)?;
         // Another credential's newer value, or another route's item, may have changed what Laravel has.
         let is_last = newest_of_route == Some(entry.seq)
@@ -172,8 +189,12 @@ impl<'a> Session<'a> {
         update: &Update<'_>,
         mono_ms: u64,
     ) -> bool {
-        let Some(by) = rule.implied_by.and_then(|index| rules.route(index)) else { return false };
-        let Some(implies) = &by.implies else { return false };
+        let Some(by) = rule.implied_by.and_then(|index| rules.route(index)) else {
+            return false;
+        };
+        let Some(implies) = &by.implies else {
+            return false;
+        };
         update.value == rules.plain_value_hash(rule, &implies.value)
             && self.entry(&by.name, update.credential).is_some_and(|item| {
                 item.seq == self.newest_seq && item.is_current(rules, by, mono_ms)
@@ -191,9 +212,13 @@ impl<'a> Session<'a> {
         update: &Update<'_>,
         superseded: &mut Superseded,
     ) {
-        let Some(voids) = rule.voids.as_ref().filter(|_| update.voids) else { return };
+        let Some(voids) = rule.voids.as_ref().filter(|_| update.voids) else {
+            return;
+        };
         for index in voids.routes.iter().copied() {
-            let Some(name) = rules.route(index).map(|route| route.name.as_str()) else { continue };
+            let Some(name) = rules.route(index).map(|route| route.name.as_str()) else {
+                continue;
+            };
             let mut gone = Vec::new();
             self.entries.retain(|entry| {
                 let voided = entry.route == name;
@@ -220,8 +245,13 @@ impl<'a> Session<'a> {
         superseded: &mut Superseded,
     ) {
         let Some(implies) = &rule.implies else { return };
-        let Some(target) = rules.route(implies.route) else { return };
-        if self.entry(&target.name, update.credential).is_some_and(Entry::is_dirty) {
+        let Some(target) = rules.route(implies.route) else {
+            return;
+        };
+        if self
+            .entry(&target.name, update.credential)
+            .is_some_and(Entry::is_dirty)
+        {
             superseded.push(implies.route);
         }
         self.replace(Entry {
@@ -236,9 +266,8 @@ impl<'a> Session<'a> {
 
     /// What these items implied is implied no more.
     pub(super) fn drop_implied(&mut self, seqs: &[u64]) {
-        self.entries.retain(
-            |entry| !matches!(&entry.state, State::Implied { by } if seqs.contains(by)),
-        );
+        self.entries
+            .retain(|entry| !matches!(&entry.state, State::Implied { by } if seqs.contains(by)));
     }
 }
 
