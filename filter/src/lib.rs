@@ -1,1 +1,50 @@
-//! The shell.
+//! Embudo's shell: turns Envoy's callbacks into calls of `embudo-core`, and what the core wants into
+//! host calls.
+//!
+//! # Layout
+//!
+//! * `root`: one for each thread and configuration. Configuration, timer, doorbell, calls: the
+//!   dispatcher's hands.
+//! * `stream`: one for each intercepted request. Intake's hands.
+//! * `store`: Envoy's shared data as the core's `Store`.
+//! * `host`: clocks, randomness and the doorbell.
+//! * `stats`: the metrics.
+//!
+//! Nothing here decides anything, and nothing here may panic: a panic kills the VM of one worker, with
+//! every stream that it holds.
+
+mod host;
+mod root;
+mod stats;
+mod store;
+mod stream;
+
+use std::cell::RefCell;
+
+use embudo_core::route::Rules;
+use embudo_core::store::Keys;
+
+use crate::host::Doorbell;
+use crate::stats::Stats;
+
+mod start {
+    use proxy_wasm::types::LogLevel;
+
+    use crate::root::Root;
+
+    proxy_wasm::main! {{
+        // Lines are rare, none of them belongs to a request, and Envoy drops what its own level does
+        // not want.
+        proxy_wasm::set_log_level(LogLevel::Info);
+        proxy_wasm::set_root_context(|_| Box::new(Root::default()));
+    }}
+}
+
+/// What a root shares with its streams.
+#[derive(Debug)]
+struct Plugin {
+    rules: Rules,
+    keys: Keys,
+    doorbell: Doorbell,
+    stats: RefCell<Stats>,
+}

@@ -6,6 +6,7 @@ extern crate alloc;
 pub mod backoff;
 pub mod batch;
 pub mod config;
+pub mod dispatch;
 pub mod hash;
 pub mod intake;
 pub mod json;

@@ -1,0 +1,418 @@
+//! The dispatcher: gathers what is unsent, calls Laravel, settles the store with the answers.
+//!
+//! Every root context has one, and the one that holds the lease does the work. It is a function of
+//! (state, event, now): the host feeds it events and carries out the [`Effect`]s that come back, in
+//! their order. A tick too many changes nothing, and nothing here is needed to be safe: what counts is in
+//! the store, and a dispatcher that is lost at any point is replaced by one that starts from there.
+
+mod index;
+mod plan;
+mod send;
+
+#[cfg(test)]
+mod tests;
+
+use alloc::collections::BTreeMap;
+use alloc::format;
+use alloc::string::String;
+use alloc::vec::Vec;
+
+use self::index::{Index, LaneKey};
+use crate::backoff::Rng;
+use crate::batch::Call;
+use crate::lease::{Candidate, Change};
+use crate::route::Rules;
+use crate::shard::{ClaimId, Outcome, Shard};
+use crate::store::{CAS_ATTEMPTS_MAX, Expect, Keys, PutError, Store};
+use crate::time::Now;
+use crate::verdict::{Answer, VerdictLabel};
+
+/// Shards that the slow scan looks at in one tick: 64 gets cost some 0.2 ms. It finds what a lost
+/// doorbell left, so it need not be fast.
+const SCAN_SHARDS_PER_TICK: u32 = 64;
+
+/// The leader's tick while something is pending: the granularity of quiet times and of the pace.
+const TICK_BUSY_MS: u64 = 50;
+
+/// Everybody's tick otherwise: how soon a free lease is noticed.
+const TICK_IDLE_MS: u64 = 500;
+
+/// How early a call may leave without counting as a burst: ticks come a little late or early.
+const PACE_SLACK_MS: u64 = 10;
+
+/// What the host has to tell.
+#[derive(Clone, Copy, Debug)]
+pub enum Event<'a> {
+    /// The timer.
+    Tick,
+    /// The doorbell rang for this shard.
+    Doorbell(u32),
+    /// A call was not made.
+    NotSent(u64, NotSent),
+    /// A call was answered.
+    Answered(u64, Answer<'a>),
+    /// The host wants this root to go.
+    Done,
+}
+
+/// Why a call was not made.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum NotSent {
+    /// Its time was over when the host came to it.
+    Late,
+    /// No healthy host, or the cluster's limits are reached (`InternalFailure`).
+    Ejected,
+    /// The cluster does not exist, or the call is malformed (`BadArgument`).
+    Misconfigured,
+}
+
+/// What the host has to do.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Effect {
+    /// Make a call; report [`Event::NotSent`] if that fails or comes too late.
+    Call(Call),
+    /// Tick at this period from now on, milliseconds.
+    TickEvery(u64),
+    /// Register the doorbell's queue, and so become the one that is woken.
+    RegisterDoorbell,
+    /// Add to a counter.
+    Count(Counter, u64),
+    /// Record in a histogram.
+    Record(Histogram, u64),
+    /// Set a gauge.
+    Set(Gauge, u64),
+    /// Log a line.
+    Log(Level, String),
+    /// This root has nothing under way any more and may go.
+    Finished,
+}
+
+/// The dispatcher's counters. Routes are indexes into the configuration.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Counter {
+    /// `embudo.items`.
+    Items(usize, End),
+    /// `embudo.revived`: implied states that had to be sent by themselves.
+    Revived(usize),
+    /// `embudo.calls`.
+    Calls(usize, VerdictLabel),
+    /// `embudo.call_bytes`: bodies sent.
+    CallBytes,
+}
+
+/// How an accepted update ended.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub enum End {
+    /// Laravel has it.
+    Delivered,
+    /// A newer one took its place.
+    Superseded,
+    /// Too old.
+    Expired,
+    /// Laravel does not want it.
+    Rejected,
+}
+
+/// The dispatcher's histograms.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Histogram {
+    /// `embudo.batch_items`.
+    BatchItems,
+    /// `embudo.call_ms`.
+    CallMs,
+    /// `embudo.staleness_ms`: from acceptance to Laravel's answer.
+    StalenessMs,
+}
+
+/// The leader's gauges.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Gauge {
+    /// `embudo.pending`.
+    Pending,
+    /// `embudo.oldest_pending_ms`.
+    OldestPendingMs,
+    /// `embudo.leader_beat`: advances while there is a leader.
+    LeaderBeat,
+}
+
+/// The level of a log line. Never one for a request.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Level {
+    /// A change of state.
+    Info,
+    /// Unexpected, nothing lost.
+    Warn,
+    /// Data lost, or a person is needed.
+    Error,
+}
+
+/// One root context's dispatcher.
+#[derive(Debug)]
+pub struct Dispatcher {
+    rules: Rules,
+    keys: Keys,
+    candidate: Candidate,
+    rng: Rng,
+    index: Index,
+    flights: BTreeMap<u64, Flight>,
+    calls_made: u64,
+    next_call_ms: u64,
+    urgent_last: bool,
+    scan_next: u32,
+    /// Shards that a new leader has not looked at yet.
+    scan_left: u32,
+    tick_ms: u64,
+    beat: u64,
+    /// Answers that lost every race for their shard.
+    unsettled: Vec<Unsettled>,
+    misconfigured: bool,
+    done: bool,
+}
+
+/// A call under way.
+#[derive(Debug)]
+struct Flight {
+    lane: LaneKey,
+    claim: ClaimId,
+    items: Vec<FlightItem>,
+    alone: bool,
+    started_ms: u64,
+}
+
+#[derive(Clone, Copy, Debug)]
+struct FlightItem {
+    shard: u32,
+    session: u128,
+    accepted_ms: u64,
+}
+
+#[derive(Debug)]
+struct Unsettled {
+    lane: LaneKey,
+    claim: ClaimId,
+    items: Vec<FlightItem>,
+    outcome: Outcome,
+}
+
+// === impl Dispatcher ===
+
+impl Dispatcher {
+    /// A root context's dispatcher. `seed` decides everything that looks random.
+    #[must_use]
+    pub fn new(rules: Rules, keys: Keys, candidate: Candidate, seed: u64) -> Self {
+        Self {
+            rules,
+            keys,
+            candidate,
+            rng: Rng::new(seed),
+            index: Index::default(),
+            flights: BTreeMap::new(),
+            calls_made: 0,
+            next_call_ms: 0,
+            urgent_last: false,
+            scan_next: 0,
+            scan_left: 0,
+            tick_ms: 0,
+            beat: 0,
+            unsettled: Vec::new(),
+            misconfigured: false,
+            done: false,
+        }
+    }
+
+    /// Whether nothing is under way.
+    #[must_use]
+    pub fn is_idle(&self) -> bool {
+        self.flights.is_empty() && self.unsettled.is_empty()
+    }
+
+    /// Handles one event.
+    pub fn step(
+        &mut self,
+        event: Event<'_>,
+        now: Now,
+        store: &mut impl Store,
+        effects: &mut Vec<Effect>,
+    ) {
+        match event {
+            Event::Tick => self.tick(now, store, effects),
+            Event::Doorbell(shard) => {
+                if self.candidate.epoch(now.mono_ms).is_some() {
+                    self.visit(shard, now, store, effects);
+                    if self.is_worth_planning() {
+                        self.call_what_is_due(now, store, effects);
+                    }
+                }
+            }
+            Event::NotSent(call, why) => {
+                self.not_sent(call, why, now, store, effects);
+            }
+            Event::Answered(call, answer) => {
+                self.answered(call, &answer, now, store, effects);
+                self.call_what_is_due(now, store, effects);
+            }
+            Event::Done => {
+                self.done = true;
+                self.candidate.release(store, &self.keys);
+                self.index.clear();
+            }
+        }
+        if self.done && self.is_idle() {
+            effects.push(Effect::Finished);
+            return;
+        }
+        self.adjust_tick(now, effects);
+    }
+
+    fn tick(&mut self, now: Now, store: &mut impl Store, effects: &mut Vec<Effect>) {
+        for late in core::mem::take(&mut self.unsettled) {
+            self.settle(
+                &late.lane,
+                late.claim,
+                late.items,
+                late.outcome,
+                now,
+                store,
+                effects,
+            );
+        }
+        if self.done {
+            return;
+        }
+        match self.candidate.tick(store, &self.keys, now.mono_ms) {
+            Change::None => {}
+            Change::Won => {
+                // A new leader, and only a new leader, registers the queue: the last to do so is woken.
+                effects.push(Effect::RegisterDoorbell);
+                effects.push(Effect::Log(
+                    Level::Info,
+                    "this root is the dispatcher now".into(),
+                ));
+                self.index.clear();
+                self.scan_left = self.rules.config.shards;
+            }
+            Change::Lost => {
+                effects.push(Effect::Log(
+                    Level::Info,
+                    "another root is the dispatcher".into(),
+                ));
+                self.index.clear();
+            }
+        }
+        if self.candidate.epoch(now.mono_ms).is_none() {
+            return;
+        }
+        self.scan(now, store, effects);
+        for shard in self
+            .index
+            .stale_shards(now.mono_ms, SCAN_SHARDS_PER_TICK as usize)
+        {
+            self.visit(shard, now, store, effects);
+        }
+        self.call_what_is_due(now, store, effects);
+        // Longer than any wait that a lane remembers.
+        let memory_ms = self.rules.config.backoff.max_ms.saturating_add(60_000);
+        self.index.tidy(now.mono_ms, memory_ms);
+        self.beat = self.beat.saturating_add(1);
+        let oldest_ms = self
+            .index
+            .oldest_ms()
+            .map_or(0, |ms| now.mono_ms.saturating_sub(ms));
+        effects.push(Effect::Set(Gauge::LeaderBeat, self.beat));
+        effects.push(Effect::Set(Gauge::Pending, self.index.pending() as u64));
+        effects.push(Effect::Set(Gauge::OldestPendingMs, oldest_ms));
+    }
+
+    /// The slow scan: a few shards a tick, round and round.
+    fn scan(&mut self, now: Now, store: &mut impl Store, effects: &mut Vec<Effect>) {
+        let shards = self.rules.config.shards;
+        for _ in 0..SCAN_SHARDS_PER_TICK.min(shards) {
+            let shard = self.scan_next;
+            self.scan_next = shard.saturating_add(1);
+            if self.scan_next >= shards {
+                self.scan_next = 0;
+            }
+            self.visit(shard, now, store, effects);
+        }
+        self.scan_left = self.scan_left.saturating_sub(SCAN_SHARDS_PER_TICK);
+    }
+
+    /// Looks at a shard: answers its ring, drops what has expired, remembers what waits.
+    fn visit(&mut self, index: u32, now: Now, store: &mut impl Store, effects: &mut Vec<Effect>) {
+        let key = self.keys.shard(index);
+        for _ in 0..CAS_ATTEMPTS_MAX {
+            let read = store.get(&key);
+            let Some((bytes, _)) = &read else { return };
+            let Ok(mut shard) = Shard::decode(bytes) else {
+                let line = format!("shard {index} is not readable: another program uses its key");
+                effects.push(Effect::Log(Level::Error, line));
+                return;
+            };
+            if !shard.rung && !shard.has_expired(&self.rules, now) {
+                self.index.look(&self.rules, index, &shard, now.mono_ms);
+                return;
+            }
+            shard.rung = false;
+            let (dropped, revived) = shard.expire(&self.rules, now);
+            shard.prune(now.mono_ms);
+            match store.put(&key, &shard.encode(), Expect::of(read.as_ref())) {
+                Ok(()) => {
+                    let expired = dropped.iter().map(|r| Counter::Items(*r, End::Expired));
+                    let revived = revived.iter().map(|r| Counter::Revived(*r));
+                    effects.extend(expired.chain(revived).map(|c| Effect::Count(c, 1)));
+                    self.index.look(&self.rules, index, &shard, now.mono_ms);
+                    return;
+                }
+                Err(PutError::Mismatch) => {}
+                Err(PutError::Refused) => return,
+            }
+        }
+    }
+
+    /// A whole plan goes over everything that waits; at a doorbell only where one lane has reason.
+    fn is_worth_planning(&self) -> bool {
+        self.rules.config.routes.iter().any(|rule| {
+            self.index.lanes_of(&rule.name).any(|lane| {
+                lane.urgent > 0
+                    || lane.items >= rule.batch.max_items
+                    || lane.bytes >= rule.batch.max_bytes
+            })
+        })
+    }
+
+    fn adjust_tick(&mut self, now: Now, effects: &mut Vec<Effect>) {
+        let leads = self.candidate.epoch(now.mono_ms).is_some();
+        let busy = leads && (!self.index.is_idle() || self.scan_left > 0);
+        let tick_ms = match busy || !self.unsettled.is_empty() {
+            true => TICK_BUSY_MS,
+            false => TICK_IDLE_MS,
+        };
+        if tick_ms != self.tick_ms {
+            self.tick_ms = tick_ms;
+            effects.push(Effect::TickEvery(tick_ms));
+        }
+    }
+}
+
+// === impl End ===
+
+impl End {
+    /// Every end.
+    pub const ALL: [Self; 4] = [
+        Self::Delivered,
+        Self::Superseded,
+        Self::Expired,
+        Self::Rejected,
+    ];
+
+    /// The label in metrics.
+    #[must_use]
+    pub fn label(self) -> &'static str {
+        match self {
+            Self::Delivered => "delivered",
+            Self::Superseded => "superseded",
+            Self::Expired => "expired",
+            Self::Rejected => "rejected",
+        }
+    }
+}

@@ -1,0 +1,247 @@
+//! When a route flushes, and what goes into the call.
+//!
+//! A lone item leaves as soon as it has been quiet for `quiet_ms`, so that a QR is on the user's screen
+//! at once; a crowd is gathered, so that time alone makes no more than 60 000 / `max_wait_ms` calls a
+//! minute. What is urgent does not wait for either, but shares a call with the other urgent ones of the
+//! same second.
+
+use alloc::collections::BTreeMap;
+use alloc::vec::Vec;
+
+use super::index::{Index, Item, LaneKey, Waiting};
+use crate::batch::SPLICED_BYTES_MAX;
+use crate::config::Route;
+use crate::route::Rules;
+
+/// Refusals after which an item travels alone, to its original path: by then it is the suspect.
+pub(super) const ATTEMPTS_TOGETHER_MAX: u16 = 3;
+
+/// A call to be made: which sessions, in which order.
+#[derive(Debug)]
+pub(super) struct Plan {
+    pub(super) lane: LaneKey,
+    pub(super) picks: Vec<Pick>,
+    /// Posted to the original path, by itself.
+    pub(super) alone: bool,
+    pub(super) urgent: bool,
+}
+
+/// A session to be claimed.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Pick {
+    pub(super) shard: u32,
+    pub(super) session: u128,
+    since_ms: u64,
+    bytes: usize,
+    attempts: u16,
+    urgent: bool,
+}
+
+/// What could leave through one lane at this moment.
+#[derive(Default)]
+struct Ready {
+    together: Vec<Pick>,
+    alone: Vec<Pick>,
+    bytes: usize,
+    /// A younger item of another lane, due itself, waits behind an item of this one.
+    lent: bool,
+}
+
+/// Why a lane is due; the greater goes first.
+#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+enum Due {
+    Ordinary,
+    Urgent,
+}
+
+/// The next call, if any is due. `urgent_last` says that the last call was urgent: then an ordinary one
+/// that is due goes first, so that a storm of disconnects cannot starve the QRs.
+pub(super) fn next(index: &Index, rules: &Rules, mono_ms: u64, urgent_last: bool) -> Option<Plan> {
+    let ready = ready(index, rules, mono_ms);
+    let mut best: Option<(bool, Due, u64, &LaneKey, bool)> = None;
+    for (key, ready) in &ready {
+        let Some((due, alone)) = ready.due(index, rules, key, mono_ms) else {
+            continue;
+        };
+        let picks = if alone { &ready.alone } else { &ready.together };
+        let oldest_ms = picks
+            .iter()
+            .map(|pick| pick.since_ms)
+            .min()
+            .unwrap_or(mono_ms);
+        let turn = urgent_last == (due == Due::Ordinary);
+        // Turn first, then urgency, then age.
+        let better = best.is_none_or(|(best_turn, best_due, best_ms, _, _)| {
+            (turn, due, core::cmp::Reverse(oldest_ms))
+                > (best_turn, best_due, core::cmp::Reverse(best_ms))
+        });
+        if better {
+            best = Some((turn, due, oldest_ms, key, alone));
+        }
+    }
+    let (_, due, _, key, alone) = best?;
+    let (key, alone) = (key.clone(), alone);
+    let ready = ready
+        .into_iter()
+        .find_map(|(known, ready)| (known == key).then_some(ready))?;
+    Some(ready.plan(index, rules, key, alone, due == Due::Urgent))
+}
+
+/// Sorts the sessions by what they could send now.
+fn ready(index: &Index, rules: &Rules, mono_ms: u64) -> BTreeMap<LaneKey, Ready> {
+    let mut ready: BTreeMap<LaneKey, Ready> = BTreeMap::new();
+    for (shard, waiting) in index.sessions() {
+        let Some(first) = waiting.eligible(mono_ms) else {
+            continue;
+        };
+        let rest = waiting.items.get(1..).unwrap_or_default();
+        let urgent = waiting.items.iter().any(|item| item.priority);
+        let lent = rest
+            .iter()
+            .any(|item| time_is_up(index, rules, item, mono_ms));
+        if !ready.contains_key(&first.lane) {
+            ready.insert(first.lane.clone(), Ready::default());
+        }
+        let Some(lane) = ready.get_mut(&first.lane) else {
+            continue;
+        };
+        let pick = Pick {
+            shard,
+            session: waiting.session,
+            since_ms: first.since_ms,
+            bytes: first.bytes,
+            attempts: first.attempts,
+            urgent,
+        };
+        lane.lent |= lent;
+        // An item whose rule is gone from the configuration has no batch to go with.
+        let known = rules.config.route_named(&first.lane.route).is_some();
+        match known && first.attempts < ATTEMPTS_TOGETHER_MAX {
+            true => {
+                lane.bytes = lane.bytes.saturating_add(first.bytes);
+                lane.together.push(pick);
+            }
+            false => lane.alone.push(pick),
+        }
+    }
+    ready
+}
+
+/// Whether an item has been quiet for long enough, and its lane silent.
+fn time_is_up(index: &Index, rules: &Rules, item: &Item, mono_ms: u64) -> bool {
+    let Some((_, rule)) = rules.config.route_named(&item.lane.route) else {
+        return true;
+    };
+    is_paced(index, rule, &item.lane, mono_ms)
+        && mono_ms >= item.since_ms.saturating_add(rule.batch.quiet_ms)
+}
+
+fn is_paced(index: &Index, rule: &Route, key: &LaneKey, mono_ms: u64) -> bool {
+    let Some(lane) = index.lane(key) else {
+        return true;
+    };
+    lane.backoff.is_over(mono_ms)
+        && lane
+            .last_flush_ms
+            .is_none_or(|last_ms| mono_ms >= last_ms.saturating_add(rule.batch.max_wait_ms))
+}
+
+/// Items a batch at the moment.
+pub(super) fn limit(index: &Index, rule: &Route, key: &LaneKey) -> usize {
+    let learned = index.lane(key).and_then(|lane| lane.limit);
+    learned
+        .unwrap_or(rule.batch.max_items)
+        .clamp(1, rule.batch.max_items)
+}
+
+// === impl Waiting ===
+
+impl Waiting {
+    /// The item that may be sent now: the oldest, if nobody's call may be at work on the session.
+    fn eligible(&self, mono_ms: u64) -> Option<&Item> {
+        if self
+            .claim
+            .is_some_and(|(_, deadline_ms)| mono_ms < deadline_ms)
+        {
+            return None;
+        }
+        self.items
+            .first()
+            .filter(|item| item.expires_ms.is_none_or(|ms| mono_ms <= ms))
+    }
+}
+
+// === impl Ready ===
+
+impl Ready {
+    /// Whether the lane is due, and whether it is for an item that goes alone.
+    fn due(
+        &self,
+        index: &Index,
+        rules: &Rules,
+        key: &LaneKey,
+        mono_ms: u64,
+    ) -> Option<(Due, bool)> {
+        let lane = index.lane(key)?;
+        if !lane.backoff.is_over(mono_ms) {
+            return None;
+        }
+        if let Some(due) = self.due_together(index, rules, key, mono_ms) {
+            return Some((due, false));
+        }
+        (!self.alone.is_empty() && lane.alone.is_over(mono_ms)).then_some((Due::Ordinary, true))
+    }
+
+    fn due_together(
+        &self,
+        index: &Index,
+        rules: &Rules,
+        key: &LaneKey,
+        mono_ms: u64,
+    ) -> Option<Due> {
+        let oldest_ms = self.together.iter().map(|pick| pick.since_ms).min()?;
+        let (_, rule) = rules.config.route_named(&key.route)?;
+        let gap_ms = rules.config.priority_gap_ms;
+        let last_ms = index.lane(key).and_then(|lane| lane.last_priority_ms);
+        let gap_is_over = last_ms.is_none_or(|ms| mono_ms >= ms.saturating_add(gap_ms));
+        if gap_is_over && self.together.iter().any(|pick| pick.urgent) {
+            return Some(Due::Urgent);
+        }
+        let full =
+            self.together.len() >= limit(index, rule, key) || self.bytes >= rule.batch.max_bytes;
+        let quiet = mono_ms >= oldest_ms.saturating_add(rule.batch.quiet_ms);
+        (full || self.lent || (quiet && is_paced(index, rule, key, mono_ms)))
+            .then_some(Due::Ordinary)
+    }
+
+    fn plan(self, index: &Index, rules: &Rules, key: LaneKey, alone: bool, urgent: bool) -> Plan {
+        let mut picks = if alone { self.alone } else { self.together };
+        // Urgent ones first, then whoever has been refused least, then the oldest.
+        picks.sort_by_key(|pick| (!pick.urgent, pick.attempts, pick.since_ms));
+        let rule = rules.config.route_named(&key.route).map(|(_, rule)| rule);
+        let (items_max, bytes_max) = match (alone, rule) {
+            (false, Some(rule)) => (limit(index, rule, &key), rule.batch.max_bytes),
+            _ => (1, usize::MAX),
+        };
+        let mut bytes = 0_usize;
+        let mut kept = 0_usize;
+        picks.retain(|pick| {
+            let with = bytes
+                .saturating_add(pick.bytes)
+                .saturating_add(SPLICED_BYTES_MAX);
+            // The first item always fits.
+            let fits = kept < items_max && (kept == 0 || with <= bytes_max);
+            if fits {
+                bytes = with;
+                kept = kept.saturating_add(1);
+            }
+            fits
+        });
+        Plan {
+            lane: key,
+            picks,
+            alone,
+            urgent,
+        }
+    }
+}

@@ -1,0 +1,274 @@
+//! A root context: one for each thread and configuration, every one of them a dispatcher in waiting.
+
+use std::collections::{BTreeMap, VecDeque};
+use std::rc::Rc;
+use std::time::Duration;
+
+use embudo_core::config::Config;
+use embudo_core::dispatch::{Dispatcher, Effect, Event, Level, NotSent};
+use embudo_core::hash::HashKey;
+use embudo_core::layout::Layout;
+use embudo_core::lease::Candidate;
+use embudo_core::route::Rules;
+use embudo_core::store::Keys;
+use embudo_core::verdict::Answer;
+use log::{error, info, warn};
+use proxy_wasm::hostcalls;
+use proxy_wasm::traits::{Context, HttpContext, RootContext};
+use proxy_wasm::types::{ContextType, Status};
+
+use crate::Plugin;
+use crate::host::{self, Doorbell};
+use crate::stats::Stats;
+use crate::store::SharedData;
+use crate::stream::Stream;
+
+/// The first tick comes soon, so that a fresh Envoy has a dispatcher before its first request.
+const FIRST_TICK: Duration = Duration::from_millis(50);
+
+/// Rings answered in one wake-up. There is one wake-up for each ring, so none is left over.
+const RINGS_PER_WAKE_UP: usize = 64;
+
+/// As much of an answer as is read, bytes. Laravel's are a few hundred; one of more than this is no
+/// answer of a batch route.
+const ANSWER_BYTES_MAX: usize = 4 * 1024 * 1024;
+
+/// A root context.
+#[derive(Default)]
+pub(crate) struct Root {
+    work: Option<Work>,
+}
+
+/// What a configured root works with.
+struct Work {
+    plugin: Rc<Plugin>,
+    dispatcher: Dispatcher,
+    /// From the host's token to the dispatcher's name of a call.
+    calls: BTreeMap<u32, u64>,
+    /// The operator asked for another number of shards than the process has; said once, by the
+    /// dispatcher.
+    shards_wanted: Option<u32>,
+    /// The host waits for [`Effect::Finished`].
+    leaving: bool,
+}
+
+// === impl Root ===
+
+impl Root {
+    fn configure(&mut self) -> Result<Work, Vec<String>> {
+        let json = hostcalls::get_buffer(
+            proxy_wasm::types::BufferType::PluginConfiguration,
+            0,
+            usize::MAX,
+        );
+        let json = json.ok().flatten().unwrap_or_default();
+        let mut config = Config::parse(&json)
+            .map_err(|problems| problems.iter().map(ToString::to_string).collect::<Vec<_>>())?;
+
+        let keys = Keys::new(&property("plugin_name").unwrap_or_default());
+        let wanted = config.shards;
+        let layout = Layout {
+            shards: wanted,
+            key: HashKey::from_bytes(host::random()),
+        };
+        let layout = Layout::open(&mut SharedData, &keys, layout)
+            .map_err(|error| vec![error.to_string()])?;
+        config.shards = layout.shards;
+
+        let lease_ms = config.times.lease_ms;
+        let stats = Stats::define(&config).into();
+        let rules = Rules {
+            config,
+            key: layout.key,
+        };
+        let doorbell = Doorbell::new(
+            property("plugin_vm_id").unwrap_or_default(),
+            keys.doorbell(),
+        );
+        let [id, seed] = [
+            u64::from_le_bytes(host::random()),
+            u64::from_le_bytes(host::random()),
+        ];
+        // Two configurations are told apart by their bytes.
+        let fingerprint = rules.key.hash(&[&json]) as u64;
+        let candidate = Candidate::new(id, fingerprint, host::mono_ms(), lease_ms);
+        Ok(Work {
+            dispatcher: Dispatcher::new(rules.clone(), keys.clone(), candidate, seed),
+            plugin: Rc::new(Plugin {
+                rules,
+                keys,
+                doorbell,
+                stats,
+            }),
+            calls: BTreeMap::new(),
+            shards_wanted: (wanted != layout.shards).then_some(wanted),
+            leaving: false,
+        })
+    }
+}
+
+fn property(name: &str) -> Option<String> {
+    let bytes = hostcalls::get_property(vec![name]).ok().flatten()?;
+    String::from_utf8(bytes).ok()
+}
+
+impl Context for Root {
+    fn on_http_call_response(&mut self, token: u32, headers: usize, body_size: usize, _: usize) {
+        let header = |name| self.get_http_call_response_header_bytes(name);
+        // No headers at all: the connection broke in mid-body. The getters would give an older answer's.
+        let (status, served, retry_after, body) = match headers {
+            0 => (None, None, None, None),
+            _ => (
+                header(":status"),
+                header("x-envoy-upstream-service-time"),
+                header("retry-after"),
+                self.get_http_call_response_body(0, body_size.min(ANSWER_BYTES_MAX)),
+            ),
+        };
+        let status = status.and_then(|bytes| String::from_utf8(bytes).ok()?.parse().ok());
+        let body = body.unwrap_or_default();
+        let Some(work) = &mut self.work else { return };
+        let Some(call) = work.calls.remove(&token) else {
+            return;
+        };
+        let answer = Answer {
+            status,
+            from_upstream: served.is_some(),
+            retry_after: retry_after.as_deref(),
+            body: &body,
+        };
+        work.handle(Event::Answered(call, answer));
+    }
+
+    fn on_done(&mut self) -> bool {
+        let Some(work) = &mut self.work else {
+            return true;
+        };
+        work.handle(Event::Done);
+        let idle = work.dispatcher.is_idle();
+        // Not idle: the host waits until the last call is answered and settled.
+        work.leaving = !idle;
+        idle
+    }
+}
+
+impl RootContext for Root {
+    fn on_vm_start(&mut self, _: usize) -> bool {
+        info!("embudo {}", env!("CARGO_PKG_VERSION"));
+        true
+    }
+
+    fn on_configure(&mut self, _: usize) -> bool {
+        match self.configure() {
+            Ok(work) => {
+                self.work = Some(work);
+                self.set_tick_period(FIRST_TICK);
+                true
+            }
+            Err(problems) => {
+                for problem in problems {
+                    error!("embudo: {problem}");
+                }
+                false
+            }
+        }
+    }
+
+    fn on_tick(&mut self) {
+        if let Some(work) = &mut self.work {
+            work.handle(Event::Tick);
+        }
+    }
+
+    fn on_queue_ready(&mut self, queue: u32) {
+        let Some(work) = &mut self.work else { return };
+        for _ in 0..RINGS_PER_WAKE_UP {
+            let Some(shard) = Doorbell::next(queue) else {
+                return;
+            };
+            work.handle(Event::Doorbell(shard));
+        }
+    }
+
+    fn create_http_context(&self, _: u32) -> Option<Box<dyn HttpContext>> {
+        // A stream for an unconfigured root cannot be: Envoy refuses the configuration instead.
+        let plugin = Rc::clone(&self.work.as_ref()?.plugin);
+        Some(Box::new(Stream::new(plugin)))
+    }
+
+    fn get_type(&self) -> Option<ContextType> {
+        Some(ContextType::HttpContext)
+    }
+}
+
+// === impl Work ===
+
+impl Work {
+    /// Feeds an event to the dispatcher and carries out what it wants, in order.
+    fn handle(&mut self, event: Event<'_>) {
+        let mut effects = Vec::new();
+        self.dispatcher
+            .step(event, host::now(), &mut SharedData, &mut effects);
+        let mut todo = VecDeque::from(effects);
+        while let Some(effect) = todo.pop_front() {
+            if let Some((call, why)) = self.carry_out(effect) {
+                let mut more = Vec::new();
+                let event = Event::NotSent(call, why);
+                self.dispatcher
+                    .step(event, host::now(), &mut SharedData, &mut more);
+                todo.extend(more);
+            }
+        }
+    }
+
+    /// Gives the call that could not be made.
+    fn carry_out(&mut self, effect: Effect) -> Option<(u64, NotSent)> {
+        match effect {
+            Effect::Call(call) => {
+                // The last look at the clock before the call leaves.
+                if host::mono_ms() > call.send_by_ms {
+                    return Some((call.id, NotSent::Late));
+                }
+                let headers = call
+                    .headers
+                    .iter()
+                    .map(|(n, v)| (n.as_str(), v.as_str()))
+                    .collect();
+                let timeout = Duration::from_millis(call.timeout_ms);
+                let body = Some(call.body.as_slice());
+                match hostcalls::dispatch_http_call(&call.cluster, headers, body, vec![], timeout) {
+                    Ok(token) => {
+                        self.calls.insert(token, call.id);
+                    }
+                    Err(Status::BadArgument) => return Some((call.id, NotSent::Misconfigured)),
+                    Err(_) => return Some((call.id, NotSent::Ejected)),
+                }
+            }
+            Effect::TickEvery(ms) => {
+                let _ = hostcalls::set_tick_period(Duration::from_millis(ms));
+            }
+            Effect::RegisterDoorbell => {
+                self.plugin.doorbell.register();
+                if let Some(wanted) = self.shards_wanted.take() {
+                    let kept = self.plugin.rules.config.shards;
+                    warn!("{kept} shards are in use and stay; {wanted} need a restart of Envoy");
+                }
+            }
+            Effect::Count(counter, amount) => {
+                self.plugin.stats.borrow_mut().count(counter, amount);
+            }
+            Effect::Record(histogram, value) => {
+                self.plugin.stats.borrow().record(histogram, value);
+            }
+            Effect::Set(gauge, value) => self.plugin.stats.borrow().set(gauge, value),
+            Effect::Log(Level::Info, line) => info!("{line}"),
+            Effect::Log(Level::Warn, line) => warn!("{line}"),
+            Effect::Log(Level::Error, line) => error!("{line}"),
+            Effect::Finished if self.leaving => {
+                let _ = hostcalls::done();
+            }
+            Effect::Finished => {}
+        }
+        None
+    }
+}

@@ -1,0 +1,176 @@
+//! The metrics, as Envoy stats.
+//!
+//! Labels are written into the name (`embudo.requests;route=qr;outcome=queued`) and taken out again by
+//! `stats_config.stats_tags` in `envoy.yaml`. What an operator looks for is defined at start, so that it
+//! shows as 0; the reasons of a bypass are defined when the first one happens.
+
+use std::collections::BTreeMap;
+
+use embudo_core::config::Config;
+use embudo_core::dispatch::{Counter, End, Gauge, Histogram};
+use embudo_core::intake::Reply;
+use embudo_core::route::Bypass;
+use embudo_core::verdict::VerdictLabel;
+use proxy_wasm::hostcalls;
+use proxy_wasm::types::MetricType;
+
+/// Ids of defined metrics; `None` where the host refused, which costs the figure and nothing else.
+#[derive(Debug)]
+pub(crate) struct Stats {
+    routes: Vec<RouteStats>,
+    bypasses: BTreeMap<(Option<usize>, Bypass), Option<u32>>,
+    call_bytes: Option<u32>,
+    batch_items: Option<u32>,
+    call_ms: Option<u32>,
+    staleness_ms: Option<u32>,
+    pending: Option<u32>,
+    oldest_pending_ms: Option<u32>,
+    leader_beat: Option<u32>,
+}
+
+#[derive(Debug)]
+struct RouteStats {
+    name: String,
+    queued: Option<u32>,
+    duplicate: Option<u32>,
+    implied: Option<u32>,
+    busy: Option<u32>,
+    revived: Option<u32>,
+    items: [Option<u32>; End::ALL.len()],
+    calls: [Option<u32>; VerdictLabel::ALL.len()],
+}
+
+fn define(kind: MetricType, name: &str) -> Option<u32> {
+    hostcalls::define_metric(kind, name).ok()
+}
+
+fn counter(name: &str) -> Option<u32> {
+    define(MetricType::Counter, name)
+}
+
+/// The host refuses to add 0 to a counter.
+fn add(metric: Option<u32>, amount: u64) {
+    if let (Some(metric), Ok(amount @ 1..)) = (metric, i64::try_from(amount)) {
+        let _ = hostcalls::increment_metric(metric, amount);
+    }
+}
+
+fn record(metric: Option<u32>, value: u64) {
+    if let Some(metric) = metric {
+        let _ = hostcalls::record_metric(metric, value);
+    }
+}
+
+// === impl Stats ===
+
+impl Stats {
+    /// Defines the metrics of a configuration's routes.
+    pub(crate) fn define(config: &Config) -> Self {
+        Self {
+            routes: config
+                .routes
+                .iter()
+                .map(|route| RouteStats::define(&route.name))
+                .collect(),
+            bypasses: BTreeMap::new(),
+            call_bytes: counter("embudo.call_bytes"),
+            batch_items: define(MetricType::Histogram, "embudo.batch_items"),
+            call_ms: define(MetricType::Histogram, "embudo.call_ms"),
+            staleness_ms: define(MetricType::Histogram, "embudo.staleness_ms"),
+            pending: define(MetricType::Gauge, "embudo.pending"),
+            oldest_pending_ms: define(MetricType::Gauge, "embudo.oldest_pending_ms"),
+            leader_beat: define(MetricType::Gauge, "embudo.leader_beat"),
+        }
+    }
+
+    /// Counts an intercepted request.
+    pub(crate) fn reply(&mut self, route: usize, reply: Reply) {
+        if let Reply::Pass(reason) = reply {
+            return self.bypass(Some(route), reason);
+        }
+        let Some(stats) = self.routes.get(route) else {
+            return;
+        };
+        let metric = match reply {
+            Reply::Queued => stats.queued,
+            Reply::Duplicate => stats.duplicate,
+            Reply::Implied => stats.implied,
+            Reply::Busy | Reply::Pass(_) => stats.busy,
+        };
+        add(metric, 1);
+    }
+
+    /// Counts an untouched request.
+    pub(crate) fn bypass(&mut self, route: Option<usize>, reason: Bypass) {
+        let name = route
+            .and_then(|index| self.routes.get(index))
+            .map_or("none", |r| &r.name);
+        let metric = self.bypasses.entry((route, reason)).or_insert_with(|| {
+            counter(&format!(
+                "embudo.requests;route={name};outcome=bypass;reason={reason}"
+            ))
+        });
+        add(*metric, 1);
+    }
+
+    /// Adds to a counter of the core's.
+    pub(crate) fn count(&mut self, counter: Counter, amount: u64) {
+        let route = |index: usize| self.routes.get(index);
+        let metric = match counter {
+            Counter::Items(index, end) => {
+                route(index).and_then(|r| *r.items.get(end as usize).unwrap_or(&None))
+            }
+            Counter::Revived(index) => route(index).and_then(|r| r.revived),
+            Counter::Calls(index, verdict) => {
+                route(index).and_then(|r| *r.calls.get(verdict as usize).unwrap_or(&None))
+            }
+            Counter::CallBytes => self.call_bytes,
+        };
+        add(metric, amount);
+    }
+
+    /// Records in a histogram of the core's.
+    pub(crate) fn record(&self, histogram: Histogram, value: u64) {
+        let metric = match histogram {
+            Histogram::BatchItems => self.batch_items,
+            Histogram::CallMs => self.call_ms,
+            Histogram::StalenessMs => self.staleness_ms,
+        };
+        record(metric, value);
+    }
+
+    /// Sets a gauge. Only the leader's core asks for it: a gauge is whatever was set last.
+    pub(crate) fn set(&self, gauge: Gauge, value: u64) {
+        let metric = match gauge {
+            Gauge::Pending => self.pending,
+            Gauge::OldestPendingMs => self.oldest_pending_ms,
+            Gauge::LeaderBeat => self.leader_beat,
+        };
+        record(metric, value);
+    }
+}
+
+// === impl RouteStats ===
+
+impl RouteStats {
+    fn define(name: &str) -> Self {
+        let outcome =
+            |outcome: &str| counter(&format!("embudo.requests;route={name};outcome={outcome}"));
+        Self {
+            name: name.to_owned(),
+            queued: outcome("queued"),
+            duplicate: outcome("duplicate"),
+            implied: outcome("implied"),
+            busy: outcome("busy"),
+            revived: counter(&format!("embudo.revived;route={name}")),
+            items: End::ALL
+                .map(|end| counter(&format!("embudo.items;route={name};end={}", end.label()))),
+            calls: VerdictLabel::ALL.map(|verdict| {
+                counter(&format!(
+                    "embudo.calls;route={name};verdict={}",
+                    verdict.text()
+                ))
+            }),
+        }
+    }
+}
