@@ -8,12 +8,11 @@
 //! counted; each request has at most [`RetryPolicy::sends_max`] sends, each with a timeout; and what
 //! is still under way at the end gets `drain` and is then dropped and counted.
 
+mod pace;
 mod report;
 mod send;
 
 use std::{
-    cmp::Reverse,
-    collections::BinaryHeap,
     sync::Arc,
     time::{Duration, Instant},
 };
@@ -26,7 +25,7 @@ use tokio::{
 
 pub use self::report::{Latencies, LoadProgress, LoadReport, Second};
 use self::send::Sender;
-use crate::model::gateway::{Event, GatewayConfig, RetryPolicy, Schedule, session_ids};
+use crate::model::gateway::{GatewayConfig, RetryPolicy, session_ids};
 
 /// Node's agents with `keepAlive` keep 256 free sockets; more at once would be new to the gateway.
 const CONNECTIONS_MAX: usize = 256;
@@ -132,15 +131,17 @@ async fn drive(
         .into_iter()
         .map(Arc::from)
         .collect();
-    let mut agenda = Agenda::new(&options);
     let mut flows = JoinSet::new();
     let begun = Instant::now();
+    let mut events = pace::pace(&options, begun);
     sender.started();
-    while let Some((index, event)) = agenda.next_event() {
-        let due = begun + Duration::from_millis(event.at_ms);
-        if event.at_ms >= millis(options.duration) || !until(due, &mut stopped).await {
-            break;
-        }
+    loop {
+        let next = tokio::select! {
+            next = events.recv() => next,
+            // A stop that cannot come any more is a stop as well.
+            _ = stopped.wait_for(|&stop| stop) => None,
+        };
+        let Some((index, event)) = next else { break };
         while flows.try_join_next().is_some() {}
         let Some(session) = ids.get(index).cloned() else {
             continue;
@@ -148,11 +149,17 @@ async fn drive(
         if flows.len() >= options.flows_max {
             sender.shed();
         } else {
+            let due = begun + Duration::from_millis(event.at_ms);
             flows.spawn(sender.clone().flow(session, event.what, due));
         }
     }
+    // The pacer sees that nobody listens any more, and ends.
+    drop(events);
     // The last event may come well before the end, and the rates are over the whole duration.
-    until(begun + options.duration, &mut stopped).await;
+    tokio::select! {
+        () = tokio::time::sleep_until((begun + options.duration).into()) => {}
+        _ = stopped.wait_for(|&stop| stop) => {}
+    }
     let sent_for = begun.elapsed();
     let all_done = async { while flows.join_next().await.is_some() {} };
     // Too late is counted, not an error.
@@ -160,57 +167,6 @@ async fn drive(
     let unfinished = flows.len();
     flows.shutdown().await;
     sender.report(sent_for, unfinished)
-}
-
-/// Waits for a moment; false if the load was stopped before.
-async fn until(due: Instant, stopped: &mut watch::Receiver<bool>) -> bool {
-    if *stopped.borrow() {
-        return false;
-    }
-    if due <= Instant::now() {
-        return true;
-    }
-    tokio::select! {
-        () = tokio::time::sleep_until(due.into()) => true,
-        // A stop that cannot come any more is a stop as well.
-        _ = stopped.wait_for(|&stop| stop) => false,
-    }
-}
-
-/// The events of all sessions, in the order of time.
-struct Agenda {
-    schedules: Vec<(Schedule, Event)>,
-    heap: BinaryHeap<Reverse<(u64, usize)>>,
-}
-
-impl Agenda {
-    fn new(options: &LoadOptions) -> Self {
-        let first = |index| {
-            let mut schedule = Schedule::new(options.gateway.clone(), options.seed, index);
-            let event = schedule.next_event();
-            (schedule, event)
-        };
-        let schedules: Vec<_> = (0..options.sessions).map(first).collect();
-        let heap = schedules
-            .iter()
-            .enumerate()
-            .map(|(i, (_, event))| Reverse((event.at_ms, i)))
-            .collect();
-        Self { schedules, heap }
-    }
-
-    fn next_event(&mut self) -> Option<(usize, Event)> {
-        let Reverse((_, index)) = self.heap.pop()?;
-        let (schedule, event) = self.schedules.get_mut(index)?;
-        let event = std::mem::replace(event, schedule.next_event());
-        let next_ms = self.schedules.get(index).map(|(_, next)| next.at_ms)?;
-        self.heap.push(Reverse((next_ms, index)));
-        Some((index, event))
-    }
-}
-
-fn millis(duration: Duration) -> u64 {
-    u64::try_from(duration.as_millis()).unwrap_or(u64::MAX)
 }
 
 // === impl LoadOptions ===

@@ -157,6 +157,32 @@ async fn a_load_can_be_stopped_and_laravel_can_fail_while_it_runs() {
     );
 }
 
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn straight_at_a_hanging_laravel_an_older_update_overtakes_and_is_found() {
+    let epoch = Instant::now();
+    let server = laravel(epoch).await;
+    // Longer than the 333 ms between two compressed QRs, so that the next one is there before.
+    let hang = Misbehaviour::Hang {
+        finish_after_ms: 900,
+    };
+    server.set_faults(vec![Fault::always(hang).on(Kind::PostQr).times(5)]);
+    let impatient = LoadOptions {
+        retries: RetryPolicy {
+            timeout_ms: 100,
+            ..RetryPolicy::none()
+        },
+        ..options(&server, epoch)
+    };
+    let report = run(impatient, Arc::default()).await.expect("a report");
+    assert!(server.idle(Duration::from_secs(20)).await);
+    assert!(report.timeouts.values().sum::<u64>() >= 5);
+    let violations = server.journal().check_order(&report.sent);
+    assert!(
+        !violations.is_empty(),
+        "five QRs took effect after the next one"
+    );
+}
+
 #[tokio::test]
 async fn a_base_url_without_a_host_is_refused() {
     let options = LoadOptions {

@@ -13,19 +13,25 @@
 //!
 //! It does not model: sessions and cookies, form bodies, a database that fails half-way.
 
+mod answers;
 mod endpoint;
 mod fault;
 mod input;
 mod journal;
+mod throttle;
 
 use std::collections::BTreeMap;
 
 use serde_json::{Value, json};
 
-use self::endpoint::{Batches, Endpoint};
+use self::{
+    endpoint::{Batches, Endpoint},
+    throttle::Throttle,
+};
 use super::http::{Kind, Request, Response, Route};
 
 pub use self::{
+    answers::digest,
     fault::{Fault, Faults, Matches, Misbehaviour},
     journal::{Count, Counts, Entry, Journal},
 };
@@ -40,8 +46,9 @@ const REQUEST_MS: u64 = 20;
 /// One more row in an already open connection.
 const ITEM_MS: u64 = 1;
 
-/// The length of `throttle:api`'s window.
-const THROTTLE_WINDOW_MS: u64 = 60_000;
+/// A run of the gateway begins in the middle of everybody's QR cycle, so an account that has been told
+/// nothing yet was told `pending` before.
+const INITIAL_STATE: &str = "pending";
 
 /// How this Laravel is set up.
 #[derive(Clone, Debug)]
@@ -63,6 +70,8 @@ pub struct LaravelConfig {
     pub item_ms: u64,
     /// Whether a session that was never added is an account all the same.
     pub any_account: bool,
+    /// The state of an account nobody has sent an update for.
+    pub initial_state: String,
 }
 
 /// What Laravel knows of one session.
@@ -111,13 +120,6 @@ pub enum Reply {
     Never,
 }
 
-/// `throttle:api`: the window opens with the first hit and closes a minute later.
-#[derive(Clone, Debug, Default)]
-struct Throttle {
-    window_from_ms: Option<u64>,
-    hits: u32,
-}
-
 // === impl Laravel ===
 
 impl Laravel {
@@ -133,9 +135,9 @@ impl Laravel {
         }
     }
 
-    /// Creates an account, `inactive` and without a QR; an existing one stays as it is.
+    /// Creates an account in the initial state and without a QR; an existing one stays as it is.
     pub fn add_account(&mut self, session: &str) {
-        self.accounts.entry(session.to_owned()).or_default();
+        self.account_mut(session);
     }
 
     /// Deletes an account: from now on `account_not_found`.
@@ -295,20 +297,10 @@ impl Laravel {
             Endpoint::Status => self.single(now_ms, Route::Status, call),
             Endpoint::QrBatch => self.batch(now_ms, Route::Qr, call),
             Endpoint::StatusBatch => self.batch(now_ms, Route::Status, call),
-            Endpoint::ReadStatus(session) => match self.known(session) {
-                Some(account) => {
-                    let state = account.estado_qr.as_str();
-                    Response::json(200, &json!({ "estado_qr": state, "status": state }))
-                }
-                None => Response::json(404, &json!({ "error": "Account not found" })),
-            },
-            Endpoint::Account(session) => match self.known(session) {
-                Some(account) => Response::json(
-                    200,
-                    &json!({ "session_id": session, "estado_qr": account.estado_qr }),
-                ),
-                None => Response::json(404, &json!({ "error": "Account not found" })),
-            },
+            Endpoint::ReadStatus(session) => answers::state(self.known(session).map(|a| &*a)),
+            Endpoint::Account(session) => {
+                answers::account(session, self.known(session).map(|account| &*account))
+            }
             Endpoint::ActiveAccounts => {
                 let active = self
                     .accounts
@@ -317,24 +309,28 @@ impl Laravel {
                 let ids: Vec<&String> = active.map(|(session, _)| session).collect();
                 Response::json(200, &json!({ "success": true, "accounts": ids }))
             }
-            Endpoint::Webhook => Response::json(
-                200,
-                &json!({
-                    "success": true,
-                    "length": request.body.len(),
-                    "digest": digest(&request.body),
-                }),
-            ),
-            Endpoint::WrongMethod(allow) => wrong_method(request, allow),
-            Endpoint::Unknown => not_found(request),
+            Endpoint::Webhook => answers::webhook(&request.body),
+            Endpoint::WrongMethod(allow) => answers::wrong_method(request, allow),
+            Endpoint::Unknown => answers::not_found(request),
         }
     }
 
     fn known(&mut self, session: &str) -> Option<&mut Account> {
         if self.config.any_account {
-            return Some(self.accounts.entry(session.to_owned()).or_default());
+            return Some(self.account_mut(session));
         }
         self.accounts.get_mut(session)
+    }
+
+    fn account_mut(&mut self, session: &str) -> &mut Account {
+        let state = &self.config.initial_state;
+        let fresh = || Account {
+            estado_qr: state.clone(),
+            last_qr: None,
+        };
+        self.accounts
+            .entry(session.to_owned())
+            .or_insert_with(fresh)
     }
 
     fn single(&mut self, now_ms: u64, route: Route, call: &Call) -> Response {
@@ -419,44 +415,8 @@ impl Default for LaravelConfig {
             request_ms: REQUEST_MS,
             item_ms: ITEM_MS,
             any_account: false,
+            initial_state: INITIAL_STATE.to_owned(),
         }
-    }
-}
-
-// === impl Account ===
-
-impl Default for Account {
-    fn default() -> Self {
-        Self {
-            estado_qr: "inactive".to_owned(),
-            last_qr: None,
-        }
-    }
-}
-
-// === impl Throttle ===
-
-impl Throttle {
-    fn hit(&mut self, limit: u32, now_ms: u64) -> Option<Response> {
-        let from = self
-            .window_from_ms
-            .filter(|from| now_ms < from + THROTTLE_WINDOW_MS);
-        if from.is_none() {
-            self.hits = 0;
-        }
-        let from = from.unwrap_or(now_ms);
-        self.window_from_ms = Some(from);
-        if self.hits < limit {
-            self.hits += 1;
-            return None;
-        }
-        let wait_s = (from + THROTTLE_WINDOW_MS - now_ms).div_ceil(1000);
-        Some(
-            Response::json(429, &json!({ "message": "Too Many Attempts." }))
-                .with_header("retry-after", wait_s.to_string())
-                .with_header("x-ratelimit-limit", limit.to_string())
-                .with_header("x-ratelimit-remaining", "0"),
-        )
     }
 }
 
@@ -466,45 +426,6 @@ fn batch_len(request: &Request, field: &str) -> u64 {
         .get(field)
         .and_then(Value::as_array)
         .map_or(0, |list| list.len() as u64)
-}
-
-fn not_found(request: &Request) -> Response {
-    if !input::wants_json(request) {
-        return Response::html(404, "Not Found");
-    }
-    let path = request
-        .path
-        .split('?')
-        .next()
-        .unwrap_or_default()
-        .trim_start_matches('/');
-    let message = format!("The route {path} could not be found.");
-    Response::json(404, &json!({ "message": message }))
-}
-
-fn wrong_method(request: &Request, allow: &str) -> Response {
-    if !input::wants_json(request) {
-        return Response::html(405, "Method Not Allowed").with_header("allow", allow);
-    }
-    let path = request
-        .path
-        .split('?')
-        .next()
-        .unwrap_or_default()
-        .trim_start_matches('/');
-    let method = &request.method;
-    let message = format!(
-        "The {method} method is not supported for route {path}. Supported methods: {allow}."
-    );
-    Response::json(405, &json!({ "message": message })).with_header("allow", allow)
-}
-
-/// FNV-1a, 64 bit, in hex: tells two bodies apart without a crate and without any claim to more.
-pub fn digest(body: &[u8]) -> String {
-    let hash = body.iter().fold(0xcbf2_9ce4_8422_2325_u64, |hash, &byte| {
-        (hash ^ u64::from(byte)).wrapping_mul(0x0000_0100_0000_01b3)
-    });
-    format!("{hash:016x}")
 }
 
 #[cfg(test)]
