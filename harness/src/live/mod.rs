@@ -1,4 +1,39 @@
-//! The live arm: a real Envoy and what stands around it.
+//! The live arm: the production `.wasm` in a real Envoy, started by the real func-e.
+//!
+//! A simulation shows what the filter decides; only the real binary shows whether the host does
+//! what the filter believes of it. So nothing here imitates Envoy, and nothing configures it in its
+//! own way: every test and `make run` load the `envoy.yaml` that operators copy, and change
+//! addresses in it, no more.
+//!
+//! # Layout
+//!
+//! * [`tools`]: finds func-e and Envoy, or installs the pinned ones into the project's `.tools/`.
+//! * [`wasm`]: builds the module once a process and puts it where Envoy reads it.
+//! * [`bootstrap`]: `envoy.yaml` as a value, and the few changes a run may make to it.
+//! * [`filter_config`]: Embudo's defaults, and the same configuration with its timers scaled.
+//! * [`supervise`]: a child process that never outlives this one.
+//! * [`envoy`]: all of it together, as [`Envoy::start`].
+//! * [`admin`], [`stats`]: the admin page as a client, its figures by name and label.
+//! * [`laravel`]: the stand-in Laravel at the other end, with PHP's manners.
+//! * [`load`]: the gateway's traffic, an open loop with a report.
+//! * [`staleness`]: how old a value is when Laravel has it.
+//! * [`paths`]: where files go.
 
+pub mod admin;
+pub mod bootstrap;
+pub mod envoy;
+pub mod filter_config;
 pub mod laravel;
 pub mod load;
+pub mod paths;
+pub mod staleness;
+pub mod stats;
+pub mod supervise;
+pub mod tools;
+pub mod wasm;
+
+pub use admin::Admin;
+pub use bootstrap::{Bootstrap, Endpoint};
+pub use envoy::{Envoy, EnvoyOptions, Starter};
+pub use filter_config::scaled;
+pub use stats::{Ledger, Stats};

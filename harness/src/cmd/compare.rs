@@ -1,0 +1,181 @@
+//! `embudo run` without a Laravel: the same traffic with Embudo and without, side by side.
+
+use std::net::SocketAddr;
+use std::time::{Duration, Instant};
+
+use anyhow::{Context as _, Result, bail};
+use embudo::live::load::LoadOptions;
+use embudo::live::{Envoy, EnvoyOptions, Ledger};
+
+use super::arm::{self, Outcome, Traffic};
+use super::front::RunArguments;
+use super::summary::{ArmSummary, RunSummary};
+use super::table;
+
+/// How long the last updates may take: a flush and a call, or, after an unknown outcome, the 31 s
+/// for which a session waits and a call.
+const SETTLE_MAX: Duration = Duration::from_secs(60);
+
+/// How often the ledger is looked at. The leader sets its gauges ten times less often.
+const POLL: Duration = Duration::from_millis(100);
+
+pub(crate) async fn run(arguments: RunArguments) -> Result<()> {
+    let traffic = Traffic {
+        sessions: arguments.sessions,
+        seed: arguments.seed,
+        prefix: "/api".to_owned(),
+    };
+    // First, so that a module that does not build is told before half a minute of traffic.
+    let envoy = EnvoyOptions {
+        filter_config: arguments.filter_config()?,
+        concurrency: arguments.concurrency,
+        ..EnvoyOptions::new("run", SocketAddr::from(([127, 0, 0, 1], 0)))
+    };
+    Envoy::prepare(&envoy).await?;
+
+    let direct = straight(&traffic, Duration::from_secs(arguments.direct_secs)).await?;
+    let (through, ledger) =
+        through(&traffic, Duration::from_secs(arguments.through_secs), envoy).await?;
+
+    let summary = RunSummary {
+        sessions: arguments.sessions,
+        seed: arguments.seed,
+        direct: ArmSummary::new(&direct),
+        through: ArmSummary::new(&through),
+        ledger,
+    };
+    println!("{}", table::comparison(&direct, &through, &summary));
+    println!(
+        "Of {:.0} POSTs a minute, {:.0} reach Laravel: {:.1} % fewer.",
+        summary.through.gateway.gateway_posts_per_minute,
+        summary.through.laravel.laravel_posts_per_minute,
+        summary.reduction_percent()
+    );
+    println!("{}", ledger_line(&ledger));
+    println!("The figures are in {}.", summary.write()?);
+    judge(&summary)
+}
+
+async fn straight(traffic: &Traffic, lasts: Duration) -> Result<Outcome> {
+    let (laravel, options) = traffic
+        .laravel()
+        .await
+        .context("cannot start the stand-in")?;
+    let options = LoadOptions {
+        base_url: laravel.url(),
+        duration: lasts,
+        ..options
+    };
+    let load = arm::send("straight to Laravel", options).await?;
+    Ok(arm::collect(load, laravel).await)
+}
+
+async fn through(
+    traffic: &Traffic,
+    lasts: Duration,
+    envoy: EnvoyOptions,
+) -> Result<(Outcome, Ledger)> {
+    let (laravel, options) = traffic
+        .laravel()
+        .await
+        .context("cannot start the stand-in")?;
+    let envoy = Envoy::start(EnvoyOptions {
+        laravel: laravel.addr.into(),
+        ..envoy
+    })
+    .await?;
+    let options = LoadOptions {
+        base_url: envoy.url(),
+        duration: lasts,
+        ..options
+    };
+    let load = arm::send("through Embudo     ", options).await?;
+    let ledger = settled(&envoy).await?;
+    envoy.stop();
+    Ok((arm::collect(load, laravel).await, ledger))
+}
+
+/// Waits until everything accepted has reached its end, and returns the ledger as it is then.
+async fn settled(envoy: &Envoy) -> Result<Ledger> {
+    let deadline = Instant::now() + SETTLE_MAX;
+    loop {
+        let ledger = envoy.admin.stats().await?.ledger();
+        let done = ledger.pending == 0 && ledger.balances();
+        if done || Instant::now() > deadline {
+            return Ok(ledger);
+        }
+        tokio::time::sleep(POLL).await;
+    }
+}
+
+/// What must hold whatever the machine; how fast it is, is for the reader to judge.
+fn judge(summary: &RunSummary) -> Result<()> {
+    let ledger = summary.ledger;
+    if ledger.pending > 0 || !ledger.balances() {
+        bail!(
+            "the ledger does not balance after {SETTLE_MAX:?}: {}",
+            ledger_line(&ledger)
+        );
+    }
+    match summary.through.laravel.older_after_newer {
+        0 => Ok(()),
+        n => bail!("{n} times an older value took effect after a newer one"),
+    }
+}
+
+fn ledger_line(ledger: &Ledger) -> String {
+    format!(
+        "Ledger: {} accepted = {} delivered + {} superseded + {} expired + {} rejected + {} pending.",
+        ledger.accepted,
+        ledger.delivered,
+        ledger.superseded,
+        ledger.expired,
+        ledger.rejected,
+        ledger.pending
+    )
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn summary(ledger: Ledger, older_after_newer: usize) -> RunSummary {
+        let mut through = ArmSummary::default();
+        through.laravel.older_after_newer = older_after_newer;
+        RunSummary {
+            sessions: 1,
+            seed: 1,
+            direct: ArmSummary::default(),
+            through,
+            ledger,
+        }
+    }
+
+    #[test]
+    fn a_run_fails_if_something_was_lost_or_overtaken() {
+        let good = Ledger {
+            accepted: 3,
+            delivered: 2,
+            superseded: 1,
+            ..Ledger::default()
+        };
+        assert!(judge(&summary(good, 0)).is_ok());
+        let lost = Ledger {
+            accepted: 4,
+            ..good
+        };
+        assert!(
+            judge(&summary(lost, 0))
+                .unwrap_err()
+                .to_string()
+                .contains("does not balance")
+        );
+        let late = Ledger {
+            accepted: 4,
+            pending: 1,
+            ..good
+        };
+        assert!(judge(&summary(late, 0)).is_err(), "pending is not an end");
+        assert!(judge(&summary(good, 1)).is_err());
+    }
+}

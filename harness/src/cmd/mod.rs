@@ -1,0 +1,114 @@
+//! The subcommands, one file each.
+//!
+//! Exit codes: 0 when all went well, 1 when something did not, 2 for wrong arguments (clap's own),
+//! 130 when it was interrupted before its end. Whatever a command started ends with it.
+
+mod arm;
+mod check;
+mod compare;
+mod front;
+mod laravel;
+mod load;
+mod progress;
+mod summary;
+mod table;
+
+use std::process::ExitCode;
+
+use anyhow::Result;
+use clap::{Parser, Subcommand};
+use tokio::signal::unix::{SignalKind, signal};
+
+/// What a shell reports for a process that SIGINT ended.
+const INTERRUPTED: u8 = 130;
+
+/// Embudo collapses and batches a WhatsApp gateway's calls to Laravel, inside Envoy.
+///
+/// This command runs it in a real Envoy, on your machine: in front of a stand-in Laravel to see
+/// what it does, or in front of your own.
+#[derive(Debug, Parser)]
+#[command(
+    name = "embudo",
+    version,
+    arg_required_else_help = true,
+    max_term_width = 100
+)]
+pub(crate) struct Arguments {
+    #[command(subcommand)]
+    command: Command,
+}
+
+#[derive(Debug, Subcommand)]
+enum Command {
+    Run(front::RunArguments),
+    Load(load::LoadArguments),
+    Check(check::CheckArguments),
+    Laravel(laravel::LaravelArguments),
+}
+
+// === impl Arguments ===
+
+impl Arguments {
+    /// Runs the command to its end, or until Ctrl-C or SIGTERM.
+    pub(crate) async fn run(self) -> ExitCode {
+        let result = match self.command {
+            // These two go on until they are told to stop; that is their proper end.
+            Command::Run(arguments) if arguments.fronts_a_laravel() => front::run(arguments).await,
+            Command::Laravel(arguments) => laravel::run(arguments).await,
+            Command::Run(arguments) => match unless_interrupted(compare::run(arguments)).await {
+                Some(result) => result,
+                None => return ExitCode::from(INTERRUPTED),
+            },
+            Command::Load(arguments) => match unless_interrupted(load::run(arguments)).await {
+                Some(result) => result,
+                None => return ExitCode::from(INTERRUPTED),
+            },
+            Command::Check(arguments) => check::run(&arguments),
+        };
+        match result {
+            Ok(()) => ExitCode::SUCCESS,
+            Err(error) => {
+                eprintln!("error: {error:#}");
+                ExitCode::FAILURE
+            }
+        }
+    }
+}
+
+async fn unless_interrupted(work: impl Future<Output = Result<()>>) -> Option<Result<()>> {
+    tokio::select! {
+        result = work => Some(result),
+        () = interrupted() => {
+            eprintln!("interrupted");
+            None
+        }
+    }
+}
+
+/// Waits for Ctrl-C or SIGTERM.
+async fn interrupted() {
+    let (int, term) = (
+        signal(SignalKind::interrupt()),
+        signal(SignalKind::terminate()),
+    );
+    let (Ok(mut int), Ok(mut term)) = (int, term) else {
+        // Without handlers the signals end the process, which is what they are for.
+        return std::future::pending().await;
+    };
+    tokio::select! {
+        _ = int.recv() => {}
+        _ = term.recv() => {}
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use clap::CommandFactory as _;
+
+    use super::*;
+
+    #[test]
+    fn the_arguments_are_consistent() {
+        Arguments::command().debug_assert();
+    }
+}

