@@ -1,1 +1,3 @@
 //! Shared helpers of the live tests.
+
+pub mod raw;
