@@ -4,7 +4,7 @@
 
 use std::time::{Duration, Instant};
 
-use anyhow::{Result, ensure};
+use anyhow::{Context as _, Result, ensure};
 use embudo::live::laravel::{LaravelOptions, LaravelServer};
 use embudo::live::stats::VmReloads;
 use embudo::live::{Envoy, EnvoyOptions, Stats};
@@ -70,7 +70,8 @@ async fn pipelined_requests_of_all_kinds_are_answered_in_order_on_one_connection
     connection.write(&all).await?;
 
     for (number, (message, status, outcome)) in requests.iter().enumerate() {
-        let answer = connection.answer_to(&message.method).await?;
+        let answer = connection.answer_to(&message.method).await;
+        let answer = answer.with_context(|| format!("answer {number}"))?;
         assert_eq!(
             (answer.status, answer.header("x-embudo").as_deref()),
             (*status, *outcome),
