@@ -10,7 +10,8 @@ use std::time::Duration;
 
 use anyhow::{Context as _, Result, bail, ensure};
 use bytes::Bytes;
-use http_body_util::{BodyExt as _, StreamBody};
+use http_body_util::combinators::UnsyncBoxBody;
+use http_body_util::{BodyExt as _, Empty, StreamBody};
 use hyper::body::Frame;
 use hyper::header::{HeaderMap, HeaderName, HeaderValue};
 use hyper_util::rt::{TokioExecutor, TokioIo};
@@ -443,7 +444,7 @@ pub async fn http2(to: SocketAddr, message: &Message) -> Result<Answer> {
     .context("no answer over HTTP/2: the request hangs")?
 }
 
-type Http2Body = StreamBody<futures::stream::Iter<std::vec::IntoIter<Result<Frame<Bytes>>>>>;
+type Http2Body = UnsyncBoxBody<Bytes, anyhow::Error>;
 
 fn http2_request(message: &Message) -> Result<hyper::Request<Http2Body>> {
     let target = std::str::from_utf8(&message.target)?;
@@ -454,10 +455,17 @@ fn http2_request(message: &Message) -> Result<hyper::Request<Http2Body>> {
     let mut request = hyper::Request::builder()
         .method(message.method.as_str())
         .uri(format!("http://{host}{target}"))
-        .body(())?;
+        .body(http2_body(message)?)?;
     let rest = message.headers.iter().filter(|(name, _)| name != "host");
     *request.headers_mut() = header_map(rest)?;
+    Ok(request)
+}
 
+fn http2_body(message: &Message) -> Result<Http2Body> {
+    if message.framing == Framing::None && message.trailers.is_empty() {
+        // The headers end the request.
+        return Ok(Empty::new().map_err(|never| match never {}).boxed_unsync());
+    }
     let pieces = message.body.chunks(16 * 1024);
     let mut frames: Vec<_> = pieces
         .map(|piece| Ok(Frame::data(Bytes::copy_from_slice(piece))))
@@ -465,7 +473,7 @@ fn http2_request(message: &Message) -> Result<hyper::Request<Http2Body>> {
     if !message.trailers.is_empty() {
         frames.push(Ok(Frame::trailers(header_map(message.trailers.iter())?)));
     }
-    Ok(request.map(|()| StreamBody::new(futures::stream::iter(frames))))
+    Ok(StreamBody::new(futures::stream::iter(frames)).boxed_unsync())
 }
 
 fn header_map<'a>(headers: impl Iterator<Item = &'a (String, Vec<u8>)>) -> Result<HeaderMap> {
