@@ -582,6 +582,18 @@ fn a_storm_of_disconnects_does_not_starve_the_qrs() {
 }
 
 #[test]
+fn a_call_that_is_never_answered_gives_its_place_back() {
+    let mut world = World::new(r#"{"max_in_flight":1}"#);
+    world.post("status", "a", "active");
+    world.advance(300);
+    let _never_answered = world.call();
+    world.post("status", "b", "active");
+    let calls = world.deliver_for(60_000);
+    assert_eq!(calls.len(), 2, "b first, and a when its claim has run out");
+    assert_eq!(world.pending(), 0);
+}
+
+#[test]
 fn a_root_that_must_go_finishes_when_its_calls_are_answered() {
     let mut world = World::new("{}");
     world.post("qr", "a", "2@x");
