@@ -8,6 +8,7 @@
 mod index;
 mod plan;
 mod send;
+mod settle;
 
 #[cfg(test)]
 mod tests;
