@@ -483,7 +483,7 @@ mod tests {
 
     const KEY: HashKey = HashKey::from_bytes([7; 16]);
 
-    fn read_at<'a>(body: &'a str, pointer: &str) -> Option<String> {
+    fn read_at(body: &str, pointer: &str) -> Option<String> {
         let pointer = Pointer::parse(pointer).unwrap();
         let document = read(body.as_bytes(), &[&pointer], &[], KEY).unwrap();
         document

@@ -22,6 +22,9 @@ mod claim;
 mod codec;
 mod offer;
 
+#[cfg(test)]
+mod tests;
+
 use alloc::borrow::Cow;
 use alloc::vec::Vec;
 

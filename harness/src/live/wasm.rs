@@ -60,7 +60,8 @@ fn build() -> Result<PathBuf> {
             "build",
             "--package",
             "embudo-filter",
-            "--release",
+            "--profile",
+            "wasm",
             "--target",
             TARGET,
         ])

@@ -33,8 +33,9 @@ pub(super) fn config(json: &[u8]) -> Result<Config, Vec<Problem>> {
     let max_sessions = fields.whole("max_sessions", 16_384, 1..=1_048_576);
     let pace = Pace {
         max_requests_per_second: fields.whole("max_requests_per_second", 20, 1..=1_000),
-        // The cluster's circuit breakers in envoy.yaml allow 16.
-        max_in_flight: fields.whole("max_in_flight", 4, 1..=16),
+        // The cluster's circuit breakers in envoy.yaml allow 16, and during a listener update the older
+        // dispatcher's last calls count there too.
+        max_in_flight: fields.whole("max_in_flight", 4, 1..=12),
     };
     let times = Times {
         call_timeout_ms: fields.whole("call_timeout_ms", 15_000, 100..=300_000),

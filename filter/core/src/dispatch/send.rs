@@ -7,8 +7,8 @@ use alloc::vec::Vec;
 use super::index::LaneKey;
 use super::plan::{self, Pick, Plan};
 use super::{
-    Counter, Dispatcher, Effect, End, Flight, FlightItem, Histogram, Level, NotSent, PACE_SLACK_MS,
-    Unsettled,
+    ANSWER_GRACE_MS, Counter, Dispatcher, Effect, End, Flight, FlightItem, Histogram, Level,
+    NotSent, PACE_SLACK_MS, Unsettled,
 };
 use crate::batch::{self, Call, SPLICED_BYTES_MAX};
 use crate::route::Destination;
@@ -32,7 +32,7 @@ impl Dispatcher {
         };
         let interval_ms = 1_000_u64.div_ceil(self.rules.config.pace.max_requests_per_second.max(1));
         for _ in 0..self.rules.config.pace.max_in_flight {
-            if now.mono_ms.saturating_add(PACE_SLACK_MS) < self.next_call_ms || self.is_full(now) {
+            if !self.may_call(now) {
                 return;
             }
             let Some(plan) = plan::next(&self.index, &self.rules, now.mono_ms, self.urgent_last)
@@ -48,6 +48,31 @@ impl Dispatcher {
                     .max(earliest_ms)
                     .saturating_add(interval_ms);
             }
+        }
+    }
+
+    /// Whether the pace and the limit on calls under way allow another.
+    pub(super) fn may_call(&self, now: Now) -> bool {
+        now.mono_ms.saturating_add(PACE_SLACK_MS) >= self.next_call_ms && !self.is_full(now)
+    }
+
+    /// Gives up on answers that never came: the host owes one for every call, but a place among the calls
+    /// under way must not depend on that.
+    pub(super) fn give_up_on_answers(&mut self, now: Now, effects: &mut Vec<Effect>) {
+        let patience_ms = self
+            .rules
+            .config
+            .times
+            .call_timeout_ms
+            .saturating_add(ANSWER_GRACE_MS);
+        let before = self.flights.len();
+        self.flights
+            .retain(|_, flight| now.mono_ms < flight.started_ms.saturating_add(patience_ms));
+        let lost = before.saturating_sub(self.flights.len());
+        if lost > 0 {
+            let line =
+                format!("{lost} calls were never answered; their sessions wait until it is safe");
+            effects.push(Effect::Log(Level::Warn, line));
         }
     }
 

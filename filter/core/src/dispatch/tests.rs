@@ -1,1 +1,611 @@
-//! x
+use alloc::collections::VecDeque;
+use alloc::string::ToString;
+
+use super::*;
+use crate::intake::{self, Reply};
+use crate::route::tests::rules;
+use crate::route::{Destination, Head};
+use crate::shard::balance;
+use crate::store::MemoryStore;
+
+/// A process with one root: its store, its clock, and Laravel's answers given by hand.
+struct World {
+    store: MemoryStore,
+    keys: Keys,
+    rules: Rules,
+    dispatcher: Dispatcher,
+    now: Now,
+    tick_ms: u64,
+    next_tick_ms: u64,
+    /// Calls that were made and not looked at yet, with the time.
+    made: VecDeque<(u64, Call)>,
+    effects: Vec<Effect>,
+    doorbell_works: bool,
+}
+
+const OK: &str = r#"{"success":true}"#;
+
+impl World {
+    fn new(json: &str) -> Self {
+        let rules = rules(json);
+        let keys = Keys::new("test");
+        let mut world = Self {
+            dispatcher: Self::root(&rules, &keys, 1),
+            store: MemoryStore::default(),
+            keys,
+            rules,
+            now: Now {
+                mono_ms: 100_000,
+                wall_ms: 1_700_000_000_000,
+            },
+            tick_ms: 50,
+            next_tick_ms: 100_000,
+            made: VecDeque::new(),
+            effects: Vec::new(),
+            doorbell_works: true,
+        };
+        // Elected, and done with the first scan.
+        world.advance(3_000);
+        world
+    }
+
+    fn root(rules: &Rules, keys: &Keys, id: u64) -> Dispatcher {
+        let candidate = Candidate::new(id, 7, 100_000, rules.config.times.lease_ms);
+        Dispatcher::new(rules.clone(), keys.clone(), candidate, id)
+    }
+
+    fn step(&mut self, event: Event<'_>) {
+        let mut effects = Vec::new();
+        self.dispatcher
+            .step(event, self.now, &mut self.store, &mut effects);
+        for effect in effects {
+            match effect {
+                Effect::Call(call) => self.made.push_back((self.now.mono_ms, call)),
+                Effect::TickEvery(ms) => {
+                    self.tick_ms = ms;
+                    self.next_tick_ms = self.now.mono_ms + ms;
+                }
+                other => self.effects.push(other),
+            }
+        }
+    }
+
+    fn advance(&mut self, ms: u64) {
+        let end_ms = self.now.mono_ms + ms;
+        while self.next_tick_ms <= end_ms {
+            self.go_to(self.next_tick_ms);
+            self.next_tick_ms += self.tick_ms;
+            self.step(Event::Tick);
+        }
+        self.go_to(end_ms);
+    }
+
+    fn go_to(&mut self, mono_ms: u64) {
+        self.now.wall_ms += mono_ms - self.now.mono_ms;
+        self.now.mono_ms = mono_ms;
+    }
+
+    fn post(&mut self, route: &str, session: &str, value: &str) -> Reply {
+        let (index, _) = self.rules.config.route_named(route).unwrap();
+        let key = if route == "qr" { "qr" } else { "estado_qr" };
+        let body = format!(r#"{{"session_id":"{session}","{key}":"{value}"}}"#);
+        let destination = Destination {
+            authority: "laravel.test".into(),
+            path: "/x".into(),
+            ..<_>::default()
+        };
+        let head = Head {
+            route: index,
+            destination,
+        };
+        let update = self.rules.update(&head, body.as_bytes()).unwrap();
+        let taken = intake::take_in(&mut self.store, &self.keys, &self.rules, &update, self.now);
+        if let Some(shard) = taken.ring.filter(|_| self.doorbell_works) {
+            self.step(Event::Doorbell(shard));
+        }
+        taken.reply
+    }
+
+    /// The oldest call that nobody has looked at.
+    fn call(&mut self) -> (u64, Call) {
+        self.made.pop_front().expect("a call was made")
+    }
+
+    fn answer(&mut self, call: &Call, status: u16, body: &str) {
+        let answer = Answer {
+            status: Some(status),
+            from_upstream: true,
+            retry_after: None,
+            body: body.as_bytes(),
+        };
+        self.step(Event::Answered(call.id, answer));
+    }
+
+    /// Lets time pass while Laravel takes everything at once. Gives the calls with their times.
+    fn deliver_for(&mut self, ms: u64) -> Vec<(u64, Call)> {
+        let end_ms = self.now.mono_ms + ms;
+        let mut all = Vec::new();
+        loop {
+            while let Some((at_ms, call)) = self.made.pop_front() {
+                self.answer(&call, 200, OK);
+                all.push((at_ms, call));
+            }
+            if self.now.mono_ms >= end_ms {
+                return all;
+            }
+            self.advance(10);
+        }
+    }
+
+    fn ends(&self, end: End) -> usize {
+        let is = |effect: &&Effect| matches!(effect, Effect::Count(Counter::Items(_, e), _) if *e == end);
+        self.effects.iter().filter(is).count()
+    }
+
+    /// Every shard's ledger balances. Gives what is pending.
+    fn pending(&self) -> usize {
+        (0..self.rules.config.shards)
+            .filter_map(|index| self.store.get(&self.keys.shard(index)))
+            .map(|(bytes, _)| {
+                let shard = Shard::decode(&bytes).unwrap();
+                balance(&shard).unwrap();
+                shard.pending()
+            })
+            .sum()
+    }
+}
+
+fn text(call: &Call) -> &str {
+    core::str::from_utf8(&call.body).unwrap()
+}
+
+fn path(call: &Call) -> &str {
+    call.headers
+        .iter()
+        .find(|(name, _)| name == ":path")
+        .map(|(_, value)| value.as_str())
+        .unwrap()
+}
+
+fn items(call: &Call) -> usize {
+    text(call).matches("session_id").count()
+}
+
+#[test]
+fn a_lone_qr_leaves_as_soon_as_it_has_been_quiet() {
+    let mut world = World::new("{}");
+    let posted_ms = world.now.mono_ms;
+    assert_eq!(world.post("qr", "a", "2@x"), Reply::Queued);
+    assert_eq!(world.post("qr", "a", "2@x"), Reply::Duplicate);
+    world.advance(1_000);
+    let (at_ms, call) = world.call();
+    assert!(
+        (250..=300).contains(&(at_ms - posted_ms)),
+        "after {} ms",
+        at_ms - posted_ms
+    );
+    assert_eq!(path(&call), "/qr/batch");
+    assert!(
+        text(&call).contains(r#""qr":"2@x""#) && text(&call).contains(r#""estado_qr":"pending""#)
+    );
+    world.answer(&call, 200, OK);
+    assert_eq!((world.pending(), world.ends(End::Delivered)), (0, 1));
+    assert_eq!(
+        world.post("qr", "a", "2@x"),
+        Reply::Duplicate,
+        "Laravel has it"
+    );
+    assert_eq!(world.post("status", "a", "pending"), Reply::Implied);
+}
+
+#[test]
+fn a_full_batch_leaves_at_once_and_alone() {
+    let mut world = World::new("{}");
+    for n in 0..50 {
+        world.post("qr", &format!("s{n}"), "2@x");
+    }
+    let (_, call) = world.call();
+    assert_eq!(items(&call), 50);
+    world.answer(&call, 200, OK);
+    world.advance(6_000);
+    assert!(world.made.is_empty(), "nothing is left to be sent");
+    assert_eq!(world.pending(), 0);
+}
+
+#[test]
+fn a_batch_is_bounded_by_its_bytes_too() {
+    let mut world = World::new(r#"{"routes":[{"name":"qr","batch":{"max_bytes":20000}}]}"#);
+    for n in 0..10 {
+        world.post("qr", &format!("s{n}"), &"x".repeat(6_000));
+    }
+    let calls = world.deliver_for(10_000);
+    assert!(calls.iter().all(|(_, call)| call.body.len() <= 20_000));
+    assert_eq!(world.pending(), 0);
+}
+
+#[test]
+fn time_alone_makes_no_more_than_twelve_calls_a_minute() {
+    let mut world = World::new("{}");
+    world.deliver_for(10_000);
+    let mut calls = Vec::new();
+    for n in 0..600 {
+        world.post("qr", &format!("s{}", n % 40), &format!("2@{n}"));
+        calls.extend(world.deliver_for(100));
+    }
+    assert!((11..=12).contains(&calls.len()), "{} calls", calls.len());
+}
+
+#[test]
+fn what_is_urgent_leaves_on_the_ring_and_shares_the_calls_that_follow() {
+    let mut world = World::new("{}");
+    world.post("status", "waiting", "connecting");
+    world.advance(100);
+    world.post("status", "a", "inactive");
+    let (at_ms, call) = world.call();
+    assert_eq!(at_ms, world.now.mono_ms, "without any timer");
+    assert_eq!(items(&call), 2, "and takes along what waits on its route");
+    world.answer(&call, 200, OK);
+    for n in 0..20 {
+        world.post("status", &format!("b{n}"), "inactive");
+    }
+    assert!(world.made.is_empty(), "the gap is not over");
+    let calls = world.deliver_for(1_100);
+    assert_eq!(calls.len(), 1);
+    assert_eq!((calls[0].0 - at_ms, items(&calls[0].1)), (1_000, 20));
+}
+
+#[test]
+fn a_qr_that_ran_out_is_no_disconnect() {
+    let mut world = World::new("{}");
+    world.post("qr", "a", "2@x");
+    world.deliver_for(1_000);
+    assert_eq!(world.post("status", "a", "inactive"), Reply::Queued);
+    assert!(world.made.is_empty(), "`inactive` after `pending` can wait");
+    assert_eq!(world.deliver_for(300).len(), 1);
+}
+
+#[test]
+fn an_active_state_voids_the_qr_before_it() {
+    let mut world = World::new("{}");
+    world.post("qr", "a", "2@x");
+    world.post("status", "a", "active");
+    let calls = world.deliver_for(10_000);
+    assert_eq!(calls.len(), 1);
+    assert_eq!(path(&calls[0].1), "/whatsapp/status/batch");
+    assert_eq!(world.ends(End::Delivered), 1);
+    assert_eq!(world.pending(), 0);
+    assert_eq!(
+        world.post("qr", "a", "2@x"),
+        Reply::Queued,
+        "after `active` it is news again"
+    );
+}
+
+#[test]
+fn updates_of_one_session_leave_in_order_and_never_overlap() {
+    let mut world = World::new("{}");
+    world.post("qr", "a", "2@x");
+    world.post("status", "a", "connecting");
+    world.advance(400);
+    let (_, first) = world.call();
+    assert_eq!(path(&first), "/qr/batch");
+    world.advance(8_000);
+    assert!(
+        world.made.is_empty(),
+        "the younger one waits for the answer"
+    );
+    world.answer(&first, 200, OK);
+    let (at_ms, second) = world.call();
+    assert_eq!(path(&second), "/whatsapp/status/batch");
+    assert_eq!(at_ms, world.now.mono_ms, "and no longer");
+}
+
+#[test]
+fn what_waits_behind_an_older_sibling_makes_the_sibling_due() {
+    let mut world = World::new(r#"{"routes":[{"name":"status","not_priority_after":[]}]}"#);
+    world.post("qr", "other", "2@x");
+    world.deliver_for(300);
+    // The QR route has just flushed and would wait for 5 s; an urgent state does not.
+    world.post("qr", "a", "2@y");
+    world.post("status", "a", "disconnected");
+    let (at_ms, call) = world.call();
+    assert_eq!((path(&call), at_ms), ("/qr/batch", world.now.mono_ms));
+    world.answer(&call, 200, OK);
+    world.advance(50);
+    assert_eq!(path(&world.call().1), "/whatsapp/status/batch");
+}
+
+#[test]
+fn a_newer_value_that_comes_while_the_older_is_under_way_is_sent_after_it() {
+    let mut world = World::new("{}");
+    world.post("status", "a", "active");
+    world.advance(300);
+    let (_, first) = world.call();
+    world.post("status", "a", "connecting");
+    world.answer(&first, 200, OK);
+    assert_eq!(
+        world.ends(End::Delivered),
+        0,
+        "it was superseded before the answer came"
+    );
+    let calls = world.deliver_for(6_000);
+    assert_eq!(calls.len(), 1);
+    assert!(text(&calls[0].1).contains("connecting"));
+    assert_eq!(world.pending(), 0);
+}
+
+#[test]
+fn an_unknown_fate_holds_the_session_until_the_deadline_and_nobody_else() {
+    let mut world = World::new("{}");
+    world.post("status", "a", "active");
+    world.advance(300);
+    let (at_ms, call) = world.call();
+    world.advance(15_000);
+    world.step(Event::Answered(
+        call.id,
+        Answer {
+            status: Some(504),
+            ..Answer::default()
+        },
+    ));
+    world.post("status", "a", "inactive");
+    world.post("status", "b", "active");
+    let calls = world.deliver_for(40_000);
+    let of = |session: &str| {
+        let name = format!("\"{session}\"");
+        calls
+            .iter()
+            .find(|(_, call)| text(call).contains(&name))
+            .map(|(ms, _)| ms - at_ms)
+            .unwrap()
+    };
+    assert!(of("a") >= 31_000, "sent again after {} ms", of("a"));
+    assert!(
+        of("b") < 20_000,
+        "b is held by the back-off only: {} ms",
+        of("b")
+    );
+    assert_eq!(world.pending(), 0);
+}
+
+#[test]
+fn a_failed_call_is_repeated_after_a_while_with_whatever_is_newest_then() {
+    let mut world = World::new("{}");
+    world.post("qr", "a", "2@old");
+    world.advance(300);
+    let (at_ms, call) = world.call();
+    world.answer(&call, 500, "");
+    world.post("qr", "a", "2@new");
+    assert!(world.made.is_empty());
+    let calls = world.deliver_for(8_000);
+    assert!(calls[0].0 - at_ms >= 500);
+    assert!(text(&calls[0].1).contains("2@new") && !text(&calls[0].1).contains("2@old"));
+    let warnings = |effect: &&Effect| matches!(effect, Effect::Log(Level::Warn, _));
+    assert_eq!(
+        world.effects.iter().filter(warnings).count(),
+        1,
+        "one WARN when it starts"
+    );
+}
+
+#[test]
+fn an_outage_costs_one_item_a_session() {
+    let mut world = World::new("{}");
+    let mut calls = 0;
+    for n in 0..1_200_u64 {
+        world.post("status", &format!("s{}", n % 30), &format!("v{n}"));
+        world.advance(100);
+        while let Some((_, call)) = world.made.pop_front() {
+            calls += 1;
+            world.answer(&call, 503, "");
+        }
+    }
+    assert!(
+        calls < 40,
+        "backed off, not hammered: {calls} calls in two minutes"
+    );
+    let after = world.deliver_for(40_000);
+    assert_eq!(after.iter().map(|(_, call)| items(call)).sum::<usize>(), 30);
+    assert_eq!(world.pending(), 0);
+}
+
+#[test]
+fn one_item_that_laravel_refuses_holds_up_nobody_else() {
+    let mut world = World::new("{}");
+    world.post("qr", "poison", "2@x");
+    for n in 0..39 {
+        world.post("qr", &format!("s{n}"), "2@x");
+    }
+    for _ in 0..600 {
+        while let Some((_, call)) = world.made.pop_front() {
+            match text(&call).contains("\"poison\"") {
+                true => world.answer(&call, 422, r#"{"message":"no"}"#),
+                false => world.answer(&call, 200, OK),
+            }
+        }
+        world.advance(50);
+    }
+    assert_eq!(world.ends(End::Delivered), 39);
+    assert_eq!(world.pending(), 1, "and it is not lost either");
+    // It is tried again, alone and at its original path, until it is wanted or too old.
+    let calls = world.deliver_for(31_000);
+    assert_eq!(
+        calls.iter().map(|(_, call)| path(call)).collect::<Vec<_>>(),
+        ["/x"]
+    );
+    assert_eq!(world.pending(), 0);
+}
+
+#[test]
+fn a_call_that_comes_too_late_is_not_made_and_its_claims_go_back() {
+    let mut world = World::new("{}");
+    world.post("qr", "a", "2@x");
+    world.advance(300);
+    let (at_ms, call) = world.call();
+    assert!(call.send_by_ms <= at_ms + 1_000, "W");
+    world.step(Event::NotSent(call.id, NotSent::Late));
+    world.advance(6_000);
+    let (_, again) = world.call();
+    assert_eq!(again.body, call.body);
+    let id = |call: &Call| {
+        call.headers
+            .iter()
+            .find(|(n, _)| n == "x-batch-id")
+            .cloned()
+            .unwrap()
+    };
+    assert_eq!(id(&again), id(&call), "an unchanged batch keeps its id");
+}
+
+#[test]
+fn a_new_leader_respects_the_claims_it_finds() {
+    let mut world = World::new("{}");
+    world.post("status", "a", "active");
+    world.post("status", "b", "active");
+    world.advance(300);
+    let (at_ms, _lost) = world.call();
+    // The leader dies with its call under way: nobody renews, nobody will settle.
+    world.dispatcher = World::root(&world.rules, &world.keys, 2);
+    world.post("status", "a", "inactive");
+    let calls = world.deliver_for(60_000);
+    assert!(!calls.is_empty() && calls.iter().all(|(ms, _)| ms - at_ms >= 31_000));
+    assert_eq!(world.pending(), 0);
+}
+
+#[test]
+fn the_answer_to_an_old_claim_changes_nothing_for_the_new_one() {
+    let mut world = World::new("{}");
+    world.post("status", "a", "active");
+    world.advance(300);
+    let (_, lost) = world.call();
+    let mut old = core::mem::replace(
+        &mut world.dispatcher,
+        World::root(&world.rules, &world.keys, 2),
+    );
+    world.advance(40_000);
+    let (_, again) = world.call();
+    let answer = Answer {
+        status: Some(500),
+        from_upstream: true,
+        ..Answer::default()
+    };
+    old.step(
+        Event::Answered(lost.id, answer),
+        world.now,
+        &mut world.store,
+        &mut Vec::new(),
+    );
+    world.post("status", "a", "inactive");
+    world.advance(2_000);
+    assert!(world.made.is_empty(), "the newer claim still stands");
+    world.answer(&again, 200, OK);
+    assert_eq!(world.deliver_for(6_000).len(), 1);
+}
+
+#[test]
+fn a_qr_that_is_too_old_is_dropped_and_its_pending_sent_by_itself() {
+    let mut world = World::new("{}");
+    world.post("qr", "a", "2@x");
+    world.advance(300);
+    for _ in 0..1_300 {
+        while let Some((_, call)) = world.made.pop_front() {
+            world.answer(&call, 500, "");
+        }
+        world.advance(50);
+    }
+    assert_eq!(world.ends(End::Expired), 1);
+    let calls = world.deliver_for(40_000);
+    assert_eq!(calls.len(), 1);
+    assert_eq!(path(&calls[0].1), "/whatsapp/status/batch");
+    assert!(text(&calls[0].1).contains(r#""estado_qr":"pending""#));
+    assert_eq!(world.pending(), 0);
+    assert_eq!(
+        world.post("qr", "a", "2@x"),
+        Reply::Queued,
+        "an expired value is no duplicate"
+    );
+}
+
+#[test]
+fn a_lost_ring_is_made_good_by_the_slow_scan() {
+    let mut world = World::new("{}");
+    world.doorbell_works = false;
+    world.post("qr", "a", "2@x");
+    assert_eq!(world.deliver_for(20_000).len(), 1);
+    // The flag in the shard is down again, or nobody would ever ring for it.
+    world.doorbell_works = true;
+    world.post("status", "a", "inactive");
+    assert_eq!(world.deliver_for(6_000).len(), 1);
+}
+
+#[test]
+fn calls_are_paced_and_bounded() {
+    let mut world = World::new(r#"{"max_in_flight":2,"max_requests_per_second":10}"#);
+    for n in 0..1_000 {
+        world.post("status", &format!("s{n}"), "active");
+    }
+    world.advance(1_000);
+    assert_eq!(world.made.len(), 2, "two under way");
+    let calls = world.deliver_for(1_000);
+    let mut times: Vec<u64> = calls.iter().skip(2).map(|(ms, _)| *ms).collect();
+    times.dedup();
+    let gaps = times.iter().zip(times.iter().skip(1)).map(|(a, b)| b - a);
+    assert!(
+        gaps.clone().all(|gap| gap >= 90),
+        "evenly spaced: {:?}",
+        gaps.collect::<Vec<_>>()
+    );
+    world.deliver_for(5_000);
+    assert_eq!(world.pending(), 0);
+}
+
+#[test]
+fn a_storm_of_disconnects_does_not_starve_the_qrs() {
+    let mut world =
+        World::new(r#"{"max_requests_per_second":2,"priority_gap_ms":0,"max_in_flight":1}"#);
+    for n in 0..2_000 {
+        world.post("status", &format!("d{n}"), "disconnected");
+    }
+    for n in 0..200 {
+        world.post("qr", &format!("q{n}"), "2@x");
+    }
+    let calls = world.deliver_for(5_000);
+    let qrs = calls
+        .iter()
+        .filter(|(_, call)| path(call) == "/qr/batch")
+        .count();
+    assert!(
+        qrs * 2 + 1 >= calls.len().min(8),
+        "{qrs} of {}",
+        calls.len()
+    );
+}
+
+#[test]
+fn a_call_that_is_never_answered_gives_its_place_back() {
+    let mut world = World::new(r#"{"max_in_flight":1}"#);
+    world.post("status", "a", "active");
+    world.advance(300);
+    let _never_answered = world.call();
+    world.post("status", "b", "active");
+    let calls = world.deliver_for(60_000);
+    assert_eq!(calls.len(), 2, "b first, and a when its claim has run out");
+    assert_eq!(world.pending(), 0);
+}
+
+#[test]
+fn a_root_that_must_go_finishes_when_its_calls_are_answered() {
+    let mut world = World::new("{}");
+    world.post("qr", "a", "2@x");
+    world.advance(300);
+    let (_, call) = world.call();
+    world.step(Event::Done);
+    assert!(!world.dispatcher.is_idle());
+    assert!(!world.effects.contains(&Effect::Finished));
+    world.answer(&call, 200, OK);
+    assert_eq!(world.effects.last(), Some(&Effect::Finished));
+    assert_eq!(world.pending(), 0);
+    let value = world.store.get(&world.keys.lease()).unwrap().0;
+    assert_eq!(value[16..24], [0; 8], "the lease is free at once");
+    assert_eq!(call.id.to_string(), "1");
+}

@@ -43,11 +43,11 @@ impl<'a> Shard<'a> {
             return Decision::Full;
         };
         if let Some(session) = self.session_mut(update.session) {
-            if let Some(slid) = session.answers_duplicate(rules, rule, update, now.mono_ms) {
-                return Decision::Duplicate { slid };
-            }
             if session.answers_implied(rules, rule, update, now.mono_ms) {
                 return Decision::Implied;
+            }
+            if let Some(slid) = session.answers_duplicate(rules, rule, update, now.mono_ms) {
+                return Decision::Duplicate { slid };
             }
         }
         self.prune(now.mono_ms);

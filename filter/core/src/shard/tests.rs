@@ -1,0 +1,331 @@
+//! The shard against a model a page long: random updates, calls, crashes and times.
+
+use alloc::collections::BTreeMap;
+use alloc::format;
+use alloc::string::String;
+use alloc::vec::Vec;
+
+use proptest::prelude::*;
+
+use super::*;
+use crate::route::tests::rules;
+use crate::route::{Destination, Head, Rules};
+use crate::time::Now;
+
+/// What can happen to a shard.
+#[derive(Clone, Debug)]
+enum Step {
+    Offer {
+        session: u8,
+        route: usize,
+        value: usize,
+    },
+    Claim {
+        session: u8,
+    },
+    Settle {
+        call: usize,
+        outcome: Outcome,
+    },
+    Expire,
+    Wait {
+        ms: u64,
+    },
+}
+
+const VALUES: [[&str; 4]; 2] = [
+    ["2@a", "2@b", "2@c", "2@d"],
+    ["pending", "connecting", "active", "inactive"],
+];
+
+fn steps() -> impl Strategy<Value = Vec<Step>> {
+    let outcome = prop_oneof![
+        4 => Just(Outcome::Delivered),
+        1 => Just(Outcome::Failed),
+        1 => Just(Outcome::Refused),
+        1 => Just(Outcome::Unsent),
+    ];
+    let step = prop_oneof![
+        6 => (0..3_u8, 0..2_usize, 0..4_usize)
+            .prop_map(|(session, route, value)| Step::Offer { session, route, value }),
+        4 => (0..3_u8).prop_map(|session| Step::Claim { session }),
+        4 => (0..8_usize, outcome).prop_map(|(call, outcome)| Step::Settle { call, outcome }),
+        1 => Just(Step::Expire),
+        2 => prop_oneof![0..100_u64, 1_000..40_000_u64, 100_000..700_000_u64]
+            .prop_map(|ms| Step::Wait { ms }),
+    ];
+    proptest::collection::vec(step, 1..120)
+}
+
+/// Laravel and the gateway, as far as they matter.
+#[derive(Default)]
+struct Model {
+    /// The gateway's updates that were answered `queued`, by session, as (seq, route, value).
+    queued: BTreeMap<u8, Vec<(u64, usize, usize)>>,
+    /// The highest sequence that was sent, by session.
+    sent: BTreeMap<u8, u64>,
+    /// Laravel's state: (route, value), the last one delivered, by session. A QR makes it pending.
+    laravel: BTreeMap<u8, Vec<(usize, usize)>>,
+    /// Calls under way: (session, claim, seq, deadline).
+    calls: Vec<(u8, ClaimId, u64, u64)>,
+}
+
+struct World {
+    rules: Rules,
+    stored: Vec<u8>,
+    now: Now,
+    claims: u64,
+    model: Model,
+}
+
+impl World {
+    fn new() -> Self {
+        Self {
+            rules: rules("{}"),
+            stored: Vec::new(),
+            now: Now {
+                mono_ms: 1_000,
+                wall_ms: 50,
+            },
+            claims: 0,
+            model: Model::default(),
+        }
+    }
+
+    /// One compare-and-swap that wins: decode, change, encode.
+    fn swap<T>(&mut self, change: impl FnOnce(&mut Shard<'_>, &Rules, Now) -> T) -> T {
+        let mut shard = Shard::decode(&self.stored).expect("what was written is readable");
+        let result = change(&mut shard, &self.rules, self.now);
+        balance(&shard).expect("the ledger balances");
+        assert!(
+            shard.sessions.iter().all(|session| {
+                session
+                    .entries
+                    .iter()
+                    .all(|entry| entry.seq <= session.newest_seq)
+            }),
+            "no entry is newer than its session"
+        );
+        self.stored = shard.encode();
+        result
+    }
+
+    fn session(&self, session: u8) -> u128 {
+        self.rules
+            .key
+            .hash(&[b"h", format!("s{session}").as_bytes()])
+    }
+
+    fn step(&mut self, step: Step) {
+        match step {
+            Step::Wait { ms } => {
+                self.now.mono_ms += ms;
+                // The wall clock steps back now and then.
+                self.now.wall_ms = self.now.wall_ms.wrapping_add(ms) % 100_000;
+            }
+            Step::Expire => {
+                self.swap(|shard, rules, now| shard.expire(rules, now));
+            }
+            Step::Offer {
+                session,
+                route,
+                value,
+            } => self.offer(session, route, value),
+            Step::Claim { session } => self.claim(session),
+            Step::Settle { call, outcome } => self.settle(call, outcome),
+        }
+    }
+
+    fn offer(&mut self, session: u8, route: usize, value: usize) {
+        let field = ["qr", "estado_qr"][route];
+        let body: String = format!(
+            r#"{{"session_id":"s{session}","{field}":"{}"}}"#,
+            VALUES[route][value]
+        );
+        let destination = Destination {
+            authority: "h".into(),
+            ..<_>::default()
+        };
+        let rules = self.rules.clone();
+        let update = rules
+            .update(&Head { route, destination }, body.as_bytes())
+            .unwrap();
+        let mut shard = Shard::decode(&self.stored).unwrap();
+        let decision = shard.offer(&rules, &update, self.now);
+        balance(&shard).expect("the ledger balances");
+        let seq = shard.last_seq;
+        let known = self.model.queued.entry(session).or_default();
+        match decision {
+            Decision::Queued { .. } => {
+                assert!(
+                    known.last().is_none_or(|(last, _, _)| *last < seq),
+                    "seq only grows"
+                );
+                known.push((seq, route, value));
+                self.stored = shard.encode();
+            }
+            Decision::Duplicate { .. } => {
+                // The last update of this route was the same value, and no other has come in between
+                // that changes what Laravel has: a QR sets `pending`.
+                let last = known
+                    .iter()
+                    .rev()
+                    .find(|(_, r, _)| *r == route || (route == 1 && *r == 0));
+                let is_same = last.is_some_and(|(_, r, v)| {
+                    (*r == route && *v == value) || (route == 1 && *r == 0 && value == 0)
+                });
+                assert!(is_same, "{body} is no duplicate of {last:?}");
+                self.stored = shard.encode();
+            }
+            Decision::Implied => {
+                assert!(
+                    matches!(known.last(), Some((_, 0, _))),
+                    "only right after a QR"
+                );
+                assert_eq!((route, value), (1, 0), "only `pending`");
+            }
+            Decision::Full => panic!("three sessions always fit"),
+        }
+    }
+
+    fn claim(&mut self, session: u8) {
+        self.claims += 1;
+        let id = ClaimId {
+            epoch: 1,
+            counter: self.claims,
+        };
+        let name = self.session(session);
+        let now = self.now;
+        let claimed = self.swap(|shard, rules, now| {
+            let due = shard.sessions.iter().find(|s| s.id == name)?.next_due()?;
+            let State::Dirty(dirty) = &due.state else {
+                panic!("what is due is dirty")
+            };
+            let (route, destination) = (due.route.to_string(), dirty.destination.to_vec());
+            let wanted = Wanted {
+                route: &route,
+                credential: due.credential,
+                destination: &destination,
+                bytes_max: usize::MAX,
+            };
+            shard.claim(rules, name, &wanted, id, now)
+        });
+        let Some(claimed) = claimed else { return };
+        let others = self
+            .model
+            .calls
+            .iter()
+            .filter(|(s, _, _, deadline)| *s == session && now.mono_ms < *deadline);
+        assert_eq!(others.count(), 0, "one call of a session at a time");
+        let sent = self.model.sent.entry(session).or_default();
+        assert!(
+            *sent <= claimed.seq,
+            "never older after newer: {} after {sent}",
+            claimed.seq
+        );
+        *sent = claimed.seq;
+        let deadline = now.mono_ms + self.rules.config.claim_ms();
+        self.model.calls.push((session, id, claimed.seq, deadline));
+    }
+
+    fn settle(&mut self, call: usize, outcome: Outcome) {
+        let Some(index) = call.checked_rem(self.model.calls.len()) else {
+            return;
+        };
+        let (session, id, seq, _) = self.model.calls.remove(index);
+        let name = self.session(session);
+        let settled = self.swap(|shard, rules, now| shard.settle(rules, name, id, outcome, now));
+        // An answer that comes after the deadline tells of something that Laravel did before it, and
+        // so before whatever was sent since.
+        if outcome == Outcome::Delivered
+            && settled != Settled::Foreign
+            && let Some((_, route, value)) = self
+                .model
+                .queued
+                .get(&session)
+                .and_then(|q| q.iter().find(|(s, _, _)| *s == seq))
+        {
+            self.model
+                .laravel
+                .entry(session)
+                .or_default()
+                .push((*route, *value));
+        }
+        assert!(
+            settled != Settled::Delivered || outcome == Outcome::Delivered,
+            "only a delivery delivers"
+        );
+    }
+
+    /// Laravel is well from now on: everything must end, and end on the newest.
+    fn drain(&mut self) {
+        self.now.mono_ms += self.rules.config.claim_ms();
+        for _ in 0..20 {
+            for session in 0..3 {
+                self.swap(|shard, rules, now| shard.expire(rules, now));
+                self.claim(session);
+                self.settle(0, Outcome::Delivered);
+                while !self.model.calls.is_empty() {
+                    self.settle(0, Outcome::Failed);
+                }
+            }
+        }
+        let shard = Shard::decode(&self.stored).unwrap();
+        assert_eq!(shard.pending(), 0, "everything ends");
+        for (session, queued) in &self.model.queued {
+            let Some((_, 1, value)) = queued.last() else {
+                continue;
+            };
+            let last = self.model.laravel.get(session).and_then(|all| all.last());
+            assert_eq!(
+                last,
+                Some(&(1, *value)),
+                "Laravel ends on the gateway's last state"
+            );
+        }
+    }
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig { cases: 2_000, ..ProptestConfig::default() })]
+
+    #[test]
+    fn whatever_happens_nothing_is_lost_overtaken_or_stuck(steps in steps()) {
+        let mut world = World::new();
+        for step in steps {
+            world.step(step);
+        }
+        world.drain();
+    }
+}
+
+#[test]
+fn a_shard_keeps_its_limits_and_never_drops_for_space() {
+    let rules = rules("{}");
+    let mut shard = Shard::default();
+    let now = Now {
+        mono_ms: 1,
+        wall_ms: 1,
+    };
+    let bodies: Vec<String> = (0..=SESSIONS_MAX)
+        .map(|n| format!(r#"{{"session_id":"s{n}","qr":"2@x"}}"#))
+        .collect();
+    let head = Head {
+        route: 0,
+        destination: Destination::default(),
+    };
+    let mut decisions = Vec::new();
+    for body in &bodies {
+        let update = rules.update(&head, body.as_bytes()).unwrap();
+        decisions.push(shard.offer(&rules, &update, now));
+    }
+    let full = decisions.iter().filter(|d| **d == Decision::Full).count();
+    assert_eq!((full, shard.pending()), (1, SESSIONS_MAX));
+    let newer = br#"{"session_id":"s0","qr":"2@y"}"#;
+    let update = rules.update(&head, newer).unwrap();
+    let decision = shard.offer(&rules, &update, now);
+    assert!(
+        matches!(decision, Decision::Queued { .. }),
+        "what is pending keeps its place"
+    );
+}
