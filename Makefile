@@ -8,7 +8,7 @@ MAKEFLAGS += --no-builtin-rules
 # The filter's target, and the most its module may weigh: every worker keeps a copy.
 WASM_TARGET := wasm32-wasip1
 WASM_BYTES_MAX := 409600
-WASM := $${CARGO_TARGET_DIR:-target}/$(WASM_TARGET)/release/embudo_filter.wasm
+WASM := $${CARGO_TARGET_DIR:-target}/$(WASM_TARGET)/wasm/embudo_filter.wasm
 
 EMBUDO := cargo run --quiet --package embudo --
 
@@ -33,7 +33,7 @@ test: lint build tools ## Everything that CI runs: format, clippy for both targe
 	exit $${failed:-0}
 
 build: rust ## Build the module and the command, and check the module's size
-	@cargo build --package embudo-filter --release --target $(WASM_TARGET)
+	@cargo build --package embudo-filter --profile wasm --target $(WASM_TARGET)
 	@cargo build --package embudo
 	@bytes=$$(wc -c < $(WASM)); \
 	echo "embudo.wasm: $$bytes bytes (at most $(WASM_BYTES_MAX))"; \
