@@ -2,7 +2,7 @@ mod world;
 
 use alloc::string::ToString;
 
-use self::world::{OK, World, items, path, text};
+use self::world::{OK, World, items, path, text, timestamp};
 use super::*;
 use crate::intake::Reply;
 
@@ -342,6 +342,7 @@ fn a_qr_that_is_too_old_is_dropped_and_its_pending_sent_by_itself() {
     let mut world = World::new("{}");
     world.post("qr", "a", "2@x");
     world.advance(300);
+    let qr_timestamp = timestamp(&world.made[0].1);
     for _ in 0..1_300 {
         while let Some((_, call)) = world.made.pop_front() {
             world.answer(&call, 500, "");
@@ -353,6 +354,10 @@ fn a_qr_that_is_too_old_is_dropped_and_its_pending_sent_by_itself() {
     assert_eq!(calls.len(), 1);
     assert_eq!(path(&calls[0].1), "/whatsapp/status/batch");
     assert!(text(&calls[0].1).contains(r#""estado_qr":"pending""#));
+    assert!(
+        timestamp(&calls[0].1) > qr_timestamp,
+        "Laravel may have seen the QR"
+    );
     assert_eq!(world.pending(), 0);
     assert_eq!(
         world.post("qr", "a", "2@x"),
