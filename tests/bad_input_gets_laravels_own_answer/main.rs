@@ -19,6 +19,7 @@ use embudo_tests::raw::{self, Answer};
 
 use self::table::{CASE, Case, Expected, UPLOAD_BYTES};
 
+// A table, one case a line.
 #[rustfmt::skip]
 mod table;
 
