@@ -1,6 +1,6 @@
 //! Gateway, Envoy, Laravel.
 
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use anyhow::Result;
 use embudo::live::laravel::{LaravelOptions, LaravelServer};
@@ -42,6 +42,7 @@ pub struct Stack {
     pub envoy: Envoy,
     /// Laravel's end.
     pub laravel: LaravelServer,
+    epoch: Instant,
 }
 
 // === impl StackOptions ===
@@ -106,6 +107,7 @@ impl Stack {
             gateway,
             envoy,
             laravel,
+            epoch,
         };
         // Before its first election nobody would be late but the test's first call.
         wait_until("a root becomes the dispatcher", BOUND, async || {
@@ -201,10 +203,10 @@ impl Stack {
     }
 
     /// A load through this Envoy, on Laravel's clock.
-    pub fn load_options(&self, epoch: std::time::Instant) -> LoadOptions {
+    pub fn load_options(&self) -> LoadOptions {
         LoadOptions {
             base_url: self.envoy.url(),
-            epoch,
+            epoch: self.epoch,
             ..LoadOptions::default()
         }
     }
