@@ -7,6 +7,9 @@
 mod fields;
 mod parse;
 
+#[cfg(test)]
+mod tests;
+
 use alloc::string::String;
 use alloc::vec::Vec;
 use core::fmt;

@@ -8,6 +8,7 @@
 mod index;
 mod plan;
 mod send;
+mod settle;
 
 #[cfg(test)]
 mod tests;
@@ -36,6 +37,10 @@ const TICK_BUSY_MS: u64 = 50;
 
 /// Everybody's tick otherwise: how soon a free lease is noticed.
 const TICK_IDLE_MS: u64 = 500;
+
+/// An answer that has not come this long after the call's timeout never will. Its claims run out by
+/// themselves; only its place among the calls under way has to be given up.
+const ANSWER_GRACE_MS: u64 = 5_000;
 
 /// How early a call may leave without counting as a burst: ticks come a little late or early.
 const PACE_SLACK_MS: u64 = 10;
@@ -239,7 +244,7 @@ impl Dispatcher {
             Event::Doorbell(shard) => {
                 if self.candidate.epoch(now.mono_ms).is_some() {
                     self.visit(shard, now, store, effects);
-                    if self.is_worth_planning() {
+                    if self.is_worth_planning(now) {
                         self.call_what_is_due(now, store, effects);
                     }
                 }
@@ -276,6 +281,7 @@ impl Dispatcher {
                 effects,
             );
         }
+        self.give_up_on_answers(now, effects);
         if self.done {
             return;
         }
@@ -369,15 +375,18 @@ impl Dispatcher {
         }
     }
 
-    /// A whole plan goes over everything that waits; at a doorbell only where one lane has reason.
-    fn is_worth_planning(&self) -> bool {
-        self.rules.config.routes.iter().any(|rule| {
+    /// A plan goes over everything that waits. A tick can afford that, a ring only where it may lead to a
+    /// call.
+    fn is_worth_planning(&self, now: Now) -> bool {
+        let due = self.rules.config.routes.iter().any(|rule| {
             self.index.lanes_of(&rule.name).any(|lane| {
-                lane.urgent > 0
-                    || lane.items >= rule.batch.max_items
-                    || lane.bytes >= rule.batch.max_bytes
+                let urgent = lane.urgent > 0 && lane.is_past_gap(&self.rules, now.mono_ms);
+                let full = lane.items >= lane.limit.unwrap_or(rule.batch.max_items)
+                    || lane.bytes >= rule.batch.max_bytes;
+                lane.backoff.is_over(now.mono_ms) && (urgent || full)
             })
-        })
+        });
+        due && self.may_call(now)
     }
 
     fn adjust_tick(&mut self, now: Now, effects: &mut Vec<Effect>) {

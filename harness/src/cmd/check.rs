@@ -144,10 +144,12 @@ mod tests {
 
     #[test]
     fn problems_are_reported_with_their_places() {
-        let text = problems(r#"{"max_in_flight": "many", "routes": [{"name": "qr", "batch": 3}]}"#);
+        let text = problems(
+            r#"{"max_in_flight": "many", "routes": [{"name": "qr", "batch": {"max_items": 0}}]}"#,
+        );
         assert!(text.starts_with("2 problems"), "{text}");
         assert!(text.contains("\n  /max_in_flight: "), "{text}");
-        assert!(text.contains("\n  /routes/0/batch"), "{text}");
+        assert!(text.contains("\n  /routes/0/batch/max_items: "), "{text}");
         assert!(problems("{").contains("JSON"), "what is no JSON is told so");
     }
 

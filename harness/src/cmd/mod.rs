@@ -12,6 +12,7 @@ mod load;
 mod progress;
 mod summary;
 mod table;
+mod tools;
 
 use std::process::ExitCode;
 
@@ -44,6 +45,10 @@ enum Command {
     Load(load::LoadArguments),
     Check(check::CheckArguments),
     Laravel(laravel::LaravelArguments),
+    /// Find func-e and Envoy, or install the pinned ones into .tools/
+    ///
+    /// Every command that needs them does the same. ENVOY_PATH names an Envoy of your own.
+    Tools,
 }
 
 // === impl Arguments ===
@@ -51,37 +56,34 @@ enum Command {
 impl Arguments {
     /// Runs the command to its end, or until Ctrl-C or SIGTERM.
     pub(crate) async fn run(self) -> ExitCode {
-        let result = match self.command {
+        let ended = match self.command {
             // These two go on until they are told to stop; that is their proper end.
-            Command::Run(arguments) if arguments.fronts_a_laravel() => front::run(arguments).await,
-            Command::Laravel(arguments) => laravel::run(arguments).await,
-            Command::Run(arguments) => match unless_interrupted(compare::run(arguments)).await {
-                Some(result) => result,
-                None => return ExitCode::from(INTERRUPTED),
-            },
-            Command::Load(arguments) => match unless_interrupted(load::run(arguments)).await {
-                Some(result) => result,
-                None => return ExitCode::from(INTERRUPTED),
-            },
-            Command::Check(arguments) => check::run(&arguments),
+            Command::Run(run) if run.fronts_a_laravel() => Some(front::run(run).await),
+            Command::Laravel(laravel) => Some(laravel::run(laravel).await),
+            Command::Run(run) => unless_interrupted(compare::run(run)).await,
+            Command::Load(load) => unless_interrupted(load::run(load)).await,
+            Command::Tools => unless_interrupted(tools::run()).await,
+            Command::Check(check) => Some(check::run(&check)),
         };
-        match result {
-            Ok(()) => ExitCode::SUCCESS,
-            Err(error) => {
+        match ended {
+            Some(Ok(())) => ExitCode::SUCCESS,
+            Some(Err(error)) => {
                 eprintln!("error: {error:#}");
                 ExitCode::FAILURE
+            }
+            None => {
+                eprintln!("interrupted");
+                ExitCode::from(INTERRUPTED)
             }
         }
     }
 }
 
+/// Does the work, or drops it in the middle: `None`.
 async fn unless_interrupted(work: impl Future<Output = Result<()>>) -> Option<Result<()>> {
     tokio::select! {
         result = work => Some(result),
-        () = interrupted() => {
-            eprintln!("interrupted");
-            None
-        }
+        () = interrupted() => None,
     }
 }
 

@@ -70,7 +70,8 @@ fn build() -> Result<PathBuf> {
         .context("cannot run cargo to build the filter")?;
     if !output.status.success() {
         bail!(
-            "the filter does not build for {TARGET} (if the target is missing: rustup target add {TARGET})\n{}",
+            "the filter does not build for {TARGET} (if the target is missing: \
+             rustup target add {TARGET})\n{}",
             String::from_utf8_lossy(&output.stderr).trim_end()
         );
     }
@@ -112,11 +113,11 @@ mod tests {
     fn the_module_is_found_among_the_messages_of_cargo() {
         let messages = r#"
             {"reason":"compiler-artifact","target":{"name":"embudo_core"},"filenames":["/t/libembudo_core.rlib"]}
-            {"reason":"compiler-artifact","target":{"name":"embudo_filter"},"filenames":["/t/release/embudo_filter.wasm"]}
+            {"reason":"compiler-artifact","target":{"name":"embudo_filter"},"filenames":["/t/wasm/embudo_filter.wasm"]}
             {"reason":"build-finished","success":true}"#;
         assert_eq!(
             artifact(messages),
-            Some(PathBuf::from("/t/release/embudo_filter.wasm"))
+            Some(PathBuf::from("/t/wasm/embudo_filter.wasm"))
         );
         assert_eq!(artifact("not json\n"), None);
     }

@@ -203,6 +203,17 @@ impl Index {
     }
 }
 
+// === impl Lane ===
+
+impl Lane {
+    /// Whether an urgent item may have a call of its own again.
+    pub(super) fn is_past_gap(&self, rules: &Rules, mono_ms: u64) -> bool {
+        let gap_ms = rules.config.priority_gap_ms;
+        self.last_priority_ms
+            .is_none_or(|ms| mono_ms >= ms.saturating_add(gap_ms))
+    }
+}
+
 // === impl LaneKey ===
 
 impl LaneKey {

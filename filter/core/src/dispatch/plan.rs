@@ -201,9 +201,9 @@ impl Ready {
     ) -> Option<Due> {
         let oldest_ms = self.together.iter().map(|pick| pick.since_ms).min()?;
         let (_, rule) = rules.config.route_named(&key.route)?;
-        let gap_ms = rules.config.priority_gap_ms;
-        let last_ms = index.lane(key).and_then(|lane| lane.last_priority_ms);
-        let gap_is_over = last_ms.is_none_or(|ms| mono_ms >= ms.saturating_add(gap_ms));
+        let gap_is_over = index
+            .lane(key)
+            .is_none_or(|lane| lane.is_past_gap(rules, mono_ms));
         if gap_is_over && self.together.iter().any(|pick| pick.urgent) {
             return Some(Due::Urgent);
         }

@@ -1,175 +1,10 @@
-use alloc::collections::VecDeque;
+mod world;
+
 use alloc::string::ToString;
 
+use self::world::{OK, World, items, path, text};
 use super::*;
-use crate::intake::{self, Reply};
-use crate::route::tests::rules;
-use crate::route::{Destination, Head};
-use crate::shard::balance;
-use crate::store::MemoryStore;
-
-/// A process with one root: its store, its clock, and Laravel's answers given by hand.
-struct World {
-    store: MemoryStore,
-    keys: Keys,
-    rules: Rules,
-    dispatcher: Dispatcher,
-    now: Now,
-    tick_ms: u64,
-    next_tick_ms: u64,
-    /// Calls that were made and not looked at yet, with the time.
-    made: VecDeque<(u64, Call)>,
-    effects: Vec<Effect>,
-    doorbell_works: bool,
-}
-
-const OK: &str = r#"{"success":true}"#;
-
-impl World {
-    fn new(json: &str) -> Self {
-        let rules = rules(json);
-        let keys = Keys::new("test");
-        let mut world = Self {
-            dispatcher: Self::root(&rules, &keys, 1),
-            store: MemoryStore::default(),
-            keys,
-            rules,
-            now: Now {
-                mono_ms: 100_000,
-                wall_ms: 1_700_000_000_000,
-            },
-            tick_ms: 50,
-            next_tick_ms: 100_000,
-            made: VecDeque::new(),
-            effects: Vec::new(),
-            doorbell_works: true,
-        };
-        // Elected, and done with the first scan.
-        world.advance(3_000);
-        world
-    }
-
-    fn root(rules: &Rules, keys: &Keys, id: u64) -> Dispatcher {
-        let candidate = Candidate::new(id, 7, 100_000, rules.config.times.lease_ms);
-        Dispatcher::new(rules.clone(), keys.clone(), candidate, id)
-    }
-
-    fn step(&mut self, event: Event<'_>) {
-        let mut effects = Vec::new();
-        self.dispatcher
-            .step(event, self.now, &mut self.store, &mut effects);
-        for effect in effects {
-            match effect {
-                Effect::Call(call) => self.made.push_back((self.now.mono_ms, call)),
-                Effect::TickEvery(ms) => {
-                    self.tick_ms = ms;
-                    self.next_tick_ms = self.now.mono_ms + ms;
-                }
-                other => self.effects.push(other),
-            }
-        }
-    }
-
-    fn advance(&mut self, ms: u64) {
-        let end_ms = self.now.mono_ms + ms;
-        while self.next_tick_ms <= end_ms {
-            self.go_to(self.next_tick_ms);
-            self.next_tick_ms += self.tick_ms;
-            self.step(Event::Tick);
-        }
-        self.go_to(end_ms);
-    }
-
-    fn go_to(&mut self, mono_ms: u64) {
-        self.now.wall_ms += mono_ms - self.now.mono_ms;
-        self.now.mono_ms = mono_ms;
-    }
-
-    fn post(&mut self, route: &str, session: &str, value: &str) -> Reply {
-        let (index, _) = self.rules.config.route_named(route).unwrap();
-        let key = if route == "qr" { "qr" } else { "estado_qr" };
-        let body = format!(r#"{{"session_id":"{session}","{key}":"{value}"}}"#);
-        let destination = Destination {
-            authority: "laravel.test".into(),
-            path: "/x".into(),
-            ..<_>::default()
-        };
-        let head = Head {
-            route: index,
-            destination,
-        };
-        let update = self.rules.update(&head, body.as_bytes()).unwrap();
-        let taken = intake::take_in(&mut self.store, &self.keys, &self.rules, &update, self.now);
-        if let Some(shard) = taken.ring.filter(|_| self.doorbell_works) {
-            self.step(Event::Doorbell(shard));
-        }
-        taken.reply
-    }
-
-    /// The oldest call that nobody has looked at.
-    fn call(&mut self) -> (u64, Call) {
-        self.made.pop_front().expect("a call was made")
-    }
-
-    fn answer(&mut self, call: &Call, status: u16, body: &str) {
-        let answer = Answer {
-            status: Some(status),
-            from_upstream: true,
-            retry_after: None,
-            body: body.as_bytes(),
-        };
-        self.step(Event::Answered(call.id, answer));
-    }
-
-    /// Lets time pass while Laravel takes everything at once. Gives the calls with their times.
-    fn deliver_for(&mut self, ms: u64) -> Vec<(u64, Call)> {
-        let end_ms = self.now.mono_ms + ms;
-        let mut all = Vec::new();
-        loop {
-            while let Some((at_ms, call)) = self.made.pop_front() {
-                self.answer(&call, 200, OK);
-                all.push((at_ms, call));
-            }
-            if self.now.mono_ms >= end_ms {
-                return all;
-            }
-            self.advance(10);
-        }
-    }
-
-    fn ends(&self, end: End) -> usize {
-        let is = |effect: &&Effect| matches!(effect, Effect::Count(Counter::Items(_, e), _) if *e == end);
-        self.effects.iter().filter(is).count()
-    }
-
-    /// Every shard's ledger balances. Gives what is pending.
-    fn pending(&self) -> usize {
-        (0..self.rules.config.shards)
-            .filter_map(|index| self.store.get(&self.keys.shard(index)))
-            .map(|(bytes, _)| {
-                let shard = Shard::decode(&bytes).unwrap();
-                balance(&shard).unwrap();
-                shard.pending()
-            })
-            .sum()
-    }
-}
-
-fn text(call: &Call) -> &str {
-    core::str::from_utf8(&call.body).unwrap()
-}
-
-fn path(call: &Call) -> &str {
-    call.headers
-        .iter()
-        .find(|(name, _)| name == ":path")
-        .map(|(_, value)| value.as_str())
-        .unwrap()
-}
-
-fn items(call: &Call) -> usize {
-    text(call).matches("session_id").count()
-}
+use crate::intake::Reply;
 
 #[test]
 fn a_lone_qr_leaves_as_soon_as_it_has_been_quiet() {
@@ -579,6 +414,18 @@ fn a_storm_of_disconnects_does_not_starve_the_qrs() {
         "{qrs} of {}",
         calls.len()
     );
+}
+
+#[test]
+fn a_call_that_is_never_answered_gives_its_place_back() {
+    let mut world = World::new(r#"{"max_in_flight":1}"#);
+    world.post("status", "a", "active");
+    world.advance(300);
+    let _never_answered = world.call();
+    world.post("status", "b", "active");
+    let calls = world.deliver_for(60_000);
+    assert_eq!(calls.len(), 2, "b first, and a when its claim has run out");
+    assert_eq!(world.pending(), 0);
 }
 
 #[test]

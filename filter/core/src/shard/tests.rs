@@ -321,8 +321,8 @@ fn a_shard_keeps_its_limits_and_never_drops_for_space() {
     }
     let full = decisions.iter().filter(|d| **d == Decision::Full).count();
     assert_eq!((full, shard.pending()), (1, SESSIONS_MAX));
-    let newer = format!(r#"{{"session_id":"s0","qr":"2@y"}}"#);
-    let update = rules.update(&head, newer.as_bytes()).unwrap();
+    let newer = br#"{"session_id":"s0","qr":"2@y"}"#;
+    let update = rules.update(&head, newer).unwrap();
     let decision = shard.offer(&rules, &update, now);
     assert!(
         matches!(decision, Decision::Queued { .. }),

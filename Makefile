@@ -1,0 +1,63 @@
+# Embudo. `make` explains itself; every target does its own set-up, and says what is missing if it cannot.
+
+SHELL := bash
+.SHELLFLAGS := -euo pipefail -c
+.DEFAULT_GOAL := help
+MAKEFLAGS += --no-builtin-rules
+
+# The filter's target, and the most its module may weigh: every worker keeps a copy.
+WASM_TARGET := wasm32-wasip1
+WASM_BYTES_MAX := 409600
+WASM := $${CARGO_TARGET_DIR:-target}/$(WASM_TARGET)/wasm/embudo_filter.wasm
+
+EMBUDO := cargo run --quiet --package embudo --
+
+# make run LARAVEL=host:port fronts your Laravel; ARGS goes on to the command, as in ARGS=--sessions=100.
+LARAVEL ?=
+ARGS ?=
+
+.PHONY: help run test build lint fmt tools clean
+
+help: ## Show this help
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-8s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
+
+run: tools ## See the effect beside a stand-in Laravel; LARAVEL=host:port fronts yours until Ctrl-C
+	@$(EMBUDO) run $(if $(LARAVEL),--laravel $(LARAVEL)) $(ARGS)
+
+test: lint build tools ## Everything that CI runs: format, clippy for both targets, module size, all tests
+	@mkdir -p target/embudo
+	@cargo test --workspace --no-fail-fast 2>&1 | tee target/embudo/test.log || failed=1; \
+	awk '/^test result:/ {passed += $$4; failed += $$6; ignored += $$8; suites++} \
+	  END {printf "\n%d tests passed, %d failed, %d ignored, in %d suites\n", passed, failed, ignored, suites}' \
+	  target/embudo/test.log; \
+	exit $${failed:-0}
+
+build: rust ## Build the module and the command, and check the module's size
+	@cargo build --package embudo-filter --profile wasm --target $(WASM_TARGET)
+	@cargo build --package embudo
+	@bytes=$$(wc -c < $(WASM)); \
+	echo "embudo.wasm: $$bytes bytes (at most $(WASM_BYTES_MAX))"; \
+	test $$bytes -le $(WASM_BYTES_MAX)
+
+lint: rust ## Check the format, and clippy natively and for the filter's target
+	@cargo fmt --all --check
+	@cargo clippy --workspace --all-targets -- -D warnings
+	@cargo clippy --package embudo-filter --package embudo-core --target $(WASM_TARGET) -- -D warnings
+
+fmt: rust ## Format the code
+	@cargo fmt --all
+
+tools: rust ## Find or install func-e and Envoy (into .tools/, nothing global)
+	@$(EMBUDO) tools
+
+clean: ## Remove everything that was built; .tools/ stays, since it is downloaded
+	@cargo clean
+	@rm -rf target/embudo
+
+# rust-toolchain.toml names the toolchain and the target, and rustup gets them; without rustup they must be there.
+.PHONY: rust
+rust:
+	@command -v cargo >/dev/null || { echo "Rust is missing: install it with rustup (https://rustup.rs)" >&2; exit 1; }
+	@test -d "$$(rustc --print sysroot)/lib/rustlib/$(WASM_TARGET)" || { \
+	  command -v rustup >/dev/null || { echo "the target $(WASM_TARGET) is missing, and there is no rustup to add it" >&2; exit 1; }; \
+	  rustup target add $(WASM_TARGET); }

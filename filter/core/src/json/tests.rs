@@ -1,0 +1,118 @@
+use alloc::borrow::ToOwned;
+
+use super::*;
+
+const KEY: HashKey = HashKey::from_bytes([7; 16]);
+
+fn read_at(body: &str, pointer: &str) -> Option<String> {
+    let pointer = Pointer::parse(pointer).unwrap();
+    let document = read(body.as_bytes(), &[&pointer], &[], KEY).unwrap();
+    document
+        .at(0)
+        .and_then(Scalar::as_text)
+        .map(ToOwned::to_owned)
+}
+
+fn refusal(body: &[u8]) -> Option<Unreadable> {
+    read(body, &[], &[], KEY).err()
+}
+
+fn same(body: &str, pointer: &str) -> Option<u128> {
+    let pointer = Pointer::parse(pointer).unwrap();
+    read(body.as_bytes(), &[], &[pointer], KEY)
+        .unwrap()
+        .digests()[0]
+}
+
+#[test]
+fn pointers_find_decoded_values_at_any_depth() {
+    assert_eq!(
+        read_at(r#"{"a":{"b":"x\u0041"}}"#, "/a/b").as_deref(),
+        Some("xA")
+    );
+    assert_eq!(
+        read_at(r#"{"a":[1,{"b":"y"}]}"#, "/a/1/b").as_deref(),
+        Some("y")
+    );
+    assert_eq!(
+        read_at(r#"{"a/b~c":"z"}"#, "/a~1b~0c").as_deref(),
+        Some("z")
+    );
+    assert_eq!(
+        read_at(r#"{"id":42}"#, "/id").as_deref(),
+        Some("42"),
+        "numbers read as strings"
+    );
+    assert_eq!(read_at(r#"{"id":4.5}"#, "/id"), None);
+    assert_eq!(read_at(r#"{"id":null}"#, "/id"), None);
+    assert_eq!(read_at(r#"{"other":1}"#, "/id"), None);
+}
+
+#[test]
+fn what_php_would_refuse_or_read_otherwise_is_unreadable() {
+    assert_eq!(refusal(b""), Some(Unreadable::Syntax));
+    assert_eq!(refusal(b"qr=1&session_id=2"), Some(Unreadable::Syntax));
+    assert_eq!(refusal(br#"{"a":1"#), Some(Unreadable::Syntax));
+    assert_eq!(refusal(br#"{"a":1} x"#), Some(Unreadable::Syntax));
+    assert_eq!(refusal(b"{\"a\":\"\xff\"}"), Some(Unreadable::Syntax));
+    assert_eq!(refusal(b"{\"\xff\":1}"), Some(Unreadable::Syntax));
+    assert_eq!(
+        refusal(b"{\"a\":\"\0\"}"),
+        Some(Unreadable::Syntax),
+        "a raw NUL"
+    );
+    assert_eq!(
+        refusal(br#"{"a":"\ud800"}"#),
+        Some(Unreadable::Syntax),
+        "unpaired surrogate"
+    );
+    assert_eq!(
+        refusal(br#"{"a":{"b":"\udc00x"}}"#),
+        Some(Unreadable::Syntax)
+    );
+    assert_eq!(refusal(br#"[{"a":1}]"#), Some(Unreadable::NotAnObject));
+    assert_eq!(refusal(br#""a""#), Some(Unreadable::NotAnObject));
+    assert_eq!(
+        refusal(br#"{"a":1,"b":2,"a":3}"#),
+        Some(Unreadable::DuplicateKey)
+    );
+    assert_eq!(
+        refusal(br#"{"a":1,"\u0061":3}"#),
+        Some(Unreadable::DuplicateKey)
+    );
+    assert_eq!(
+        refusal(br#"{"x":[{"a":1,"a":2}]}"#),
+        Some(Unreadable::DuplicateKey)
+    );
+    assert_eq!(refusal(br#" {"a":"\ud83d\ude00 \u0000"} "#), None);
+}
+
+#[test]
+fn nesting_is_bounded() {
+    let nested = |levels: usize| {
+        let mut body = String::from("{\"a\":");
+        body.push_str(&"[".repeat(levels - 1));
+        body.push_str(&"]".repeat(levels - 1));
+        body.push('}');
+        body
+    };
+    assert_eq!(refusal(nested(DEPTH_MAX as usize).as_bytes()), None);
+    assert_eq!(
+        refusal(nested(DEPTH_MAX as usize + 1).as_bytes()),
+        Some(Unreadable::TooDeep)
+    );
+    assert!(
+        refusal(nested(30_000).as_bytes()).is_some(),
+        "and costs no stack"
+    );
+}
+
+#[test]
+fn a_digest_compares_what_was_meant_and_not_how_it_was_escaped() {
+    let a = same(r#"{"d":{"k":"A","n":[1,2]}}"#, "/d");
+    assert!(a.is_some());
+    assert_eq!(a, same(r#"{"d": {"k":"\u0041", "n":[1, 2]}, "e":5}"#, "/d"));
+    assert_ne!(a, same(r#"{"d":{"k":"A","n":["1",2]}}"#, "/d"));
+    assert_ne!(a, same(r#"{"d":{"k":"A","n":[1],"m":2}}"#, "/d"));
+    assert_eq!(same(r#"{"e":5}"#, "/d"), None);
+}
