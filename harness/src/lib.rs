@@ -5,6 +5,7 @@
 //!
 //! * [`model`]: the gateway and Laravel, without I/O and clocks.
 //! * [`live`]: a real Envoy, started by func-e, and both models behind sockets.
+//! * [`sim`]: the same module in a deterministic simulation.
 //! * [`scenario`]: what happens, as data.
 //! * [`check`]: what must hold after it.
 
@@ -12,3 +13,4 @@ pub mod check;
 pub mod live;
 pub mod model;
 pub mod scenario;
+pub mod sim;
