@@ -24,6 +24,8 @@ pub struct Outcome {
     pub traps: u64,
     /// What was measured.
     pub measures: Measures,
+    /// What the arm itself found, by looking where only it can.
+    pub found_inside: Vec<Failure>,
 }
 
 /// One thing that does not hold.
@@ -57,6 +59,7 @@ pub fn check(scenario: &Scenario, outcome: &Outcome) -> Vec<Failure> {
         "within_expectations",
         within_expectations(scenario, outcome),
     );
+    failures.extend(outcome.found_inside.iter().cloned());
     failures
 }
 

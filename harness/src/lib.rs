@@ -11,6 +11,7 @@
 
 pub mod check;
 pub mod live;
+mod measure;
 pub mod model;
 pub mod scenario;
 pub mod sim;

@@ -14,7 +14,8 @@ use anyhow::{Context as _, Result, ensure};
 use serde::Deserialize;
 use serde_json::Value;
 
-use crate::model::laravel::Fault;
+use crate::model::gateway::GatewayConfig;
+use crate::model::laravel::{Fault, LaravelConfig};
 
 /// A scenario, as its file says.
 #[derive(Clone, Debug, Deserialize)]
@@ -195,6 +196,16 @@ impl Scenario {
         Ok(paths)
     }
 
+    /// The gateway's model, as this scenario sets it up.
+    #[must_use]
+    pub fn gateway_config(&self) -> GatewayConfig {
+        GatewayConfig {
+            scan_probability: self.gateway.scan_probability,
+            restart_probability: self.gateway.restart_probability,
+            time_compression: self.compression,
+        }
+    }
+
     fn validate(&self) -> Result<()> {
         ensure!(
             self.sessions > 0 && self.seconds > 0,
@@ -241,6 +252,53 @@ impl Default for Laravel {
             workers: 8,
             request_ms: 20,
             item_ms: 1,
+        }
+    }
+}
+
+impl Laravel {
+    /// Laravel's model, set up like this.
+    #[must_use]
+    pub fn config(&self) -> LaravelConfig {
+        LaravelConfig {
+            request_ms: self.request_ms,
+            item_ms: self.item_ms,
+            ..LaravelConfig::default()
+        }
+    }
+}
+
+// === impl Measure ===
+
+impl Measure {
+    /// Every measure, in the order reports show them.
+    pub const ALL: [Self; 10] = [
+        Self::GatewayPosts,
+        Self::GatewayFailures,
+        Self::LaravelPosts,
+        Self::Queued,
+        Self::Implied,
+        Self::Delivered,
+        Self::Superseded,
+        Self::Expired,
+        Self::BatchItemsMax,
+        Self::QrStalenessP99Ms,
+    ];
+
+    /// As scenarios name it.
+    #[must_use]
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::GatewayPosts => "gateway_posts",
+            Self::GatewayFailures => "gateway_failures",
+            Self::LaravelPosts => "laravel_posts",
+            Self::Queued => "queued",
+            Self::Implied => "implied",
+            Self::Delivered => "delivered",
+            Self::Superseded => "superseded",
+            Self::Expired => "expired",
+            Self::BatchItemsMax => "batch_items_max",
+            Self::QrStalenessP99Ms => "qr_staleness_p99_ms",
         }
     }
 }

@@ -10,6 +10,7 @@ mod front;
 mod laravel;
 mod load;
 mod progress;
+mod scenario;
 mod sim;
 mod summary;
 mod table;
@@ -47,6 +48,7 @@ enum Command {
     Check(check::CheckArguments),
     Laravel(laravel::LaravelArguments),
     Sim(sim::SimArguments),
+    Scenario(scenario::ScenarioArguments),
     /// Find func-e and Envoy, or install the pinned ones into .tools/
     ///
     /// Every command that needs them does the same. ENVOY_PATH names an Envoy of your own.
@@ -65,6 +67,7 @@ impl Arguments {
             Command::Run(run) => unless_interrupted(compare::run(run)).await,
             Command::Load(load) => unless_interrupted(load::run(load)).await,
             Command::Sim(sim) => unless_interrupted(sim::run(sim)).await,
+            Command::Scenario(scenario) => unless_interrupted(scenario::run(scenario)).await,
             Command::Tools => unless_interrupted(tools::run()).await,
             Command::Check(check) => Some(check::run(&check)),
         };

@@ -9,15 +9,13 @@ use tokio::time::{Instant, sleep_until, timeout};
 use super::envoy::{Envoy, EnvoyOptions};
 use super::filter_config::scaled;
 use super::laravel::{LaravelOptions, LaravelServer};
-use super::load::{Load, LoadOptions, LoadProgress, LoadReport};
-use super::staleness::staleness;
+use super::load::{Load, LoadOptions, LoadProgress};
 use super::stats::Stats;
 use crate::check::Outcome;
-use crate::model::gateway::{GatewayConfig, RetryPolicy, session_ids};
-use crate::model::http::{Kind, Route};
-use crate::model::laravel::{Fault, Journal, LaravelConfig};
+use crate::measure::measures;
+use crate::model::gateway::{RetryPolicy, session_ids};
 use crate::model::order::final_states;
-use crate::scenario::{Measure, Measures, Scenario, Verb};
+use crate::scenario::{Scenario, Verb};
 
 /// How often Envoy is asked whether everything is settled.
 const ASK_EVERY: Duration = Duration::from_millis(100);
@@ -47,7 +45,7 @@ pub async fn run(scenario: &Scenario) -> Result<Outcome> {
         scenario
             .faults
             .iter()
-            .map(|fault| shifted(fault, started_ms))
+            .map(|fault| fault.later(started_ms))
             .collect(),
     );
     let load = Load::start(
@@ -81,16 +79,13 @@ pub async fn run(scenario: &Scenario) -> Result<Outcome> {
         sent: report.sent,
         finals,
         traps,
+        found_inside: Vec::new(),
     })
 }
 
 async fn start_laravel(scenario: &Scenario, epoch: std::time::Instant) -> Result<LaravelServer> {
     let options = LaravelOptions {
-        config: LaravelConfig {
-            request_ms: scenario.laravel.request_ms,
-            item_ms: scenario.laravel.item_ms,
-            ..LaravelConfig::default()
-        },
+        config: scenario.laravel.config(),
         workers: scenario.laravel.workers,
         accounts: session_ids(scenario.seed, scenario.sessions),
         seed: scenario.seed,
@@ -107,22 +102,11 @@ fn load_options(scenario: &Scenario, envoy: &Envoy, epoch: std::time::Instant) -
         sessions: scenario.sessions,
         seed: scenario.seed,
         duration: Duration::from_secs(scenario.seconds),
-        gateway: GatewayConfig {
-            scan_probability: scenario.gateway.scan_probability,
-            restart_probability: scenario.gateway.restart_probability,
-            time_compression: scenario.compression,
-        },
+        gateway: scenario.gateway_config(),
         retries: RetryPolicy::default(),
         epoch,
         ..LoadOptions::default()
     }
-}
-
-fn shifted(fault: &Fault, by_ms: u64) -> Fault {
-    let mut fault = fault.clone();
-    fault.from_ms = fault.from_ms.saturating_add(by_ms);
-    fault.to_ms = fault.to_ms.saturating_add(by_ms);
-    fault
 }
 
 /// Waits until nothing is pending, or the scenario's time is over.
@@ -143,61 +127,4 @@ async fn settled(scenario: &Scenario, envoy: &mut Envoy) -> Result<Stats> {
         Err(_) if envoy.is_running() => envoy.admin.stats().await,
         Err(_) => bail!("Envoy died; its log is in {}", envoy.run_dir.display()),
     }
-}
-
-fn measures(report: &LoadReport, journal: &Journal, stats: &Stats) -> Measures {
-    let posts = [Kind::PostQr, Kind::PostStatus];
-    let batches = [
-        Kind::PostQr,
-        Kind::PostStatus,
-        Kind::PostQrBatch,
-        Kind::PostStatusBatch,
-    ];
-    let sent = posts
-        .iter()
-        .filter_map(|kind| report.sends.get(kind))
-        .sum::<u64>();
-    let answered_well: u64 = report
-        .answers
-        .iter()
-        .filter(|((kind, status, _), _)| posts.contains(kind) && (200..300).contains(status))
-        .map(|(_, count)| count)
-        .sum();
-    let counts = journal.counts(u64::MAX);
-    let outcome = |outcome: &str| -> u64 {
-        let of = |kind: &Kind| report.outcomes(*kind, Some(outcome));
-        posts.iter().map(of).sum()
-    };
-    let staleness = staleness(journal.entries(), &report.sent, Route::Qr);
-    let ledger = stats.ledger();
-    let largest = stats
-        .histogram("embudo.batch_items", &[])
-        .quantile(1.0)
-        .unwrap_or(0.0);
-    [
-        (Measure::GatewayPosts, sent as f64),
-        (
-            Measure::GatewayFailures,
-            sent.saturating_sub(answered_well) as f64,
-        ),
-        (
-            Measure::LaravelPosts,
-            batches
-                .iter()
-                .map(|kind| counts.of(*kind).requests)
-                .sum::<u64>() as f64,
-        ),
-        (Measure::Queued, outcome("queued") as f64),
-        (Measure::Implied, outcome("implied") as f64),
-        (Measure::Delivered, ledger.delivered as f64),
-        (Measure::Superseded, ledger.superseded as f64),
-        (Measure::Expired, ledger.expired as f64),
-        (Measure::BatchItemsMax, largest),
-        (
-            Measure::QrStalenessP99Ms,
-            staleness.value_at_quantile(0.99) as f64,
-        ),
-    ]
-    .into_iter()
-    .collect()
 }

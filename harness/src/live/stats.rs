@@ -98,6 +98,25 @@ impl Stats {
         Ok(stats)
     }
 
+    /// The module's own numbers and histograms, as Envoy would show them: from a host that keeps every
+    /// value that was recorded, with how often it was.
+    pub fn of_module<'a>(
+        numbers: impl Iterator<Item = (&'a str, u64)>,
+        histograms: impl Iterator<Item = (&'a str, &'a BTreeMap<u64, u64>)>,
+    ) -> Self {
+        let shown = |name: &str| format!("{CUSTOM}{name}");
+        let bins = |counts: &BTreeMap<u64, u64>| {
+            let bins = counts.iter().map(|(value, count)| Bin::of(*value, *count));
+            bins.collect()
+        };
+        Self {
+            numbers: numbers.map(|(name, n)| (shown(name), n)).collect(),
+            histograms: histograms
+                .map(|(name, counts)| (shown(name), Histogram { bins: bins(counts) }))
+                .collect(),
+        }
+    }
+
     /// A figure by Envoy's full name, such as `cluster.laravel.upstream_rq_total`; 0 if there is
     /// none.
     pub fn raw(&self, name: &str) -> u64 {
@@ -187,6 +206,17 @@ fn matching<'a, T>(
 
 fn pairs(labels: &str) -> impl Iterator<Item = (&str, &str)> {
     labels.split(';').filter_map(|label| label.split_once('='))
+}
+
+// === impl Bin ===
+
+impl Bin {
+    /// Envoy's bin of a value: two significant digits wide.
+    fn of(value: u64, count: u64) -> Self {
+        let width = 10_f64.powi(value.max(1).ilog10().try_into().unwrap_or(0) - 1);
+        let from = (value as f64 / width).floor() * width;
+        Self { from, width, count }
+    }
 }
 
 // === impl Histogram ===

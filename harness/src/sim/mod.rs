@@ -11,11 +11,13 @@
 //! * `world`: threads, clock, network, gateway, Laravel, and what goes wrong.
 //! * `check`: what must hold.
 //! * `trace`: what happened.
+//! * [`scenario`]: a scenario file on the simulated host.
 //! * `swarm`, `shrink`: many seeds, and less of one that failed.
 
 mod abi;
 mod check;
 mod host;
+pub mod scenario;
 mod shrink;
 mod swarm;
 mod trace;

@@ -34,7 +34,7 @@ use crate::model::{
 const WORKERS: usize = 8;
 
 /// PHP-FPM's `listen.backlog`. One more, and nginx cannot connect and answers 502.
-const BACKLOG: usize = 511;
+pub(crate) const BACKLOG: usize = 511;
 
 /// How many raw requests are kept: a test looks at a handful, and a load must not eat the memory.
 const RAW_MAX: usize = 100_000;

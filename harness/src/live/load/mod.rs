@@ -28,7 +28,7 @@ use self::send::Sender;
 use crate::model::gateway::{GatewayConfig, RetryPolicy, session_ids};
 
 /// Node's agents with `keepAlive` keep 256 free sockets; more at once would be new to the gateway.
-const CONNECTIONS_MAX: usize = 256;
+pub(crate) const CONNECTIONS_MAX: usize = 256;
 
 /// With Laravel down, a thousand sessions retrying for three minutes are some 7,000 flows.
 const FLOWS_MAX: usize = 50_000;

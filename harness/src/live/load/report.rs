@@ -103,7 +103,7 @@ impl LoadProgress {
 // === impl LoadReport ===
 
 impl LoadReport {
-    pub(super) fn sending(&mut self, now_us: u64, kind: Kind, retry: bool) {
+    pub(crate) fn sending(&mut self, now_us: u64, kind: Kind, retry: bool) {
         *self.sends.entry(kind).or_default() += 1;
         if retry {
             *self.retries.entry(kind).or_default() += 1;
@@ -111,7 +111,7 @@ impl LoadReport {
         self.second(now_us).sends += 1;
     }
 
-    pub(super) fn ended(
+    pub(crate) fn ended(
         &mut self,
         now_us: u64,
         kind: Kind,

@@ -152,6 +152,14 @@ impl Fault {
         (self.from_ms, self.to_ms) = (from_ms, to_ms);
         self
     }
+
+    /// The same fault, its window this much later.
+    #[must_use]
+    pub fn later(&self, by_ms: u64) -> Self {
+        let from_ms = self.from_ms.saturating_add(by_ms);
+        let to_ms = self.to_ms.saturating_add(by_ms);
+        self.clone().between(from_ms, to_ms)
+    }
 }
 
 // === impl Misbehaviour ===

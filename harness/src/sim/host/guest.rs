@@ -104,6 +104,17 @@ pub struct Guest {
     last_token: u32,
 }
 
+// === impl Response ===
+
+impl Response {
+    /// The status; none where there are no headers.
+    #[must_use]
+    pub fn status(&self) -> Option<u16> {
+        let (_, value) = self.headers.iter().find(|(name, _)| name == ":status")?;
+        std::str::from_utf8(value).ok()?.parse().ok()
+    }
+}
+
 // === impl Guest ===
 
 impl Guest {
@@ -296,8 +307,8 @@ impl Guest {
         }
     }
 
-    pub(crate) fn define_metric(&mut self, _: u32, name: &str) -> u32 {
-        self.hub.lock().metrics.define(name)
+    pub(crate) fn define_metric(&mut self, kind: u32, name: &str) -> u32 {
+        self.hub.lock().metrics.define(kind, name)
     }
 
     pub(crate) fn record_metric(&mut self, metric: u32, value: u64) -> bool {

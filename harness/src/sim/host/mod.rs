@@ -19,7 +19,7 @@ mod vm;
 pub use self::guest::{Callback, Guest, HttpCall, LocalReply, Response};
 pub use self::hub::{Clock, Cluster, Hub, Out, SharedHub};
 pub use self::machine::Machine;
-pub use self::metrics::Metrics;
+pub use self::metrics::{Metric, Metrics};
 pub use self::queue::Queues;
 pub use self::shared::SharedData;
 pub use self::vm::{Body, Job, JobResult, StreamEnd, Vm};

@@ -12,7 +12,9 @@
 //! * `net`: Laravel, and the way there and back.
 //! * `traffic`: the gateway.
 //! * `strike`: what goes wrong.
+//! * `arm`: a scenario file instead of a seed's script.
 
+mod arm;
 mod fault;
 mod net;
 mod queue;
@@ -28,6 +30,8 @@ use rand_chacha::ChaCha8Rng;
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
+use self::arm::Arm;
+pub(in crate::sim) use self::arm::run as run_file;
 pub use self::fault::{Fault, Verb, When, Who};
 use self::net::Net;
 use self::queue::{Event, Events};
@@ -68,6 +72,8 @@ pub struct Sim {
     traffic: Traffic,
     strikes: Strikes,
     timers: Timers,
+    /// What a scenario file adds; none for a seed's script.
+    arm: Option<Arm>,
 }
 
 /// The configuration's times, as far as the run's end depends on them; ms.
@@ -157,6 +163,7 @@ impl Sim {
             traffic: Traffic::new(scenario),
             strikes: Strikes::default(),
             timers,
+            arm: None,
             scenario: scenario.clone(),
         })
     }
@@ -214,6 +221,7 @@ impl Sim {
             Event::Post { thread, vm, job } => self.post(thread, vm, job),
             Event::Traffic(event) => self.traffic_event(event),
             Event::Net(event) => self.net_event(event),
+            Event::Arm(event) => self.arm_event(event),
             Event::Fault { index, begins } => self.fault(index, begins),
             Event::Calm => self.calm(),
             Event::Look => self.look(),

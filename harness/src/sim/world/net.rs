@@ -35,7 +35,7 @@ const TIMEOUT: &str = "upstream request timeout";
 
 /// Who waits for an answer.
 #[derive(Clone, Debug)]
-enum Client {
+pub(super) enum Client {
     /// A root context.
     Guest {
         thread: usize,
@@ -51,18 +51,22 @@ enum Client {
         context: u32,
         stream: u64,
     },
+    /// A request that never entered a VM.
+    Direct {
+        stream: u64,
+    },
 }
 
 /// A request on its way.
 #[derive(Debug)]
-struct Exchange {
-    client: Client,
-    request: Option<Request>,
+pub(super) struct Exchange {
+    pub(super) client: Client,
+    pub(super) request: Option<Request>,
     call: Option<Call>,
     /// Laravel may work on it until then, µs.
     bound_us: Option<u64>,
     /// The client still waits.
-    open: bool,
+    pub(super) open: bool,
 }
 
 /// Laravel's and the network's events; the number is the exchange's.
@@ -83,7 +87,7 @@ pub(super) enum NetEvent {
 pub(super) struct Net {
     pub(super) laravel: Laravel,
     pub(super) refusing: u32,
-    exchanges: BTreeMap<u64, Exchange>,
+    pub(super) exchanges: BTreeMap<u64, Exchange>,
     last: u64,
     calls: u64,
     usual_call_ms: u64,
@@ -165,6 +169,14 @@ fn response(status: u16, headers: &[(&str, &str)], body: impl Into<Bytes>) -> Re
     }
 }
 
+/// Laravel's answer, as Envoy hands it on.
+fn relayed(answer: &LaravelResponse) -> Response {
+    let own = answer.headers.iter();
+    let mut headers: Vec<(&str, &str)> = own.map(|(name, value)| (&**name, &**value)).collect();
+    headers.push(("x-envoy-upstream-service-time", "1"));
+    response(answer.status, &headers, answer.body.clone())
+}
+
 /// What anybody at this end can know of a call that was answered with this.
 fn judge(answer: &LaravelResponse) -> CallEnd {
     let says_no = || {
@@ -202,8 +214,10 @@ impl Sim {
         };
         let bound_ms = self.timers.call_timeout + self.timers.late;
         let bound_us = self.now_us + bound_ms * 1000 - BOUND_MARGIN_US;
+        // A scenario file says itself how long Laravel takes.
+        let bound_us = self.arm.is_none().then_some(bound_us);
         let request = to_request(http.headers, http.body);
-        self.send(client, request, http.timeout_ms, Some(bound_us));
+        self.send(client, request, http.timeout_ms, bound_us);
     }
 
     /// A request passes through to Laravel.
@@ -227,7 +241,13 @@ impl Sim {
         self.send(client, request, ROUTE_TIMEOUT_MS, None);
     }
 
-    fn send(&mut self, client: Client, request: Request, timeout_ms: u64, bound_us: Option<u64>) {
+    pub(super) fn send(
+        &mut self,
+        client: Client,
+        request: Request,
+        timeout_ms: u64,
+        bound_us: Option<u64>,
+    ) {
         self.net.last += 1;
         let id = self.net.last;
         let exchange = Exchange {
@@ -253,7 +273,10 @@ impl Sim {
     pub(super) fn net_event(&mut self, event: NetEvent) {
         match event {
             NetEvent::Arrives(id) => self.arrives(id),
-            NetEvent::Finishes(id) => self.finishes(id),
+            NetEvent::Finishes(id) => {
+                self.finishes(id);
+                self.worker_is_free();
+            }
             NetEvent::Answers(id, response, end) => self.answers(id, response, end),
             NetEvent::TimesOut(id) => {
                 if self
@@ -269,6 +292,18 @@ impl Sim {
     }
 
     fn arrives(&mut self, id: u64) {
+        let now_ms = self.now_us / 1000;
+        let exchange = self.net.exchanges.get(&id);
+        let Some(request) = exchange.and_then(|exchange| exchange.request.as_ref()) else {
+            return;
+        };
+        self.net.laravel.arrive(now_ms, request);
+        if self.finds_a_worker(id) {
+            self.begins(id);
+        }
+    }
+
+    pub(super) fn begins(&mut self, id: u64) {
         let (now_us, now_ms, clock) = (self.now_us, self.now_us / 1000, self.clock());
         let Some(exchange) = self.net.exchanges.get_mut(&id) else {
             return;
@@ -276,7 +311,6 @@ impl Sim {
         let Some(request) = exchange.request.take() else {
             return;
         };
-        self.net.laravel.arrive(now_ms, &request);
         let call = self.net.laravel.begin(now_ms, request);
         let mut busy_us = call.busy_ms * 1000;
         if let Some(bound_us) = exchange.bound_us {
@@ -320,13 +354,7 @@ impl Sim {
         let (answer, end) = match reply {
             Reply::Whole(answer) => {
                 let end = judge(&answer);
-                let mut headers: Vec<(&str, &str)> = answer
-                    .headers
-                    .iter()
-                    .map(|(name, value)| (name.as_str(), value.as_str()))
-                    .collect();
-                headers.push(("x-envoy-upstream-service-time", "1"));
-                (response(answer.status, &headers, answer.body.clone()), end)
+                (relayed(&answer), end)
             }
             Reply::Cut(_, 0) => (response(503, &[], LOST), CallEnd::Unknown),
             Reply::Cut(..) => (Response::default(), CallEnd::Unknown),
@@ -354,6 +382,7 @@ impl Sim {
                 call,
             } => {
                 self.hub.lock().checker.call_ends(call, Some(end));
+                self.call_ended(&response);
                 let job = Job::Answer {
                     context,
                     token,
@@ -362,14 +391,17 @@ impl Sim {
                 };
                 self.post(thread, Some(vm), job);
             }
+            Client::Direct { stream } => {
+                let status = response.status().unwrap_or(0);
+                self.answer_gateway(stream, status, response.body);
+            }
             Client::Stream {
                 thread,
                 vm,
                 context,
                 stream,
             } => {
-                let status = response.headers.first().map(|(_, value)| value.clone());
-                let status = status.and_then(|value| String::from_utf8(value).ok()?.parse().ok());
+                let status = response.status();
                 self.net
                     .bodies
                     .insert(stream, (status.unwrap_or(0), response.body));
@@ -395,6 +427,10 @@ impl Sim {
             let now_us = self.now_us;
             self.hub.lock().checker.trapped(now_us, &what);
         }
+        let outcome = headers.iter().find(|(name, _)| name == "x-embudo");
+        if let Some((_, outcome)) = outcome {
+            self.outcome_is(stream, &String::from_utf8_lossy(outcome));
+        }
         self.answer_untouched(stream);
     }
 
@@ -403,6 +439,26 @@ impl Sim {
         if let Some((status, body)) = self.net.bodies.remove(&stream) {
             self.answer_gateway(stream, status, body);
         }
+    }
+
+    /// The connection breaks while Laravel is at work, or before; the client never hears from it.
+    pub(super) fn breaks(&mut self, id: u64) {
+        let us = self.way_us();
+        let event = NetEvent::Answers(id, response(503, &[], LOST), CallEnd::Unknown);
+        self.after_us(us, Event::Net(event));
+    }
+
+    /// nginx has no room for it, and answers so.
+    pub(super) fn overflows(&mut self, id: u64) {
+        let exchange = self.net.exchanges.get_mut(&id);
+        let Some(request) = exchange.and_then(|exchange| exchange.request.take()) else {
+            return;
+        };
+        let answer = self.net.laravel.refuse(&request);
+        let us = self.way_us();
+        let end = judge(&answer);
+        let answer = relayed(&answer);
+        self.after_us(us, Event::Net(NetEvent::Answers(id, answer, end)));
     }
 
     /// A VM is dead: nobody waits for its calls any more, and Laravel does not know.

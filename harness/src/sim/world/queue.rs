@@ -3,6 +3,7 @@
 use std::cmp::Ordering;
 use std::collections::BinaryHeap;
 
+use super::arm::ArmEvent;
 use super::net::NetEvent;
 use super::traffic::TrafficEvent;
 use crate::sim::host::Job;
@@ -31,6 +32,8 @@ pub(super) enum Event {
     Traffic(TrafficEvent),
     /// Laravel's and the network's.
     Net(NetEvent),
+    /// A scenario file's.
+    Arm(ArmEvent),
     /// A fault begins or ends.
     Fault { index: usize, begins: bool },
     /// All faults are over.

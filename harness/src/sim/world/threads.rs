@@ -11,7 +11,7 @@ use rand::RngExt;
 
 use super::fault::When;
 use super::queue::Event;
-use super::{Fault, Sim, Verb};
+use super::{Arm, Fault, Sim, Verb};
 use crate::sim::abi::HostFunction;
 use crate::sim::host::{Guest, Job, JobResult, Out, StreamEnd, Vm};
 
@@ -475,6 +475,7 @@ impl Sim {
                 hub.checker
                     .stream_answered(clock, stream, reply.status, &outcome);
                 drop(hub);
+                self.outcome_is(stream, &outcome);
                 self.answer_gateway(stream, reply.status, reply.body);
             }
             StreamEnd::Passed(context) => {
@@ -501,6 +502,7 @@ impl Sim {
         if !injected {
             let what = format!("{error:?}");
             let now_us = self.now_us;
+            self.arm.iter_mut().for_each(Arm::trapped);
             self.hub.lock().checker.trapped(now_us, &what);
         }
         let place = &mut self.threads[thread];
@@ -541,6 +543,11 @@ impl Sim {
         // Another configuration must differ in its bytes, and change nothing that the checker relies on.
         json["bypass_header"] = format!("x-bypass-{number}").into();
         let configuration: Arc<[u8]> = json.to_string().into_bytes().into();
+        self.reconfigure(configuration, drain_ms);
+    }
+
+    /// From now on this is the plugin's configuration.
+    pub(super) fn reconfigure(&mut self, configuration: Arc<[u8]>, drain_ms: u64) {
         self.configuration = Arc::clone(&configuration);
         for thread in 0..self.threads.len() {
             let Some(vm) = self.threads[thread].vm_id else {

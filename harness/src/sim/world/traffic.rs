@@ -5,6 +5,7 @@ use rand::{Rng, RngExt, SeedableRng};
 use rand_chacha::ChaCha8Rng;
 use std::collections::BTreeMap;
 
+use super::arm::ArmEvent;
 use super::queue::Event;
 use super::scenario::pick;
 use super::{Plan, START_US, Scenario, Sim, Style};
@@ -127,6 +128,11 @@ impl Traffic {
     pub(super) fn request_of(&self, stream: u64) -> Option<(&Request, Option<&(String, String)>)> {
         let stream = self.streams.get(&stream)?;
         Some((&stream.request, stream.update.as_ref()))
+    }
+
+    /// A stream is answered, or nobody waits for it.
+    pub(super) fn forget(&mut self, stream: u64) {
+        self.streams.remove(&stream);
     }
 
     pub(super) fn had_body(&self, stream: u64) -> bool {
@@ -309,7 +315,7 @@ impl Sim {
         self.after_us(timeout_us, event);
     }
 
-    fn add_stream(
+    pub(super) fn add_stream(
         &mut self,
         sending: Option<u64>,
         request: Request,
@@ -381,6 +387,9 @@ impl Sim {
             status => Answer::Status(status, body),
         };
         let us = self.way_us();
+        if self.arm.is_some() {
+            return self.after_us(us, Event::Arm(ArmEvent::answered(stream, answer)));
+        }
         let event = TrafficEvent::Answered(stream, answer);
         self.after_us(us, Event::Traffic(event));
     }

@@ -1,0 +1,66 @@
+//! What was measured, the same way on both arms.
+
+use crate::live::load::LoadReport;
+use crate::live::staleness::staleness;
+use crate::live::stats::Stats;
+use crate::model::http::{Kind, Route};
+use crate::model::laravel::Journal;
+use crate::scenario::{Measure, Measures};
+
+/// Every measure, from the gateway's report, Laravel's journal and the module's own metrics.
+pub(crate) fn measures(report: &LoadReport, journal: &Journal, stats: &Stats) -> Measures {
+    let posts = [Kind::PostQr, Kind::PostStatus];
+    let batches = [
+        Kind::PostQr,
+        Kind::PostStatus,
+        Kind::PostQrBatch,
+        Kind::PostStatusBatch,
+    ];
+    let sent = posts
+        .iter()
+        .filter_map(|kind| report.sends.get(kind))
+        .sum::<u64>();
+    let answered_well: u64 = report
+        .answers
+        .iter()
+        .filter(|((kind, status, _), _)| posts.contains(kind) && (200..300).contains(status))
+        .map(|(_, count)| count)
+        .sum();
+    let counts = journal.counts(u64::MAX);
+    let outcome = |outcome: &str| -> u64 {
+        let of = |kind: &Kind| report.outcomes(*kind, Some(outcome));
+        posts.iter().map(of).sum()
+    };
+    let staleness = staleness(journal.entries(), &report.sent, Route::Qr);
+    let ledger = stats.ledger();
+    let largest = stats
+        .histogram("embudo.batch_items", &[])
+        .quantile(1.0)
+        .unwrap_or(0.0);
+    [
+        (Measure::GatewayPosts, sent as f64),
+        (
+            Measure::GatewayFailures,
+            sent.saturating_sub(answered_well) as f64,
+        ),
+        (
+            Measure::LaravelPosts,
+            batches
+                .iter()
+                .map(|kind| counts.of(*kind).requests)
+                .sum::<u64>() as f64,
+        ),
+        (Measure::Queued, outcome("queued") as f64),
+        (Measure::Implied, outcome("implied") as f64),
+        (Measure::Delivered, ledger.delivered as f64),
+        (Measure::Superseded, ledger.superseded as f64),
+        (Measure::Expired, ledger.expired as f64),
+        (Measure::BatchItemsMax, largest),
+        (
+            Measure::QrStalenessP99Ms,
+            staleness.value_at_quantile(0.99) as f64,
+        ),
+    ]
+    .into_iter()
+    .collect()
+}

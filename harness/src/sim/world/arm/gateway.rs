@@ -1,0 +1,320 @@
+//! The gateway's load, as the live arm sends it: an open loop, flows side by side, each request with its
+//! retries, and a report of every send.
+
+use std::collections::{BTreeMap, VecDeque};
+use std::sync::Arc;
+
+use rand::{RngExt as _, SeedableRng as _};
+use rand_chacha::ChaCha8Rng;
+
+use super::super::Sim;
+use super::super::net::Client;
+use super::super::queue::Event;
+use super::ArmEvent;
+use crate::live::load::{CONNECTIONS_MAX, LoadReport};
+use crate::model::gateway::{
+    Answer, Flow, Outgoing, Retries, RetryPolicy, Schedule, What, session_ids,
+};
+use crate::model::http::{Kind, Request};
+use crate::model::order::Sent;
+use crate::scenario::Scenario;
+use crate::sim::abi::Headers;
+use crate::sim::host::{Body, Job};
+
+/// Envoy's timeout of the untouched routes, ms.
+const ROUTE_TIMEOUT_MS: u64 = 60_000;
+
+const PREFIX: &str = "/api";
+
+/// The gateway.
+#[derive(Debug)]
+pub(super) struct Gateway {
+    ids: Vec<Arc<str>>,
+    schedules: Vec<Schedule>,
+    retries: RetryPolicy,
+    flows: BTreeMap<u64, Running>,
+    /// Flows so far: a flow's dice are of this number, as on the live arm.
+    begun: u64,
+    streams: BTreeMap<u64, UnderWay>,
+    /// Sends that have a connection, and flows that wait for one.
+    connections: usize,
+    waiting: VecDeque<u64>,
+    report: LoadReport,
+}
+
+/// A flow.
+#[derive(Debug)]
+struct Running {
+    session: Arc<str>,
+    flow: Flow,
+    outgoing: Outgoing,
+    retries: Retries,
+    is_retry: bool,
+    dice: ChaCha8Rng,
+}
+
+/// A send without its answer.
+#[derive(Debug)]
+struct UnderWay {
+    flow: u64,
+    /// Its place in the log, if it is an update.
+    place: Option<usize>,
+    outcome: Option<String>,
+}
+
+/// The gateway's events.
+#[derive(Debug)]
+pub(in super::super) enum GatewayEvent {
+    /// Something happens to a session.
+    Begins(usize, What),
+    /// A flow sends its request, once more.
+    Sends(u64),
+    /// An answer has reached the gateway.
+    Answered(u64, Answer),
+}
+
+// === impl Gateway ===
+
+impl Gateway {
+    pub(super) fn new(scenario: &Scenario) -> Self {
+        let schedule = |index| Schedule::new(scenario.gateway_config(), scenario.seed, index);
+        let ids = session_ids(scenario.seed, scenario.sessions);
+        Self {
+            ids: ids.into_iter().map(Arc::from).collect(),
+            schedules: (0..scenario.sessions).map(schedule).collect(),
+            retries: RetryPolicy::default(),
+            flows: BTreeMap::new(),
+            begun: 0,
+            streams: BTreeMap::new(),
+            connections: 0,
+            waiting: VecDeque::new(),
+            report: LoadReport::default(),
+        }
+    }
+
+    pub(super) fn is_idle(&self) -> bool {
+        self.flows.is_empty()
+    }
+
+    /// What is still under way is dropped.
+    pub(super) fn stop(&mut self) {
+        self.report.unfinished = self.flows.len() as u64;
+        self.flows.clear();
+        self.waiting.clear();
+    }
+
+    pub(super) fn into_report(self) -> LoadReport {
+        self.report
+    }
+}
+
+fn gateway_event(event: GatewayEvent) -> Event {
+    Event::Arm(ArmEvent::Gateway(event))
+}
+
+// === impl Sim ===
+
+impl Sim {
+    pub(super) fn begin_gateway(&mut self) {
+        let sessions = self.arm.as_ref().map_or(0, |arm| arm.scenario.sessions);
+        (0..sessions).for_each(|index| self.plans(index));
+    }
+
+    /// What happens to a session next, unless that is after the scenario's end.
+    fn plans(&mut self, index: usize) {
+        let Some(arm) = &mut self.arm else { return };
+        let end_us = arm.sent_until_us();
+        let Some(schedule) = arm.gateway.schedules.get_mut(index) else {
+            return;
+        };
+        let event = schedule.next_event();
+        let at_us = arm.begun_us + event.at_ms * 1000;
+        if at_us < end_us {
+            let begins = GatewayEvent::Begins(index, event.what);
+            self.events.push(at_us, index as u64, gateway_event(begins));
+        }
+    }
+
+    pub(super) fn gateway_event(&mut self, event: GatewayEvent) {
+        match event {
+            GatewayEvent::Begins(index, what) => {
+                self.plans(index);
+                self.flow_begins(index, what);
+            }
+            GatewayEvent::Sends(flow) => self.wants_to_send(flow),
+            GatewayEvent::Answered(stream, answer) => self.is_answered(stream, &answer),
+        }
+    }
+
+    fn flow_begins(&mut self, index: usize, what: What) {
+        let Some(arm) = &mut self.arm else { return };
+        let (gateway, seed) = (&mut arm.gateway, arm.scenario.seed);
+        let Some(session) = gateway.ids.get(index).cloned() else {
+            return;
+        };
+        let mut dice = ChaCha8Rng::seed_from_u64(seed);
+        dice.set_stream(gateway.begun);
+        let id = gateway.begun;
+        gateway.begun += 1;
+        gateway.report.events += 1;
+        let mut flow = Flow::new(PREFIX.into(), session.clone(), what);
+        let Some(outgoing) = flow.start() else { return };
+        let running = Running {
+            session,
+            flow,
+            outgoing,
+            retries: Retries::default(),
+            is_retry: false,
+            dice,
+        };
+        gateway.flows.insert(id, running);
+        self.wants_to_send(id);
+    }
+
+    /// A flow sends, or waits for a connection: Node's agent has so many.
+    fn wants_to_send(&mut self, flow: u64) {
+        let Some(arm) = &mut self.arm else { return };
+        let gateway = &mut arm.gateway;
+        if gateway.connections >= CONNECTIONS_MAX {
+            gateway.waiting.push_back(flow);
+        } else if gateway.flows.contains_key(&flow) {
+            gateway.connections += 1;
+            self.sends(flow);
+        }
+    }
+
+    fn sends(&mut self, flow: u64) {
+        let now_us = self.now_us;
+        let Some(arm) = &mut self.arm else { return };
+        let gateway = &mut arm.gateway;
+        let Some(running) = gateway.flows.get(&flow) else {
+            return;
+        };
+        let Outgoing {
+            kind,
+            update,
+            request,
+        } = running.outgoing.clone();
+        let report = &mut gateway.report;
+        report.sending(now_us, kind, running.is_retry);
+        let place = update.as_ref().map(|(route, value)| {
+            let sent = Sent::new(*route, value.as_str(), now_us);
+            report.sent.sent(&running.session, sent)
+        });
+        let named = update.map(|(_, value)| (running.session.to_string(), value));
+        let timeout_us = gateway.retries.timeout_ms * 1000;
+        let stream = self.add_stream(None, request.clone(), named);
+        if let Some(arm) = &mut self.arm {
+            let under_way = UnderWay {
+                flow,
+                place,
+                outcome: None,
+            };
+            arm.gateway.streams.insert(stream, under_way);
+        }
+        let gives_up = GatewayEvent::Answered(stream, Answer::Timeout);
+        self.after_us(timeout_us, gateway_event(gives_up));
+        match kind {
+            Kind::PostQr | Kind::PostStatus => self.reaches_a_worker(stream, &request),
+            // The filter is off on every other route.
+            _ => self.send(Client::Direct { stream }, request, ROUTE_TIMEOUT_MS, None),
+        }
+    }
+
+    /// A connection belongs to one worker; which one is the kernel's choice.
+    fn reaches_a_worker(&mut self, stream: u64, request: &Request) {
+        let mut headers: Headers = vec![
+            (":method".into(), request.method.clone().into_bytes()),
+            (":path".into(), request.path.clone().into_bytes()),
+            (":authority".into(), crate::sim::AUTHORITY.into()),
+        ];
+        let own = request.headers.iter();
+        headers.extend(own.map(|(name, value)| (name.clone(), value.to_vec())));
+        let body = Body {
+            pieces: vec![request.body.clone()],
+            trailers: false,
+        };
+        let job = Job::Request {
+            stream,
+            headers,
+            body,
+        };
+        let thread = self.dice.random_range(1..=self.scenario.workers);
+        let us = self.way_us();
+        let vm = None;
+        self.after_us(us, Event::Post { thread, vm, job });
+    }
+
+    /// The `x-embudo` of an answer that is on its way.
+    pub(in super::super) fn outcome_is(&mut self, stream: u64, outcome: &str) {
+        let gateway = self.arm.as_mut().map(|arm| &mut arm.gateway);
+        let under_way = gateway.and_then(|gateway| gateway.streams.get_mut(&stream));
+        if let Some(under_way) = under_way {
+            under_way.outcome = Some(outcome.to_owned());
+        }
+    }
+
+    // ## UnderWay => (Waiting | next of the flow | Over)
+
+    /// A send is answered or given up, whichever came first.
+    fn is_answered(&mut self, stream: u64, answer: &Answer) {
+        if *answer != Answer::Timeout {
+            self.traffic.forget(stream);
+        }
+        let now_us = self.now_us;
+        let Some(arm) = &mut self.arm else { return };
+        let gateway = &mut arm.gateway;
+        let Some(under_way) = gateway.streams.remove(&stream) else {
+            return;
+        };
+        gateway.connections -= 1;
+        let flow = under_way.flow;
+        // The load has ended: nobody is there to note it.
+        if let Some(running) = gateway.flows.get_mut(&flow) {
+            let (report, kind) = (&mut gateway.report, running.outgoing.kind);
+            let (status, outcome) = match answer {
+                Answer::Status(status, _) => (Some(*status), under_way.outcome),
+                Answer::NetworkError | Answer::Timeout => (None, None),
+            };
+            report.ended(now_us, kind, answer, &outcome);
+            if let Some(place) = under_way.place {
+                let session = &running.session;
+                report.sent.ended(session, place, now_us, status, outcome);
+            }
+            let wait_ms = running
+                .retries
+                .after(&gateway.retries, answer, &mut running.dice);
+            self.goes_on(flow, answer, wait_ms);
+        }
+        self.connection_is_free();
+    }
+
+    fn goes_on(&mut self, flow: u64, answer: &Answer, wait_ms: Option<u64>) {
+        let Some(arm) = &mut self.arm else { return };
+        let flows = &mut arm.gateway.flows;
+        let Some(running) = flows.get_mut(&flow) else {
+            return;
+        };
+        if let Some(wait_ms) = wait_ms {
+            running.is_retry = true;
+            let again = gateway_event(GatewayEvent::Sends(flow));
+            return self.after_us(wait_ms * 1000, again);
+        }
+        match running.flow.next(answer) {
+            Some(outgoing) => {
+                running.outgoing = outgoing;
+                running.retries = Retries::default();
+                running.is_retry = false;
+                self.wants_to_send(flow);
+            }
+            None => drop(flows.remove(&flow)),
+        }
+    }
+
+    fn connection_is_free(&mut self) {
+        let Some(arm) = &mut self.arm else { return };
+        if let Some(next) = arm.gateway.waiting.pop_front() {
+            self.wants_to_send(next);
+        }
+    }
+}

@@ -1,0 +1,312 @@
+//! A scenario file in this world.
+//!
+//! What a seed's script leaves to chance is given here, as on the live arm: the gateway's sessions with
+//! their flows and retries, Laravel's workers and accounts, and Envoy's cluster with the outlier
+//! detection of `envoy.yaml`. The scenario's end is the live arm's as well: the gateway stops, what is
+//! under way ends, the module settles, Laravel becomes idle.
+//!
+//! # Layout
+//! * `gateway`: the load, an open loop with a report.
+//! * `laravel`: PHP's workers, and a Laravel that is down.
+//! * `outlier`: Envoy's outlier detection of one host.
+
+mod gateway;
+mod laravel;
+mod outlier;
+
+use anyhow::{Context as _, Result, bail};
+use rand::RngExt as _;
+
+use self::gateway::{Gateway, GatewayEvent};
+use self::laravel::Workers;
+use self::outlier::{INTERVAL_US, Outlier};
+use super::queue::Event;
+use super::{EVENTS_MAX, Pace, START_US, Sim};
+use crate::check::{Failure, Outcome};
+use crate::live::scaled;
+use crate::live::stats::Stats;
+use crate::measure::measures;
+use crate::model::gateway::Answer;
+use crate::model::order::final_states;
+use crate::scenario::{Scenario, Verb};
+use crate::sim::host::{Machine, Metric, Response};
+use crate::sim::trace::Detail;
+
+/// The live arm's Envoy serves for a moment before the first event: a leader is there by then.
+const BEGIN_US: u64 = 2_000_000;
+
+/// How often the module is asked whether everything is settled, as on the live arm.
+const ASK_EVERY_US: u64 = 100_000;
+
+/// How long flows may go on once no more begin; the live load's own bound.
+const DRAIN_US: u64 = 20_000_000;
+
+/// How long Laravel may go on with what it has begun.
+const IDLE_MAX_US: u64 = 60_000_000;
+
+/// `--drain-time-s` of the live arm's Envoy.
+const DRAIN_TIME_MS: u64 = 10_000;
+
+/// A host call on the machines that Envoy runs on, µs at most.
+const HOST_CALL_US: u64 = 3;
+
+/// A message on the loopback, µs at most.
+const NETWORK_US: u64 = 300;
+
+/// What a scenario file adds to the world.
+#[derive(Debug)]
+pub(in crate::sim) struct Arm {
+    scenario: Scenario,
+    /// When the first event may be, µs.
+    begun_us: u64,
+    gateway: Gateway,
+    workers: Workers,
+    outlier: Outlier,
+    phase: Phase,
+    traps: u64,
+}
+
+/// How far the scenario has come.
+#[derive(Debug)]
+enum Phase {
+    /// Events begin, or flows are under way.
+    Sending,
+    /// The module has until then to settle.
+    Settling { until_us: u64 },
+    /// Laravel has until then to end what it has begun.
+    Ending { until_us: u64, stats: Stats },
+    /// All is over.
+    Over(Stats),
+}
+
+/// The scenario's events.
+#[derive(Debug)]
+pub(super) enum ArmEvent {
+    /// The gateway's.
+    Gateway(GatewayEvent),
+    /// A happening, by its place in the file.
+    Happens(usize),
+    /// Envoy looks whether an ejection is over.
+    OutlierLooks,
+    /// Whether the next phase may begin.
+    Asks,
+}
+
+/// Runs a scenario to its end.
+pub(in crate::sim) fn run(machine: &Machine, scenario: &Scenario) -> Result<Outcome> {
+    let script = super::Scenario {
+        seed: scenario.seed,
+        workers: scenario.workers as usize,
+        sessions: Vec::new(),
+        faults: Vec::new(),
+        traffic_ms: scenario.seconds * 1000,
+        config: scaled(&scenario.filter, scenario.compression),
+        pace: Pace {
+            call_us: HOST_CALL_US,
+            hiccup_one_in: 0,
+            hiccup_us: 0,
+        },
+        network_us: NETWORK_US,
+    };
+    let mut sim = Sim::new(machine, &script, Detail::Hash)?;
+    let begun_us = START_US + BEGIN_US;
+    sim.net.laravel = laravel::laravel(scenario, begun_us / 1000);
+    sim.arm = Some(Arm {
+        scenario: scenario.clone(),
+        begun_us,
+        gateway: Gateway::new(scenario),
+        workers: Workers::new(scenario.laravel.workers),
+        outlier: Outlier::default(),
+        phase: Phase::Sending,
+        traps: 0,
+    });
+    sim.run_file()
+}
+
+// === impl Arm ===
+
+impl Arm {
+    /// A VM trapped that nobody ordered to.
+    pub(super) fn trapped(&mut self) {
+        self.traps += 1;
+    }
+
+    fn sent_until_us(&self) -> u64 {
+        self.begun_us + self.scenario.seconds * 1_000_000
+    }
+}
+
+// === impl ArmEvent ===
+
+impl ArmEvent {
+    /// An answer has reached the gateway.
+    pub(super) fn answered(stream: u64, answer: Answer) -> Self {
+        Self::Gateway(GatewayEvent::Answered(stream, answer))
+    }
+}
+
+// === impl Sim ===
+
+impl Sim {
+    fn run_file(mut self) -> Result<Outcome> {
+        self.start_process().context("the process does not start")?;
+        self.begin_file();
+        for _ in 0..EVENTS_MAX {
+            let Some((at_us, event)) = self.events.pop() else {
+                break;
+            };
+            self.set_clock(at_us);
+            self.handle(event);
+            if let Some(Phase::Over(_)) = self.arm.as_ref().map(|arm| &arm.phase) {
+                return self.outcome();
+            }
+        }
+        bail!("the scenario does not end")
+    }
+
+    fn begin_file(&mut self) {
+        let Some(arm) = &self.arm else { return };
+        let (begun_us, end_us) = (arm.begun_us, arm.sent_until_us());
+        let times: Vec<u64> = arm.scenario.happenings.iter().map(|h| h.at_ms).collect();
+        for (index, at_ms) in times.into_iter().enumerate() {
+            let event = Event::Arm(ArmEvent::Happens(index));
+            self.events
+                .push(begun_us + at_ms * 1000, index as u64, event);
+        }
+        self.begin_gateway();
+        // Envoy's timer knows nothing of the scenario's beginning.
+        let first_look_us = self.dice.random_range(0..INTERVAL_US);
+        self.after_us(first_look_us, Event::Arm(ArmEvent::OutlierLooks));
+        self.events.push(end_us, 0, Event::Arm(ArmEvent::Asks));
+    }
+
+    pub(super) fn arm_event(&mut self, event: ArmEvent) {
+        match event {
+            ArmEvent::Gateway(event) => self.gateway_event(event),
+            ArmEvent::Happens(index) => self.happens(index),
+            ArmEvent::OutlierLooks => self.outlier_looks(),
+            ArmEvent::Asks => {
+                self.asks();
+                self.after_us(ASK_EVERY_US, Event::Arm(ArmEvent::Asks));
+            }
+        }
+    }
+
+    fn happens(&mut self, index: usize) {
+        let happening = self.arm.as_ref();
+        let happening = happening.and_then(|arm| arm.scenario.happenings.get(index).cloned());
+        let Some(happening) = happening else { return };
+        self.note("world", index as u64, || format!("{:?}", happening.what));
+        match happening.what {
+            Verb::LaravelDown => self.laravel_goes_down(),
+            Verb::LaravelUp => self.net.refusing = 0,
+            Verb::UpdateFilter(config) => {
+                let compression = self.arm.as_ref().map_or(1.0, |a| a.scenario.compression);
+                let json = scaled(&config, compression).to_string();
+                self.reconfigure(json.into_bytes().into(), DRAIN_TIME_MS);
+            }
+        }
+    }
+
+    // ## Sending => Settling => Ending => Over
+
+    fn asks(&mut self) {
+        let now_us = self.now_us;
+        let stats = self.stats();
+        let Some(arm) = &mut self.arm else { return };
+        let patience_us = arm.scenario.settled_within_seconds * 1_000_000;
+        let over = now_us >= arm.sent_until_us() + DRAIN_US;
+        if matches!(arm.phase, Phase::Sending) && (over || arm.gateway.is_idle()) {
+            arm.gateway.stop();
+            let until_us = now_us + patience_us;
+            arm.phase = Phase::Settling { until_us };
+        }
+        if let Phase::Settling { until_us } = arm.phase {
+            let ledger = stats.ledger();
+            let settled = ledger.pending == 0 && ledger.balances();
+            if settled || now_us >= until_us {
+                let until_us = now_us + IDLE_MAX_US;
+                arm.phase = Phase::Ending { until_us, stats };
+            }
+        }
+        if let Phase::Ending { until_us, stats } = &arm.phase
+            && (arm.workers.are_idle() || now_us >= *until_us)
+        {
+            arm.phase = Phase::Over(stats.clone());
+        }
+    }
+
+    /// The module's figures, as Envoy's admin page shows them.
+    fn stats(&self) -> Stats {
+        let hub = self.hub.lock();
+        let numbers = hub.metrics.iter().filter_map(|(name, metric)| match metric {
+            Metric::Number(number) => Some((name, *number)),
+            Metric::Histogram(_) => None,
+        });
+        let histograms = hub.metrics.iter().filter_map(|(name, metric)| match metric {
+            Metric::Number(_) => None,
+            Metric::Histogram(counts) => Some((name, counts)),
+        });
+        Stats::of_module(numbers, histograms)
+    }
+
+    fn outlier_sees(&mut self, status: u16) {
+        let now_us = self.now_us;
+        let Some(arm) = &mut self.arm else { return };
+        arm.outlier.sees(status, now_us);
+        self.hub.lock().cluster = arm.outlier.cluster();
+    }
+
+    /// A call of the dispatcher's has ended like this.
+    pub(super) fn call_ended(&mut self, response: &Response) {
+        match response.status() {
+            Some(status) => self.outlier_sees(status),
+            // The status line was there, and then the connection broke.
+            None => {
+                self.outlier_sees(200);
+                self.outlier_sees(503);
+            }
+        }
+    }
+
+    fn outlier_looks(&mut self) {
+        let now_us = self.now_us;
+        let Some(arm) = &mut self.arm else { return };
+        arm.outlier.looks(now_us);
+        self.hub.lock().cluster = arm.outlier.cluster();
+        self.after_us(INTERVAL_US, Event::Arm(ArmEvent::OutlierLooks));
+    }
+
+    fn outcome(mut self) -> Result<Outcome> {
+        let arm = self.arm.take().context("no scenario was run")?;
+        let Phase::Over(stats) = arm.phase else {
+            bail!("the scenario is not over");
+        };
+        let ledger = stats.ledger();
+        let mut hub = self.hub.lock();
+        let hub = &mut *hub;
+        if ledger.pending == 0 {
+            let clock = hub.clock;
+            hub.checker.at_rest(clock, &hub.data, &self.net.laravel);
+        }
+        // The checker knows the configuration that the scenario began with, and no other.
+        let changes = |verb: &Verb| matches!(verb, Verb::UpdateFilter(_));
+        let changed = arm.scenario.happenings.iter().any(|h| changes(&h.what));
+        let found = hub.checker.failure().filter(|_| !changed);
+        let found_inside = found.map(|failure| Failure {
+            rule: failure.invariant.name(),
+            what: failure.to_string(),
+        });
+        let report = arm.gateway.into_report();
+        let journal = self.net.laravel.journal();
+        Ok(Outcome {
+            measures: measures(&report, journal, &stats),
+            processed: journal.entries().to_vec(),
+            ledger,
+            finals: final_states(&self.net.laravel, &report.sent),
+            sent: report.sent,
+            traps: arm.traps,
+            found_inside: found_inside.into_iter().collect(),
+        })
+    }
+}
