@@ -97,7 +97,7 @@ fn machine() -> Result<Machine> {
 
 fn table(arms: Arms) -> Table {
     let mut table = Table::new();
-    table.load_preset(UTF8_FULL_CONDENSED);
+    table.load_style(UTF8_FULL_CONDENSED);
     let found: &[&str] = match arms {
         Arms::Sim => &["sim"],
         Arms::Live => &["live"],
