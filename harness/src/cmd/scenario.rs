@@ -1,5 +1,6 @@
 //! `embudo scenario`: scenario files on the simulated host, on a real Envoy, or on both side by side.
 
+use std::collections::BTreeMap;
 use std::path::PathBuf;
 
 use anyhow::{Context as _, Result, bail};
@@ -10,6 +11,9 @@ use embudo::check::{Failure, Outcome, check};
 use embudo::live::{self, wasm};
 use embudo::scenario::{Measure, Scenario};
 use embudo::sim::{self, Machine};
+
+const SIM: &str = "sim";
+const LIVE: &str = "live";
 
 /// What stands where nothing was measured or nothing is expected.
 const NONE: &str = "–";
@@ -29,6 +33,10 @@ pub(crate) struct ScenarioArguments {
     /// Another seed than the files'
     #[arg(long)]
     seed: Option<u64>,
+    /// How often on each arm: the first run on the simulated host is the file's own, the others have
+    /// other luck, and a real Envoy is never twice the same
+    #[arg(long, default_value_t = 1, value_parser = clap::value_parser!(u64).range(1..))]
+    runs: u64,
 }
 
 /// Which arms.
@@ -46,8 +54,8 @@ enum Arms {
 struct Ran {
     file: String,
     scenario: Scenario,
-    sim: Option<Outcome>,
-    live: Option<Outcome>,
+    /// By arm.
+    outcomes: BTreeMap<&'static str, Vec<Outcome>>,
 }
 
 pub(crate) async fn run(arguments: ScenarioArguments) -> Result<()> {
@@ -64,17 +72,19 @@ pub(crate) async fn run(arguments: ScenarioArguments) -> Result<()> {
         let mut ran = Ran {
             file: stem.to_string_lossy().into_owned(),
             scenario,
-            sim: None,
-            live: None,
+            outcomes: BTreeMap::new(),
         };
         eprintln!("{}: {}", ran.file, ran.scenario.name);
-        if let Some(machine) = machine.clone() {
-            let scenario = ran.scenario.clone();
-            let run = move || sim::scenario::run(&machine, &scenario);
-            ran.sim = Some(tokio::task::spawn_blocking(run).await??);
-        }
-        if arguments.arm != Arms::Sim {
-            ran.live = Some(live::scenario::run(&ran.scenario).await?);
+        for run in 0..arguments.runs {
+            if let Some(machine) = machine.clone() {
+                let scenario = ran.scenario.clone();
+                let chance = scenario.seed.wrapping_add(run);
+                let run = move || sim::scenario::run_with_chance(&machine, &scenario, chance);
+                ran.ended(SIM, tokio::task::spawn_blocking(run).await??);
+            }
+            if arguments.arm != Arms::Sim {
+                ran.ended(LIVE, live::scenario::run(&ran.scenario).await?);
+            }
         }
         ran.rows(&mut table);
         wrong.extend(ran.failures());
@@ -99,26 +109,46 @@ fn table(arms: Arms) -> Table {
     let mut table = Table::new();
     table.load_style(UTF8_FULL_CONDENSED);
     let found: &[&str] = match arms {
-        Arms::Sim => &["sim"],
-        Arms::Live => &["live"],
-        Arms::Both => &["sim", "live"],
+        Arms::Sim => &[SIM],
+        Arms::Live => &[LIVE],
+        Arms::Both => &[SIM, LIVE],
     };
     let columns = ["scenario", "measure"].iter().chain(found);
     table.set_header(columns.chain(&["expected"]));
     table
 }
 
+/// The least and the most of several runs.
+fn range(outcomes: &[Outcome], measure: Measure) -> String {
+    let all = outcomes.iter();
+    let found: Vec<f64> = all
+        .filter_map(|outcome| outcome.measures.get(&measure).copied())
+        .collect();
+    let least = found.iter().copied().reduce(f64::min);
+    let most = found.iter().copied().reduce(f64::max);
+    match (least, most) {
+        (Some(least), Some(most)) if least < most => format!("{least} to {most}"),
+        (Some(only), _) => only.to_string(),
+        (None, _) => NONE.to_owned(),
+    }
+}
+
 // === impl Ran ===
 
 impl Ran {
+    fn ended(&mut self, arm: &'static str, outcome: Outcome) {
+        self.outcomes.entry(arm).or_default().push(outcome);
+    }
+
     fn rows(&self, table: &mut Table) {
         for (at, measure) in Measure::ALL.into_iter().enumerate() {
             let file = if at == 0 { self.file.as_str() } else { "" };
             let mut row = vec![Cell::new(file), Cell::new(measure.name())];
-            for outcome in [&self.sim, &self.live].into_iter().flatten() {
-                let found = outcome.measures.get(&measure);
-                let text = found.map_or_else(|| NONE.to_owned(), f64::to_string);
-                row.push(Cell::new(text).set_alignment(CellAlignment::Right));
+            for arm in [SIM, LIVE] {
+                if let Some(outcomes) = self.outcomes.get(arm) {
+                    let text = range(outcomes, measure);
+                    row.push(Cell::new(text).set_alignment(CellAlignment::Right));
+                }
             }
             row.push(Cell::new(self.expected(measure)));
             table.add_row(row);
@@ -143,14 +173,15 @@ impl Ran {
     }
 
     fn failures(&self) -> Vec<String> {
-        let arms = [("sim", &self.sim), ("live", &self.live)];
-        let found = arms.into_iter().filter_map(|(arm, outcome)| {
-            let failures = check(&self.scenario, outcome.as_ref()?);
-            Some(failures.into_iter().map(move |failure| (arm, failure)))
-        });
-        found
-            .flatten()
-            .map(|(arm, Failure { rule, what })| format!("{} ({arm}): {rule}: {what}", self.file))
-            .collect()
+        let mut lines = Vec::new();
+        for (arm, outcomes) in &self.outcomes {
+            for (run, outcome) in outcomes.iter().enumerate() {
+                let failures = check(&self.scenario, outcome).into_iter();
+                lines.extend(failures.map(|Failure { rule, what }| {
+                    format!("{} ({arm}, run {run}): {rule}: {what}", self.file)
+                }));
+            }
+        }
+        lines
     }
 }

@@ -16,5 +16,14 @@ use crate::scenario::Scenario;
 /// If the module does not start, or the run does not end. What does not hold is no error: the checker
 /// says it.
 pub fn run(machine: &Machine, scenario: &Scenario) -> Result<Outcome> {
-    world::run_file(machine, scenario)
+    run_with_chance(machine, scenario, scenario.seed)
+}
+
+/// The same scenario with other luck: gateway and faults keep the scenario's seed, while the host's
+/// timing and the module's own dice have this one. Many of them show how much is noise.
+///
+/// # Errors
+/// As [`run`].
+pub fn run_with_chance(machine: &Machine, scenario: &Scenario, chance: u64) -> Result<Outcome> {
+    world::run_file(machine, scenario, chance)
 }

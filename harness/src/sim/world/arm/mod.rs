@@ -93,9 +93,13 @@ pub(super) enum ArmEvent {
 }
 
 /// Runs a scenario to its end.
-pub(in crate::sim) fn run(machine: &Machine, scenario: &Scenario) -> Result<Outcome> {
+pub(in crate::sim) fn run(
+    machine: &Machine,
+    scenario: &Scenario,
+    chance: u64,
+) -> Result<Outcome> {
     let script = super::Scenario {
-        seed: scenario.seed,
+        seed: chance,
         workers: scenario.workers as usize,
         sessions: Vec::new(),
         faults: Vec::new(),
