@@ -1,0 +1,9 @@
+//! The record's protocol as a graph: every state, every step.
+
+pub(crate) mod explore;
+pub(crate) mod mutation;
+mod record;
+mod state;
+pub(crate) mod step;
+pub(crate) mod story;
+mod value;

@@ -1,0 +1,680 @@
+//! What can happen next, and what must not.
+
+use embudo_core::shard::Outcome;
+
+use super::mutation::Mutation;
+use super::record::{CALL_TICKS, LAG_MAX, Move, Op, Records, Said};
+use super::state::{Leader, Phase, Request, State, Swap, Worker};
+use super::value::{Qr, Value};
+
+/// Ticks by which somebody's clock is late.
+type Lag = u8;
+
+/// How far the steps of a compare-and-swap are taken apart.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Grain {
+    /// The clock and the get are one step, the put is another, anything may come between, and its VM may
+    /// die there. A put whose token is old fails and starts again, with the time that it began with.
+    Fine,
+    /// All is one step, with a clock that is as late as it may be. A put that succeeds has nothing of
+    /// anybody's between it and its get, so this is no less than `Fine`; and it is much smaller.
+    Coarse,
+}
+
+/// One atomic step of somebody.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Action {
+    /// A worker receives an update and reads the record.
+    Offer(usize, Value, Lag),
+    /// A worker writes, or finds that it must read again.
+    WorkerPuts(usize),
+    /// A worker's VM dies.
+    WorkerDies(usize),
+    /// A leader reads the record, to claim.
+    Claim(usize, Lag),
+    /// A leader reads the record, to drop what has expired and forget what is over.
+    Visit(usize, Lag),
+    /// A leader writes, or finds that it must read again.
+    LeaderPuts(usize),
+    /// The send check and the dispatch, which nothing can come between.
+    Send(usize),
+    /// Too late, or the lease is gone: the claim goes back.
+    Unsend(usize, Lag),
+    /// Laravel begins with a request. The third is the stray one.
+    Begin(usize),
+    /// Laravel has done what it says.
+    Finish(usize),
+    /// It never arrives, or Laravel drops it undone.
+    Fail(usize),
+    /// A leader hears a definite answer.
+    Hear(usize, Outcome, Lag),
+    /// A leader gives up waiting: a timeout, a reset.
+    GiveUp(usize),
+    /// A leader's VM dies.
+    LeaderDies(usize),
+    /// Time passes.
+    Tick,
+}
+
+/// A rule that was broken.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Broken {
+    OlderAfterNewer,
+    Overlap,
+    ClaimOverLiveClaim,
+    LedgerOutOfBalance,
+    NoDuplicate,
+    LaravelEndsElsewhere,
+    Stuck,
+}
+
+/// What came of an action.
+pub(crate) enum Outcomes {
+    /// It cannot happen here.
+    Impossible,
+    Next(State),
+    Broken(Broken),
+}
+
+/// The protocol, or a mutation of it.
+pub(crate) struct Protocol {
+    pub(crate) records: Records,
+    pub(crate) grain: Grain,
+    mutation: Option<Mutation>,
+}
+
+/// The stray request's place in [`State::requests`].
+const STRAY: usize = 2;
+
+// === impl Action ===
+
+impl Action {
+    /// Everything that could happen anywhere; a healthy world's next step is the first possible one of
+    /// [`Action::healthy`].
+    pub(crate) fn all(grain: Grain) -> Vec<Self> {
+        let lag_max = if grain == Grain::Fine { 0 } else { LAG_MAX };
+        let mut all = Self::healthy().to_vec();
+        for who in 0..2 {
+            for lag in 0..=lag_max {
+                all.extend(Value::ALL.map(|value| Self::Offer(who, value, lag)));
+                all.extend([
+                    Self::Claim(who, lag),
+                    Self::Visit(who, lag),
+                    Self::Unsend(who, lag),
+                ]);
+                all.push(Self::Hear(who, Outcome::Delivered, lag));
+                all.push(Self::Hear(who, Outcome::Failed, lag));
+            }
+            all.extend([Self::WorkerDies(who), Self::LeaderDies(who)]);
+            all.extend([Self::Fail(who), Self::GiveUp(who)]);
+        }
+        all.push(Self::Fail(STRAY));
+        let mut known = Vec::new();
+        all.retain(|action| {
+            !known.contains(action) && {
+                known.push(*action);
+                true
+            }
+        });
+        all
+    }
+
+    /// What happens where everybody does his work at once and Laravel is well, in order of precedence.
+    pub(crate) fn healthy() -> [Self; 21] {
+        [
+            Self::WorkerPuts(0),
+            Self::WorkerPuts(1),
+            Self::Finish(0),
+            Self::Finish(1),
+            Self::Finish(STRAY),
+            Self::Begin(0),
+            Self::Begin(1),
+            Self::Begin(STRAY),
+            Self::LeaderPuts(0),
+            Self::LeaderPuts(1),
+            Self::Hear(0, Outcome::Delivered, 0),
+            Self::Hear(1, Outcome::Delivered, 0),
+            Self::Hear(0, Outcome::Failed, 0),
+            Self::Hear(1, Outcome::Failed, 0),
+            Self::Send(0),
+            Self::Send(1),
+            Self::Unsend(0, 0),
+            Self::Unsend(1, 0),
+            Self::Visit(0, 0),
+            Self::Claim(0, 0),
+            Self::Tick,
+        ]
+    }
+
+    /// What it is, whoever does it.
+    pub(crate) fn kind(self) -> &'static str {
+        match self {
+            Self::Offer(..) => "a worker takes an update in",
+            Self::WorkerPuts(_) => "a worker writes",
+            Self::WorkerDies(_) => "a worker dies",
+            Self::Claim(..) => "a leader claims",
+            Self::Visit(..) => "a leader tidies up",
+            Self::LeaderPuts(_) => "a leader writes",
+            Self::Send(_) => "a leader sends",
+            Self::Unsend(..) => "a leader gives a claim back",
+            Self::Begin(_) => "Laravel begins",
+            Self::Finish(_) => "Laravel takes an update",
+            Self::Fail(_) => "Laravel fails",
+            Self::Hear(_, Outcome::Delivered, _) => "a leader hears of a success",
+            Self::Hear(..) => "a leader hears of a failure",
+            Self::GiveUp(_) => "a leader hears of a timeout",
+            Self::LeaderDies(_) => "a leader dies",
+            Self::Tick => "time passes",
+        }
+    }
+}
+
+// === impl Protocol ===
+
+impl Protocol {
+    pub(crate) fn new(grain: Grain, mutation: Option<Mutation>) -> Self {
+        Self {
+            records: Records::new(mutation),
+            grain,
+            mutation,
+        }
+    }
+
+    pub(crate) fn is(&self, mutation: Mutation) -> bool {
+        self.mutation == Some(mutation)
+    }
+
+    /// Whether the two workers, and the two leaders, are to be told apart.
+    pub(crate) fn actors_differ(&self) -> bool {
+        self.is(Mutation::IntakePutsBlindly) || self.is(Mutation::DispatcherPutsBlindly)
+    }
+
+    /// One step, and the rules that hold of every state after it.
+    pub(crate) fn step(&mut self, state: &State, action: Action) -> Outcomes {
+        let mut next = *state;
+        match self.act(&mut next, action) {
+            Ok(false) => Outcomes::Impossible,
+            Err(broken) => Outcomes::Broken(broken),
+            Ok(true) => {
+                let facts = self.records.facts(next.record);
+                let leaders = next.leaders.iter_mut().filter_map(Leader::own_mut);
+                leaders.for_each(|own| *own &= facts.has_claim);
+                let idle = !facts.pending && !next.requests().iter().any(Request::is_running);
+                if idle && !next.laravel.is_what(&next.wanted) {
+                    return Outcomes::Broken(Broken::LaravelEndsElsewhere);
+                }
+                Outcomes::Next(next)
+            }
+        }
+    }
+
+    fn act(&mut self, state: &mut State, action: Action) -> Result<bool, Broken> {
+        match action {
+            Action::Offer(who, value, lag) => self.offer(state, who, value, lag),
+            Action::WorkerPuts(who) => self.worker_puts(state, who),
+            Action::WorkerDies(who) => {
+                let busy = state.workers[who] != Worker::Idle;
+                state.workers[who] = Worker::Idle;
+                Ok(busy)
+            }
+            Action::Claim(who, lag) => match state.leaders[who] {
+                Leader::Idle => self.leader_reads(
+                    state,
+                    who,
+                    Leader::Claiming {
+                        swap: Swap::of(lag),
+                    },
+                ),
+                _ => Ok(false),
+            },
+            Action::Visit(who, lag) => match state.leaders[who] {
+                Leader::Idle if !self.is(Mutation::NothingExpires) => self.leader_reads(
+                    state,
+                    who,
+                    Leader::Visiting {
+                        swap: Swap::of(lag),
+                    },
+                ),
+                _ => Ok(false),
+            },
+            Action::LeaderPuts(who) => self.leader_puts(state, who),
+            Action::Send(who) => Ok(self.send(state, who)),
+            Action::Unsend(who, lag) => match state.leaders[who] {
+                Leader::Claimed { own, seq, .. } => {
+                    self.settle(state, who, own, seq, Outcome::Unsent, lag)
+                }
+                _ => Ok(false),
+            },
+            Action::Begin(at) => begin(state, at),
+            Action::Finish(at) => Ok(self.end(state, at, Phase::Taken)),
+            Action::Fail(at) => Ok(self.end(state, at, Phase::Failed)),
+            Action::Hear(who, outcome, lag) => self.hear(state, who, outcome, lag),
+            Action::GiveUp(who) => self.give_up(state, who),
+            Action::LeaderDies(who) => Ok(state.leaders[who] != Leader::Idle && orphan(state, who)),
+            Action::Tick => Ok(self.tick(state)),
+        }
+    }
+
+    // ## Workers
+
+    fn offer(
+        &mut self,
+        state: &mut State,
+        who: usize,
+        value: Value,
+        lag: Lag,
+    ) -> Result<bool, Broken> {
+        let first = match value {
+            Value::QrB => Some(Value::QrA),
+            Value::Inactive => Some(Value::Active),
+            _ => None,
+        };
+        let early = first.is_some_and(|first| state.posted & 1 << first as u8 == 0);
+        // Of two idle workers it does not matter which.
+        let other = who == 1 && state.workers[0] == Worker::Idle;
+        if early || other || state.offers_left == 0 || state.workers[who] != Worker::Idle {
+            return Ok(false);
+        }
+        let seen = state.posted & 1 << value as u8 != 0;
+        state.offers_left -= 1;
+        state.posted |= 1 << value as u8;
+        if seen && self.is(Mutation::DuplicateOfAnythingSeen) {
+            answered_at_once(state, value)?;
+            return Ok(true);
+        }
+        if self.is(Mutation::AnswerBeforeWrite) {
+            state.wanted.take(value);
+        }
+        self.worker_reads(state, who, value, lag)?;
+        if self.grain == Grain::Coarse && state.workers[who] != Worker::Idle {
+            return self.worker_puts(state, who);
+        }
+        Ok(true)
+    }
+
+    /// A get, and the answers that need no put.
+    fn worker_reads(
+        &mut self,
+        state: &mut State,
+        who: usize,
+        value: Value,
+        lag: Lag,
+    ) -> Result<(), Broken> {
+        let answer = self.records.ask(state.record, Op::Offer(value), lag);
+        state.workers[who] = match answer.write {
+            Some(_) => Worker::Offering {
+                value,
+                swap: Swap { lag, stale: false },
+            },
+            None => {
+                answered_at_once(state, value)?;
+                Worker::Idle
+            }
+        };
+        Ok(())
+    }
+
+    fn worker_puts(&mut self, state: &mut State, who: usize) -> Result<bool, Broken> {
+        let Worker::Offering { value, swap } = state.workers[who] else {
+            return Ok(false);
+        };
+        let blind = self.is(Mutation::IntakePutsBlindly);
+        if swap.stale && !blind {
+            self.worker_reads(state, who, value, swap.lag)?;
+            return Ok(true);
+        }
+        let read = if swap.stale {
+            u32::from(state.snapshots[who])
+        } else {
+            state.record
+        };
+        let answer = self.records.ask(read, Op::Offer(value), swap.lag);
+        state.workers[who] = Worker::Idle;
+        match answer.said {
+            Said::Queued if !self.is(Mutation::AnswerBeforeWrite) => state.wanted.take(value),
+            Said::Duplicate => answered_at_once(state, value)?,
+            _ => {}
+        }
+        self.write(state, who, answer)?;
+        Ok(true)
+    }
+
+    // ## Leaders
+
+    /// A get; false where there is nothing to write after all.
+    fn leader_reads(
+        &mut self,
+        state: &mut State,
+        who: usize,
+        leader: Leader,
+    ) -> Result<bool, Broken> {
+        state.leaders[who] = leader;
+        let answer = self.ask_for(state, who, state.record);
+        if answer.is_none_or(|answer| answer.write.is_none()) {
+            state.leaders[who] = Leader::Idle;
+            return Ok(false);
+        }
+        match self.grain {
+            Grain::Fine => Ok(true),
+            Grain::Coarse => self.leader_puts(state, who),
+        }
+    }
+
+    /// What the core says to a leader's compare-and-swap, from a record that it read.
+    fn ask_for(&mut self, state: &State, who: usize, record: u32) -> Option<Move> {
+        let (op, swap) = match state.leaders[who] {
+            Leader::Claiming { swap } => (Op::Claim, swap),
+            Leader::Visiting { swap } => (Op::Visit, swap),
+            Leader::Settling {
+                swap, outcome, own, ..
+            } => (Op::Settle { own, outcome }, swap),
+            Leader::Idle | Leader::Claimed { .. } | Leader::Waiting { .. } => return None,
+        };
+        Some(self.records.ask(record, op, swap.lag))
+    }
+
+    fn leader_puts(&mut self, state: &mut State, who: usize) -> Result<bool, Broken> {
+        let mut leader = state.leaders[who];
+        let Some(swap) = leader.swap_mut() else {
+            return Ok(false);
+        };
+        let blind = self.is(Mutation::DispatcherPutsBlindly);
+        if swap.stale && !blind {
+            swap.stale = false;
+            self.leader_reads(state, who, leader)?;
+            return Ok(true);
+        }
+        let (read, lag) = match swap.stale {
+            true => (u32::from(state.snapshots[who]), swap.lag),
+            false => (state.record, swap.lag),
+        };
+        let Some(answer) = self.ask_for(state, who, read) else {
+            return Ok(false);
+        };
+        state.leaders[who] = Leader::Idle;
+        self.write(state, 2 + who, answer)?;
+        match answer.said {
+            Said::Claimed { seq, value } => {
+                if self.records.facts(read).has_live_claim {
+                    return Err(Broken::ClaimOverLiveClaim);
+                }
+                let same = self.is(Mutation::ClaimNamedBySeq);
+                for other in &mut state.leaders {
+                    let keeps = same && other.seq() == seq;
+                    if let Some(own) = other.own_mut() {
+                        *own &= keeps;
+                    }
+                }
+                let age = if self.is(Mutation::WindowFromWrite) {
+                    0
+                } else {
+                    lag.min(1)
+                };
+                state.leaders[who] = Leader::Claimed {
+                    age,
+                    seq,
+                    value,
+                    own: true,
+                };
+            }
+            Said::Visited { qr_expired: true } => state.wanted.qr = Qr::Any,
+            _ => {}
+        }
+        Ok(true)
+    }
+
+    fn send(&mut self, state: &mut State, who: usize) -> bool {
+        let Leader::Claimed {
+            age,
+            seq,
+            value,
+            own,
+        } = state.leaders[who]
+        else {
+            return false;
+        };
+        if age > 0 && !self.is(Mutation::NoSendCheck) {
+            return false;
+        }
+        let call = Request {
+            phase: Phase::Sent,
+            left: CALL_TICKS,
+            seq,
+            value: Some(value),
+        };
+        state.leaders[who] = Leader::Waiting { call, own };
+        true
+    }
+
+    fn hear(
+        &mut self,
+        state: &mut State,
+        who: usize,
+        outcome: Outcome,
+        lag: Lag,
+    ) -> Result<bool, Broken> {
+        let Leader::Waiting { call, own } = state.leaders[who] else {
+            return Ok(false);
+        };
+        // Laravel may fail after the fact; it cannot succeed before.
+        let possible = match call.phase {
+            Phase::Taken => true,
+            Phase::Failed => outcome == Outcome::Failed,
+            _ => false,
+        };
+        match possible {
+            true => self.settle(state, who, own, call.seq, outcome, lag),
+            false => Ok(false),
+        }
+    }
+
+    // ## Unknown outcome: the claim stays
+    fn give_up(&mut self, state: &mut State, who: usize) -> Result<bool, Broken> {
+        let Leader::Waiting { call, own } = state.leaders[who] else {
+            return Ok(false);
+        };
+        if !orphan(state, who) {
+            return Ok(false);
+        }
+        let outcome = match self.mutation {
+            Some(Mutation::UnknownIsDefinite) => Outcome::Failed,
+            Some(Mutation::UnknownIsDelivered) => Outcome::Delivered,
+            _ => return Ok(true),
+        };
+        self.settle(state, who, own, call.seq, outcome, 0)
+    }
+
+    fn settle(
+        &mut self,
+        state: &mut State,
+        who: usize,
+        own: bool,
+        seq: u8,
+        outcome: Outcome,
+        lag: Lag,
+    ) -> Result<bool, Broken> {
+        let seq = if self.is(Mutation::ClaimNamedBySeq) {
+            seq
+        } else {
+            0
+        };
+        let swap = Swap::of(lag);
+        self.leader_reads(
+            state,
+            who,
+            Leader::Settling {
+                swap,
+                outcome,
+                own,
+                seq,
+            },
+        )?;
+        Ok(true)
+    }
+
+    // ## The store and the clock
+
+    /// A put that succeeds. Everybody else who has read will fail.
+    fn write(&mut self, state: &mut State, who: usize, answer: Move) -> Result<(), Broken> {
+        let Some(record) = answer.write else {
+            return Ok(());
+        };
+        if !answer.balanced {
+            return Err(Broken::LedgerOutOfBalance);
+        }
+        let blind = match self.mutation {
+            Some(Mutation::IntakePutsBlindly) => Some(0),
+            Some(Mutation::DispatcherPutsBlindly) => Some(2),
+            _ => None,
+        };
+        let old = state.record;
+        state.record = record;
+        let mut snapshots = state.snapshots;
+        for (at, swap) in state.swaps_mut().into_iter().enumerate() {
+            let keeps = blind
+                .and_then(|first| at.checked_sub(first))
+                .filter(|at| *at < 2);
+            if let Some(place) = keeps {
+                match &swap {
+                    Some(swap) if swap.stale => {}
+                    Some(_) => snapshots[place] = u16::try_from(old).unwrap_or(u16::MAX),
+                    None => snapshots[place] = 0,
+                }
+            }
+            if let Some(swap) = swap.filter(|_| at != who) {
+                swap.stale = true;
+            }
+        }
+        state.snapshots = snapshots;
+        Ok(())
+    }
+
+    /// Laravel is done with a request, one way or the other.
+    fn end(&mut self, state: &mut State, at: usize, how: Phase) -> bool {
+        let call = state.requests()[at];
+        let possible = match how {
+            Phase::Taken => call.phase == Phase::Begun,
+            _ => call.is_running(),
+        };
+        let Some(value) = call.value.filter(|_| possible) else {
+            return false;
+        };
+        if how == Phase::Taken {
+            state.laravel.take(value);
+        }
+        let seq = if self.is(Mutation::ClaimNamedBySeq) {
+            call.seq
+        } else {
+            0
+        };
+        let phase = if at == STRAY { Phase::None } else { how };
+        set_request(
+            state,
+            at,
+            Request {
+                phase,
+                seq,
+                ..Request::default()
+            },
+        );
+        true
+    }
+
+    fn tick(&mut self, state: &mut State) -> bool {
+        // A request ends in time: T and L are what they are said to be.
+        if state
+            .requests()
+            .iter()
+            .any(|call| call.is_running() && call.left == 1)
+        {
+            return false;
+        }
+        for swap in state.swaps_mut().into_iter().flatten() {
+            if swap.lag == LAG_MAX {
+                return false;
+            }
+            swap.lag += 1;
+        }
+        let ticks = |protocol: &mut Self, record| {
+            protocol
+                .records
+                .ask(record, Op::Tick, 0)
+                .write
+                .unwrap_or(record)
+        };
+        let before = *state;
+        state.record = ticks(self, state.record);
+        if self.actors_differ() {
+            for snapshot in &mut state.snapshots {
+                let ticked = ticks(self, u32::from(*snapshot));
+                *snapshot = u16::try_from(ticked).unwrap_or(u16::MAX);
+            }
+        }
+        for leader in &mut state.leaders {
+            match leader {
+                Leader::Claimed { age, .. } => *age = 1,
+                Leader::Waiting { call, .. } => call.left = call.left.saturating_sub(1),
+                _ => {}
+            }
+        }
+        state.stray.left = state.stray.left.saturating_sub(1);
+        *state != before
+    }
+}
+
+/// An answer that says that Laravel has the value, or will.
+fn answered_at_once(state: &mut State, value: Value) -> Result<(), Broken> {
+    match state.wanted.has(value) {
+        true => Ok(()),
+        false => Err(Broken::NoDuplicate),
+    }
+}
+
+fn begin(state: &mut State, at: usize) -> Result<bool, Broken> {
+    let call = state.requests()[at];
+    if call.phase != Phase::Sent {
+        return Ok(false);
+    }
+    if state
+        .requests()
+        .iter()
+        .any(|other| other.phase == Phase::Begun)
+    {
+        return Err(Broken::Overlap);
+    }
+    if call.seq < state.begun_seq {
+        return Err(Broken::OlderAfterNewer);
+    }
+    state.begun_seq = call.seq;
+    set_request(
+        state,
+        at,
+        Request {
+            phase: Phase::Begun,
+            ..call
+        },
+    );
+    Ok(true)
+}
+
+fn set_request(state: &mut State, at: usize, request: Request) {
+    match state.leaders.get_mut(at) {
+        Some(Leader::Waiting { call, .. }) => *call = request,
+        Some(_) => {}
+        None => state.stray = request,
+    }
+}
+
+/// A leader forgets what it was doing; its request, if there is one, goes on without it.
+fn orphan(state: &mut State, who: usize) -> bool {
+    if let Leader::Waiting { call, .. } = state.leaders[who]
+        && call.is_running()
+    {
+        if state.stray.phase != Phase::None {
+            return false;
+        }
+        state.stray = call;
+    }
+    state.leaders[who] = Leader::Idle;
+    true
+}
