@@ -5,8 +5,9 @@
 //! on what the gateway wants. That world is deterministic, so one pointer a state is enough, and a
 //! circle of pointers is a record that is stuck.
 
+use super::action::Action;
 use super::state::{Leader, Request, State, Worker};
-use super::step::{Action, Broken, Outcomes, Protocol};
+use super::step::{Broken, Outcomes, Protocol};
 
 /// No state: the first has no parent, and a good end has nothing to do.
 const NONE: u32 = u32::MAX;
@@ -22,14 +23,14 @@ pub(crate) struct Found {
     /// How often each action of [`Action::all`] was possible.
     pub(crate) taken: Vec<(Action, u64)>,
     pub(crate) counterexample: Option<Counterexample>,
+    /// Every state, packed.
+    pub(crate) keys: Vec<u128>,
 }
 
 /// The shortest way to a broken rule.
 pub(crate) struct Counterexample {
     pub(crate) broken: Broken,
     pub(crate) path: Vec<u128>,
-    /// The action after the last state; none where the last state itself is what is wrong.
-    pub(crate) last: Option<Action>,
 }
 
 /// States by number, in the order in which they were met.
@@ -64,7 +65,7 @@ pub(crate) fn explore(protocol: &mut Protocol, offers: u8) -> Found {
             match protocol.step(&state, *action) {
                 Outcomes::Impossible => {}
                 Outcomes::Broken(what) => {
-                    broken = Some((what, number, Some(*action)));
+                    broken = Some((what, number));
                     break 'all;
                 }
                 Outcomes::Next(next) => {
@@ -78,23 +79,23 @@ pub(crate) fn explore(protocol: &mut Protocol, offers: u8) -> Found {
             }
         }
         if next_if_well == NONE && !done {
-            broken = Some((Broken::Stuck, number, None));
+            broken = Some((Broken::Stuck, number));
             break;
         }
         onward.push(next_if_well);
         at += 1;
     }
-    let broken = broken.or_else(|| circle(&onward).map(|number| (Broken::Stuck, number, None)));
+    let broken = broken.or_else(|| circle(&onward).map(|number| (Broken::Stuck, number)));
     Found {
         states: seen.keys.len(),
         steps,
         records: protocol.records.len(),
         taken,
-        counterexample: broken.map(|(broken, number, last)| Counterexample {
+        counterexample: broken.map(|(broken, number)| Counterexample {
             broken,
             path: seen.path(number),
-            last,
         }),
+        keys: seen.keys,
     }
 }
 

@@ -1,9 +1,10 @@
 //! The record's protocol as a graph: every state, every step.
 
+pub(crate) mod action;
 pub(crate) mod explore;
 pub(crate) mod mutation;
 mod record;
-mod state;
+pub(crate) mod state;
 pub(crate) mod step;
 pub(crate) mod story;
 mod value;

@@ -51,32 +51,3 @@ pub(crate) enum Mutation {
     /// A QR that ran out is neither sent nor dropped.
     NothingExpires,
 }
-
-// === impl Mutation ===
-
-impl Mutation {
-    pub(crate) const ALL: [Self; 22] = [
-        Self::SettleWithoutId,
-        Self::ClaimNamedBySeq,
-        Self::ForeignClaimsIgnored,
-        Self::UnknownIsDefinite,
-        Self::UnknownIsDelivered,
-        Self::DeadlineWithoutLateness,
-        Self::ClaimForEver,
-        Self::NoSendCheck,
-        Self::WindowFromWrite,
-        Self::NewestFirst,
-        Self::CleanWhateverIsThere,
-        Self::IntakePutsBlindly,
-        Self::DispatcherPutsBlindly,
-        Self::AnswerBeforeWrite,
-        Self::DuplicateOfAnythingSeen,
-        Self::NothingIsVoid,
-        Self::VoidOnlyWhatIsUnsent,
-        Self::ImpliedByAnyQr,
-        Self::ExpireDespiteClaim,
-        Self::ExpireToClean,
-        Self::ImpliedDiesWithQr,
-        Self::NothingExpires,
-    ];
-}

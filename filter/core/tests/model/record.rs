@@ -23,15 +23,15 @@ use embudo_core::shard::{
 };
 use embudo_core::time::Now;
 
+use super::action::Scale;
 use super::mutation::Mutation;
 use super::value::Value;
 
 /// The unit of time. Only the order of a few instants matters, so a claim lives two of them.
 const TICK_MS: u64 = 1_000;
 
-/// D, and how long a request may be at Laravel, in ticks: T + L is a little less than D by W, so both
-/// end at the same tick. W is less than a tick: a claim is sent in the tick of its *t* or not at all.
-pub(crate) const CALL_TICKS: u8 = 2;
+/// D, in ticks.
+const CLAIM_TICKS: u64 = 2;
 
 /// Longest that a callback may stall between reading the clock and writing: long enough for a claim to
 /// be over when it is written.
@@ -139,16 +139,20 @@ impl Op {
 // === impl Records ===
 
 impl Records {
-    pub(crate) fn new(mutation: Option<Mutation>) -> Self {
+    pub(crate) fn new(scale: Scale, mutation: Option<Mutation>) -> Self {
         let mut config = Config::parse(b"{}").expect("the default configuration");
-        config.times.send_window_ms = TICK_MS / 4;
+        let (window_ms, late_ms) = match scale {
+            Scale::LongCall => (TICK_MS / 4, 5 * TICK_MS / 4),
+            Scale::LongWindow => (5 * TICK_MS / 4, TICK_MS / 4),
+        };
+        config.times.send_window_ms = window_ms;
         config.times.call_timeout_ms = TICK_MS / 2;
-        config.times.late_ms = 5 * TICK_MS / 4;
+        config.times.late_ms = late_ms;
         // A duplicate slides the expiry after one tick, and finds it over after two.
         config.dedup.ttl_ms = 3 * TICK_MS / 2;
         config.dedup.max_age_ms = 2 * TICK_MS;
         config.routes[0].expire_after_ms = Some(QR_TICKS * TICK_MS);
-        assert_eq!(config.claim_ms(), u64::from(CALL_TICKS) * TICK_MS);
+        assert_eq!(config.claim_ms(), CLAIM_TICKS * TICK_MS);
         if mutation == Some(Mutation::DeadlineWithoutLateness) {
             config.times.late_ms = 0;
         }

@@ -1,6 +1,7 @@
 //! A state of the whole: the record, everybody who is at work on it, Laravel, and the gateway.
 //!
-//! A state packs into 128 bits without loss, so that "seen before" is exact and no matter of hashes.
+//! A state packs into 128 bits without loss, all of them used, so that "seen before" is exact and no
+//! matter of hashes.
 
 use embudo_core::shard::Outcome;
 
@@ -57,7 +58,7 @@ pub(crate) enum Leader {
     Visiting { swap: Swap },
     /// The claim is written, the call has not left.
     Claimed {
-        /// Ticks since *t*, up to one too many.
+        /// Ticks since *t*, up to one more than W.
         age: u8,
         seq: u8,
         value: Value,
@@ -138,6 +139,11 @@ impl State {
         [a.swap_mut(), b.swap_mut(), c.swap_mut(), d.swap_mut()]
     }
 
+    /// Whether nobody has read the record without having written it.
+    pub(crate) fn is_between_swaps(mut self) -> bool {
+        self.swaps_mut().iter().all(Option::is_none)
+    }
+
     /// The state as a number. Who of two equal actors is the first is left out.
     pub(crate) fn pack(&self, actors_differ: bool) -> u128 {
         let mut workers = self.workers.map(Worker::pack);
@@ -151,12 +157,12 @@ impl State {
         workers.into_iter().for_each(|worker| packer.put(worker, 7));
         leaders
             .into_iter()
-            .for_each(|leader| packer.put(leader, 13));
-        packer.put(self.stray.pack(), 9);
+            .for_each(|leader| packer.put(leader, 14));
+        packer.put(self.stray.pack(), 10);
         packer.put(self.laravel.pack(), 5);
-        packer.put(u32::from(self.begun_seq), 2);
+        packer.put(u32::from(self.begun_seq), 3);
         packer.put(self.wanted.pack(), 5);
-        packer.put(u32::from(self.offers_left), 2);
+        packer.put(u32::from(self.offers_left), 3);
         packer.put(u32::from(self.posted), 6);
         self.snapshots
             .into_iter()
@@ -167,12 +173,12 @@ impl State {
     pub(crate) fn unpack(word: u128) -> Self {
         let mut from = Unpacker { word };
         let snapshots = [from.take(16), from.take(16)].map(|number| number as u16);
-        let [posted, offers_left] = [6, 2].map(|width| from.take(width) as u8);
+        let [posted, offers_left] = [6, 3].map(|width| from.take(width) as u8);
         let wanted = View::unpack(from.take(5));
-        let begun_seq = from.take(2) as u8;
+        let begun_seq = from.take(3) as u8;
         let laravel = View::unpack(from.take(5));
-        let stray = Request::unpack(from.take(9));
-        let leaders = [from.take(13), from.take(13)].map(Leader::unpack);
+        let stray = Request::unpack(from.take(10));
+        let leaders = [from.take(14), from.take(14)].map(Leader::unpack);
         let workers = [from.take(7), from.take(7)].map(Worker::unpack);
         Self {
             record: from.take(22),
@@ -278,10 +284,10 @@ impl Leader {
                 value,
                 own,
             } => {
-                let word = u32::from(age) | u32::from(seq) << 2 | (value as u32) << 4;
-                3 | word << 3 | u32::from(own) << 12
+                let word = u32::from(age) | u32::from(seq) << 2 | (value as u32) << 5;
+                3 | word << 3 | u32::from(own) << 13
             }
-            Self::Waiting { call, own } => 4 | call.pack() << 3 | u32::from(own) << 12,
+            Self::Waiting { call, own } => 4 | call.pack() << 3 | u32::from(own) << 13,
             Self::Settling {
                 swap,
                 outcome,
@@ -294,14 +300,14 @@ impl Leader {
                     Outcome::Unsent => 2,
                 };
                 let word = swap.pack() | outcome << 3 | u32::from(seq) << 5;
-                5 | word << 3 | u32::from(own) << 12
+                5 | word << 3 | u32::from(own) << 13
             }
         }
     }
 
     fn unpack(word: u32) -> Self {
-        let own = word >> 12 == 1;
-        let rest = word >> 3 & 0x1ff;
+        let own = word >> 13 == 1;
+        let rest = word >> 3 & 0x3ff;
         match word & 7 {
             0 => Self::Idle,
             1 => Self::Claiming {
@@ -312,8 +318,8 @@ impl Leader {
             },
             3 => Self::Claimed {
                 age: (rest & 3) as u8,
-                seq: (rest >> 2 & 3) as u8,
-                value: Value::of_index((rest >> 4 & 7) as u8),
+                seq: (rest >> 2 & 7) as u8,
+                value: Value::of_index((rest >> 5 & 7) as u8),
                 own,
             },
             4 => Self::Waiting {
@@ -328,7 +334,7 @@ impl Leader {
                     _ => Outcome::Unsent,
                 },
                 own,
-                seq: (rest >> 5 & 3) as u8,
+                seq: (rest >> 5 & 7) as u8,
             },
         }
     }
@@ -350,7 +356,7 @@ impl Request {
                 phase as u32
                     | u32::from(self.left == 2) << 3
                     | u32::from(self.seq) << 4
-                    | value << 6
+                    | value << 7
             }
         }
     }
@@ -364,7 +370,7 @@ impl Request {
             _ => Phase::Failed,
         };
         let running = matches!(phase, Phase::Sent | Phase::Begun);
-        let value = (word >> 6 & 7) as u8;
+        let value = (word >> 7 & 7) as u8;
         Self {
             phase,
             left: if running {
@@ -372,7 +378,7 @@ impl Request {
             } else {
                 0
             },
-            seq: (word >> 4 & 3) as u8,
+            seq: (word >> 4 & 7) as u8,
             value: (value < 7).then(|| Value::of_index(value)),
         }
     }

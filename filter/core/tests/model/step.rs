@@ -1,60 +1,12 @@
-//! What can happen next, and what must not.
+//! What comes of a step, and what must not.
 
 use embudo_core::shard::Outcome;
 
+use super::action::{Action, Grain, Lag, STRAY, Scale};
 use super::mutation::Mutation;
-use super::record::{CALL_TICKS, LAG_MAX, Move, Op, Records, Said};
+use super::record::{LAG_MAX, Move, Op, Records, Said};
 use super::state::{Leader, Phase, Request, State, Swap, Worker};
 use super::value::{Qr, Value};
-
-/// Ticks by which somebody's clock is late.
-type Lag = u8;
-
-/// How far the steps of a compare-and-swap are taken apart.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) enum Grain {
-    /// The clock and the get are one step, the put is another, anything may come between, and its VM may
-    /// die there. A put whose token is old fails and starts again, with the time that it began with.
-    Fine,
-    /// All is one step, with a clock that is as late as it may be. A put that succeeds has nothing of
-    /// anybody's between it and its get, so this is no less than `Fine`; and it is much smaller.
-    Coarse,
-}
-
-/// One atomic step of somebody.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) enum Action {
-    /// A worker receives an update and reads the record.
-    Offer(usize, Value, Lag),
-    /// A worker writes, or finds that it must read again.
-    WorkerPuts(usize),
-    /// A worker's VM dies.
-    WorkerDies(usize),
-    /// A leader reads the record, to claim.
-    Claim(usize, Lag),
-    /// A leader reads the record, to drop what has expired and forget what is over.
-    Visit(usize, Lag),
-    /// A leader writes, or finds that it must read again.
-    LeaderPuts(usize),
-    /// The send check and the dispatch, which nothing can come between.
-    Send(usize),
-    /// Too late, or the lease is gone: the claim goes back.
-    Unsend(usize, Lag),
-    /// Laravel begins with a request. The third is the stray one.
-    Begin(usize),
-    /// Laravel has done what it says.
-    Finish(usize),
-    /// It never arrives, or Laravel drops it undone.
-    Fail(usize),
-    /// A leader hears a definite answer.
-    Hear(usize, Outcome, Lag),
-    /// A leader gives up waiting: a timeout, a reset.
-    GiveUp(usize),
-    /// A leader's VM dies.
-    LeaderDies(usize),
-    /// Time passes.
-    Tick,
-}
 
 /// A rule that was broken.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -64,6 +16,7 @@ pub(crate) enum Broken {
     ClaimOverLiveClaim,
     LedgerOutOfBalance,
     NoDuplicate,
+    ExpiredUnderWay,
     LaravelEndsElsewhere,
     Stuck,
 }
@@ -80,102 +33,22 @@ pub(crate) enum Outcomes {
 pub(crate) struct Protocol {
     pub(crate) records: Records,
     pub(crate) grain: Grain,
+    pub(crate) scale: Scale,
+    /// A name is given only after the one before it: QR B after QR A, `inactive` after `active`. The
+    /// rules tell neither pair apart.
+    pub(crate) names_in_order: bool,
     mutation: Option<Mutation>,
-}
-
-/// The stray request's place in [`State::requests`].
-const STRAY: usize = 2;
-
-// === impl Action ===
-
-impl Action {
-    /// Everything that could happen anywhere; a healthy world's next step is the first possible one of
-    /// [`Action::healthy`].
-    pub(crate) fn all(grain: Grain) -> Vec<Self> {
-        let lag_max = if grain == Grain::Fine { 0 } else { LAG_MAX };
-        let mut all = Self::healthy().to_vec();
-        for who in 0..2 {
-            for lag in 0..=lag_max {
-                all.extend(Value::ALL.map(|value| Self::Offer(who, value, lag)));
-                all.extend([
-                    Self::Claim(who, lag),
-                    Self::Visit(who, lag),
-                    Self::Unsend(who, lag),
-                ]);
-                all.push(Self::Hear(who, Outcome::Delivered, lag));
-                all.push(Self::Hear(who, Outcome::Failed, lag));
-            }
-            all.extend([Self::WorkerDies(who), Self::LeaderDies(who)]);
-            all.extend([Self::Fail(who), Self::GiveUp(who)]);
-        }
-        all.push(Self::Fail(STRAY));
-        let mut known = Vec::new();
-        all.retain(|action| {
-            !known.contains(action) && {
-                known.push(*action);
-                true
-            }
-        });
-        all
-    }
-
-    /// What happens where everybody does his work at once and Laravel is well, in order of precedence.
-    pub(crate) fn healthy() -> [Self; 21] {
-        [
-            Self::WorkerPuts(0),
-            Self::WorkerPuts(1),
-            Self::Finish(0),
-            Self::Finish(1),
-            Self::Finish(STRAY),
-            Self::Begin(0),
-            Self::Begin(1),
-            Self::Begin(STRAY),
-            Self::LeaderPuts(0),
-            Self::LeaderPuts(1),
-            Self::Hear(0, Outcome::Delivered, 0),
-            Self::Hear(1, Outcome::Delivered, 0),
-            Self::Hear(0, Outcome::Failed, 0),
-            Self::Hear(1, Outcome::Failed, 0),
-            Self::Send(0),
-            Self::Send(1),
-            Self::Unsend(0, 0),
-            Self::Unsend(1, 0),
-            Self::Visit(0, 0),
-            Self::Claim(0, 0),
-            Self::Tick,
-        ]
-    }
-
-    /// What it is, whoever does it.
-    pub(crate) fn kind(self) -> &'static str {
-        match self {
-            Self::Offer(..) => "a worker takes an update in",
-            Self::WorkerPuts(_) => "a worker writes",
-            Self::WorkerDies(_) => "a worker dies",
-            Self::Claim(..) => "a leader claims",
-            Self::Visit(..) => "a leader tidies up",
-            Self::LeaderPuts(_) => "a leader writes",
-            Self::Send(_) => "a leader sends",
-            Self::Unsend(..) => "a leader gives a claim back",
-            Self::Begin(_) => "Laravel begins",
-            Self::Finish(_) => "Laravel takes an update",
-            Self::Fail(_) => "Laravel fails",
-            Self::Hear(_, Outcome::Delivered, _) => "a leader hears of a success",
-            Self::Hear(..) => "a leader hears of a failure",
-            Self::GiveUp(_) => "a leader hears of a timeout",
-            Self::LeaderDies(_) => "a leader dies",
-            Self::Tick => "time passes",
-        }
-    }
 }
 
 // === impl Protocol ===
 
 impl Protocol {
-    pub(crate) fn new(grain: Grain, mutation: Option<Mutation>) -> Self {
+    pub(crate) fn new(grain: Grain, scale: Scale, mutation: Option<Mutation>) -> Self {
         Self {
-            records: Records::new(mutation),
+            records: Records::new(scale, mutation),
             grain,
+            scale,
+            names_in_order: true,
             mutation,
         }
     }
@@ -199,7 +72,10 @@ impl Protocol {
                 let facts = self.records.facts(next.record);
                 let leaders = next.leaders.iter_mut().filter_map(Leader::own_mut);
                 leaders.for_each(|own| *own &= facts.has_claim);
-                let idle = !facts.pending && !next.requests().iter().any(Request::is_running);
+                let early =
+                    self.is(Mutation::AnswerBeforeWrite) && next.workers != [Worker::Idle; 2];
+                let running = next.requests().iter().any(Request::is_running);
+                let idle = !facts.pending && !running && !early;
                 if idle && !next.laravel.is_what(&next.wanted) {
                     return Outcomes::Broken(Broken::LaravelEndsElsewhere);
                 }
@@ -211,6 +87,7 @@ impl Protocol {
     fn act(&mut self, state: &mut State, action: Action) -> Result<bool, Broken> {
         match action {
             Action::Offer(who, value, lag) => self.offer(state, who, value, lag),
+            Action::Lose(value) => Ok(self.post(state, value)),
             Action::WorkerPuts(who) => self.worker_puts(state, who),
             Action::WorkerDies(who) => {
                 let busy = state.workers[who] != Worker::Idle;
@@ -264,20 +141,12 @@ impl Protocol {
         value: Value,
         lag: Lag,
     ) -> Result<bool, Broken> {
-        let first = match value {
-            Value::QrB => Some(Value::QrA),
-            Value::Inactive => Some(Value::Active),
-            _ => None,
-        };
-        let early = first.is_some_and(|first| state.posted & 1 << first as u8 == 0);
+        let seen = state.posted & 1 << value as u8 != 0;
         // Of two idle workers it does not matter which.
         let other = who == 1 && state.workers[0] == Worker::Idle;
-        if early || other || state.offers_left == 0 || state.workers[who] != Worker::Idle {
+        if other || state.workers[who] != Worker::Idle || !self.post(state, value) {
             return Ok(false);
         }
-        let seen = state.posted & 1 << value as u8 != 0;
-        state.offers_left -= 1;
-        state.posted |= 1 << value as u8;
         if seen && self.is(Mutation::DuplicateOfAnythingSeen) {
             answered_at_once(state, value)?;
             return Ok(true);
@@ -290,6 +159,20 @@ impl Protocol {
             return self.worker_puts(state, who);
         }
         Ok(true)
+    }
+
+    /// The gateway posts an update, if it may.
+    fn post(&self, state: &mut State, value: Value) -> bool {
+        let bit = |value: Value| 1 << value as u8;
+        let early = match value {
+            Value::QrB => state.posted & bit(Value::QrA) == 0,
+            Value::Inactive => state.posted & bit(Value::Active) == 0,
+            _ => false,
+        };
+        state.posted |= bit(value);
+        let left = state.offers_left.checked_sub(1);
+        state.offers_left = left.unwrap_or(0);
+        left.is_some() && !(early && self.names_in_order)
     }
 
     /// A get, and the answers that need no put.
@@ -405,11 +288,12 @@ impl Protocol {
                         *own &= keeps;
                     }
                 }
-                let age = if self.is(Mutation::WindowFromWrite) {
+                let dated = if self.is(Mutation::WindowFromWrite) {
                     0
                 } else {
-                    lag.min(1)
+                    lag
                 };
+                let age = dated.min(self.scale.window_ticks() + 1);
                 state.leaders[who] = Leader::Claimed {
                     age,
                     seq,
@@ -417,7 +301,16 @@ impl Protocol {
                     own: true,
                 };
             }
-            Said::Visited { qr_expired: true } => state.wanted.qr = Qr::Any,
+            Said::Visited { qr_expired: true } => {
+                let is_qr = |call: &Request| matches!(call.value, Some(Value::QrA | Value::QrB));
+                let under_way = |call: &Request| call.is_running() && is_qr(call);
+                // Where a mutation breaks the order of calls too, that is the story to tell.
+                let tells = matches!(self.mutation, None | Some(Mutation::ExpireDespiteClaim));
+                if tells && state.requests().iter().any(under_way) {
+                    return Err(Broken::ExpiredUnderWay);
+                }
+                state.wanted.qr = Qr::Any;
+            }
             _ => {}
         }
         Ok(true)
@@ -433,12 +326,12 @@ impl Protocol {
         else {
             return false;
         };
-        if age > 0 && !self.is(Mutation::NoSendCheck) {
+        if age > self.scale.window_ticks() && !self.is(Mutation::NoSendCheck) {
             return false;
         }
         let call = Request {
             phase: Phase::Sent,
-            left: CALL_TICKS,
+            left: self.scale.call_ticks(),
             seq,
             value: Some(value),
         };
@@ -610,9 +503,10 @@ impl Protocol {
                 *snapshot = u16::try_from(ticked).unwrap_or(u16::MAX);
             }
         }
+        let too_late = self.scale.window_ticks() + 1;
         for leader in &mut state.leaders {
             match leader {
-                Leader::Claimed { age, .. } => *age = 1,
+                Leader::Claimed { age, .. } => *age = too_late.min(*age + 1),
                 Leader::Waiting { call, .. } => call.left = call.left.saturating_sub(1),
                 _ => {}
             }

@@ -4,9 +4,11 @@ use std::fmt::Write as _;
 
 use embudo_core::shard::Outcome;
 
+use super::action::Action;
 use super::explore::Counterexample;
 use super::state::{Leader, Phase, State, Worker};
-use super::step::{Action, Broken, Outcomes, Protocol};
+use super::step::{Broken, Outcomes, Protocol};
+use super::value::Value;
 
 /// One line a step, with the tick in which it happens.
 pub(crate) fn tell(protocol: &mut Protocol, offers: u8, found: &Counterexample) -> String {
@@ -27,12 +29,24 @@ pub(crate) fn tell(protocol: &mut Protocol, offers: u8, found: &Counterexample) 
         ticks += u32::from(action == Action::Tick);
         state = next;
     }
-    if let Some(action) = found.last {
+    let last = Action::all(protocol.grain).into_iter().find(|action| {
+        matches!(protocol.step(&state, *action), Outcomes::Broken(broken) if broken == found.broken)
+    });
+    if let Some(action) = last {
         line(&mut story, ticks, &describe(&state, action, None));
     }
     let _ = writeln!(story, "  ==> {}", moral(found.broken));
     if found.broken == Broken::LaravelEndsElsewhere {
-        let _ = writeln!(story, "      the gateway wants {:?}", state.wanted);
+        let text = |value: Option<Value>| value.map_or("no state", Value::name);
+        let (wanted, laravel) = (state.wanted, state.laravel);
+        let _ = writeln!(
+            story,
+            "      the gateway: {}, QR {:?}; Laravel: {}, QR {:?}",
+            text(wanted.status),
+            wanted.qr,
+            text(laravel.status),
+            laravel.qr,
+        );
     }
     story
 }
@@ -48,12 +62,29 @@ fn moral(broken: Broken) -> &'static str {
         Broken::ClaimOverLiveClaim => "a claim replaces one whose call may be at Laravel",
         Broken::LedgerOutOfBalance => "the ledger does not balance",
         Broken::NoDuplicate => "answered as known, but Laravel neither has it nor will get it",
+        Broken::ExpiredUnderWay => "counted as expired while Laravel is at work on it",
         Broken::LaravelEndsElsewhere => "nothing is pending, and Laravel has something else",
         Broken::Stuck => "what is pending never ends, however well everybody is",
     }
 }
 
 fn describe(state: &State, action: Action, next: Option<&State>) -> String {
+    let late = match action {
+        Action::Offer(_, _, lag)
+        | Action::Claim(_, lag)
+        | Action::Visit(_, lag)
+        | Action::Unsend(_, lag)
+        | Action::Hear(_, _, lag)
+            if lag > 0 =>
+        {
+            format!(" (its clock is {lag} late)")
+        }
+        _ => String::new(),
+    };
+    describe_in_time(state, action, next) + &late
+}
+
+fn describe_in_time(state: &State, action: Action, next: Option<&State>) -> String {
     let worker = |who: usize| format!("worker {}", who + 1);
     let leader = |who: usize| format!("leader {}", who + 1);
     let request = |at: usize| {
@@ -82,6 +113,7 @@ fn describe(state: &State, action: Action, next: Option<&State>) -> String {
             }
             _ => format!("{} loses the race, and reads again", worker(who)),
         },
+        Action::Lose(value) => format!("a worker gets \"{}\", and dies", value.name()),
         Action::WorkerDies(who) => format!("{} dies", worker(who)),
         Action::Claim(who, _) => format!("{} reads the record, to claim", leader(who)),
         Action::Visit(who, _) => format!("{} reads the record, to tidy up", leader(who)),
