@@ -3,15 +3,6 @@
 //! A shard is small and there are not many different ones, so every one gets a number, and what the core
 //! makes of it is remembered. The core stays the only thing that decides; the exploration merely does
 //! not ask it the same question a million times.
-//!
-//! # What is forgotten about a shard, and why that is sound
-//!
-//! Time is relative: *now* is always [`NOW_MS`], and a tick moves what is stored into the past, down to
-//! a floor below which nobody can tell one time from another. The ledger is checked after every
-//! transition and then wound back to what is pending: the core never reads it. A claim's id is always
-//! [`OWN`] in a stored shard; whether a call holds *that* claim is the caller's to know (ids are only
-//! compared for equality). The bell, priorities and attempts are hints for the dispatcher's plan, and
-//! here every plan is tried at any time.
 
 use std::collections::BTreeMap;
 
@@ -19,16 +10,17 @@ use embudo_core::config::Config;
 use embudo_core::hash::HashKey;
 use embudo_core::route::{Destination, Head, Rules, Update};
 use embudo_core::shard::{
-    Claim, ClaimId, Decision, Entry, Ledger, Outcome, Settled, Shard, State, Wanted, balance,
+    Claim, ClaimId, Decision, Entry, Outcome, Settled, Shard, State, Wanted, balance,
 };
 use embudo_core::time::Now;
 
 use super::action::Scale;
+use super::level::{NOW_MS, OWN, in_order, level, tick};
 use super::mutation::Mutation;
 use super::value::Value;
 
 /// The unit of time. Only the order of a few instants matters, so a claim lives two of them.
-const TICK_MS: u64 = 1_000;
+pub(super) const TICK_MS: u64 = 1_000;
 
 /// D, in ticks.
 const CLAIM_TICKS: u64 = 2;
@@ -39,22 +31,7 @@ pub(crate) const LAG_MAX: u8 = 2;
 
 /// A QR is of use for this long: longer than a claim lives, so that a call whose fate is unknown may be
 /// repeated, and not much longer, so that one may also be too late for that.
-const QR_TICKS: u64 = 2;
-
-/// The present, in every shard.
-const NOW_MS: u64 = 1_000_000;
-
-/// Nobody's age limit reaches further back, however late his clock.
-const ACCEPTED_FLOOR_MS: u64 = NOW_MS - (QR_TICKS + 1 + LAG_MAX as u64) * TICK_MS;
-
-/// Over for everybody, however late his clock.
-const OVER_MS: u64 = NOW_MS - LAG_MAX as u64 * TICK_MS;
-
-/// The id of whatever claim a stored shard has.
-const OWN: ClaimId = ClaimId {
-    epoch: 1,
-    counter: 1,
-};
+pub(super) const QR_TICKS: u64 = 2;
 
 /// Any other id.
 const OTHER: ClaimId = ClaimId {
@@ -287,12 +264,9 @@ impl Records {
             bytes_max: usize::MAX,
         };
         let claimed = shard.claim(&self.rules, self.session(), &wanted, OWN, now);
-        claimed.map_or(Said::Nothing, |item| {
-            assert_eq!(item.timestamp_ms, item.seq, "timestamps are in order too");
-            Said::Claimed {
-                seq: u8::try_from(item.seq).expect("a few updates"),
-                value: Value::of_body(&item.body),
-            }
+        claimed.map_or(Said::Nothing, |item| Said::Claimed {
+            seq: u8::try_from(item.seq).expect("a few updates"),
+            value: Value::of_body(&item.body),
         })
     }
 
@@ -311,6 +285,10 @@ impl Records {
                     claim.deadline_ms = u64::MAX;
                 });
         }
+        assert!(
+            in_order(&shard),
+            "timestamps are as the updates are: {shard:?}"
+        );
         level(&mut shard);
         let bytes = shard.encode();
         if let Some(number) = self.numbers.get(&bytes) {
@@ -440,46 +418,5 @@ impl Records {
             session.entries.retain(|entry| Some(entry.seq) != seq);
             shard.ledger.accepted = shard.ledger.accepted.saturating_sub(1);
         }
-    }
-}
-
-/// A tick passes.
-fn tick(shard: &mut Shard<'_>) {
-    for session in &mut shard.sessions {
-        if let Some(claim) = &mut session.claim {
-            claim.deadline_ms -= TICK_MS;
-        }
-        for entry in &mut session.entries {
-            entry.accepted_ms -= TICK_MS;
-            if let State::Clean { until_ms } = &mut entry.state {
-                *until_ms -= TICK_MS;
-            }
-        }
-    }
-}
-
-/// Makes equal what nobody can tell apart.
-fn level(shard: &mut Shard<'_>) {
-    shard.ledger = Ledger {
-        accepted: shard.pending() as u64,
-        ..Ledger::default()
-    };
-    shard.rung = false;
-    for session in &mut shard.sessions {
-        if let Some(claim) = &mut session.claim {
-            claim.id = OWN;
-            claim.deadline_ms = claim.deadline_ms.max(OVER_MS);
-        }
-        for entry in &mut session.entries {
-            entry.accepted_ms = entry.accepted_ms.max(ACCEPTED_FLOOR_MS);
-            match &mut entry.state {
-                State::Dirty(dirty) => {
-                    (dirty.since_ms, dirty.attempts, dirty.priority) = (0, 0, false);
-                }
-                State::Clean { until_ms } => *until_ms = (*until_ms).max(OVER_MS),
-                State::Implied { .. } => {}
-            }
-        }
-        session.entries.sort_by(|a, b| a.route.cmp(&b.route));
     }
 }
