@@ -106,7 +106,8 @@ impl View {
         });
     }
 
-    /// Whether this update would change nothing of what its route is about.
+    /// Whether this update would change nothing of what its route is about. A QR that is still Laravel's
+    /// last one is known, even if a state has come after it: whoever wants `pending` again posts that.
     pub(crate) fn has(&self, value: Value) -> bool {
         match value {
             Value::QrA => self.qr == Qr::A,
