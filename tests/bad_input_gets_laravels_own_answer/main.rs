@@ -19,6 +19,7 @@ use embudo_tests::raw::{self, Answer};
 
 use self::table::{CASE, Case, Expected, UPLOAD_BYTES};
 
+// A table, one case a line.
 #[rustfmt::skip]
 mod table;
 
@@ -47,6 +48,7 @@ async fn each_case_gets_the_answer_that_laravel_gives_or_is_queued_and_delivered
         cases.len(),
         wrong.join("\n")
     );
+    assert_both_workers_served(&envoy).await?;
     assert_counters(&envoy, &cases).await?;
     assert_delivered(&laravel, &cases).await;
     let stats = envoy.admin.stats().await?;
@@ -127,6 +129,19 @@ impl Case {
         };
         laravel.raw().into_iter().filter(mine).collect()
     }
+}
+
+/// A case that only one worker saw would say nothing about the other's VM.
+async fn assert_both_workers_served(envoy: &Envoy) -> Result<()> {
+    let filter = r"/stats?filter=^listener\..*\.worker_[0-9]%2B\.downstream_cx_total$";
+    let workers = envoy.admin.get(filter).await?;
+    let busy = workers.lines().filter(|line| !line.ends_with(": 0"));
+    assert_eq!(
+        busy.count(),
+        2,
+        "both workers have had connections:\n{workers}"
+    );
+    Ok(())
 }
 
 async fn assert_counters(envoy: &Envoy, cases: &[Case]) -> Result<()> {
