@@ -56,8 +56,13 @@ impl Stream {
     //
     // Only once the request is whole: an answer before its end makes Envoy close the connection.
     fn decide(&mut self, body_size: usize) -> Action {
-        let State::Collecting(head) = std::mem::replace(&mut self.state, State::New) else {
-            return Action::Continue;
+        let head = match std::mem::replace(&mut self.state, State::New) {
+            State::Collecting(head) => head,
+            // The trailers of a body that was too long: the request has passed, and stays so.
+            decided => {
+                self.state = decided;
+                return Action::Continue;
+            }
         };
         let body = self.get_http_request_body(0, body_size).unwrap_or_default();
         let plugin = Rc::clone(&self.plugin);

@@ -8,6 +8,8 @@
 //! and the bound is generous: it says that something hangs, and is no claim about speed. Claims about speed
 //! are made in the tests, from times that were taken where they happened.
 
+pub mod raw;
+
 mod client;
 mod stack;
 mod values;

@@ -247,6 +247,7 @@ impl<'a> Entry<'a> {
     fn revive(&mut self, item: Dirty<'a>, body: Vec<u8>, mono_ms: u64) {
         self.state = State::Dirty(Dirty {
             since_ms: mono_ms,
+            timestamp_ms: item.timestamp_ms.saturating_add(1),
             attempts: 0,
             priority: false,
             body: Cow::Owned(body),
