@@ -73,11 +73,7 @@ async fn a_listener_update_under_load_loses_nothing_and_keeps_one_dispatcher() -
         })
         .await;
     }
-    wait_until("the old listeners have drained", DRAINED_MAX, async || {
-        let stats = stack.envoy.admin.stats().await;
-        stats.is_ok_and(|s| s.raw("listener_manager.total_filter_chains_draining") == 0)
-    })
-    .await;
+    stack.drained(DRAINED_MAX).await;
     let before = generations(&stack).len();
     wait_until("the last dispatcher goes on alone", BOUND, async || {
         generations(&stack).len() >= before + CALLS

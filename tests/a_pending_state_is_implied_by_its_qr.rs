@@ -46,6 +46,37 @@ async fn a_pending_state_is_implied_by_its_qr() -> Result<()> {
 }
 
 #[tokio::test]
+async fn a_pending_state_after_another_state_is_news() -> Result<()> {
+    let stack = Stack::configured("implied-no-more", scaled(&json!({}), 10.0)).await?;
+    let (quick, slow) = (session(), session());
+
+    let mut answers = Vec::new();
+    for session in [&quick, &slow] {
+        answers.push(stack.post_qr(session, &qr("shown")).await.outcome);
+        answers.push(stack.post_status(session, "connecting").await.outcome);
+        if session == &slow {
+            stack.settled(BOUND).await;
+        }
+        answers.push(stack.post_status(session, "pending").await.outcome);
+    }
+
+    assert_eq!(
+        answers, ["queued"; 6],
+        "the QR implies `pending` only as long as it is the session's newest update"
+    );
+    stack.settled(BOUND).await;
+    for session in [&quick, &slow] {
+        assert_eq!(
+            stack.values_of(session).last().map(String::as_str),
+            Some("pending"),
+            "Laravel hears it last"
+        );
+    }
+    stack.finish().await;
+    Ok(())
+}
+
+#[tokio::test]
 async fn inactive_qr_pending_inactive_ends_on_inactive() -> Result<()> {
     let stack = Stack::configured("implied-order", scaled(&json!({}), 10.0)).await?;
     let (quick, slow) = (session(), session());

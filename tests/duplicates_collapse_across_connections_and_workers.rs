@@ -2,14 +2,23 @@
 //! once.
 
 use std::collections::BTreeMap;
+use std::io::{Read as _, Write as _};
+use std::net::TcpStream;
+use std::sync::atomic::{AtomicUsize, Ordering};
 
-use anyhow::Result;
+use anyhow::{Context as _, Result, ensure};
+use embudo::live::scaled;
 use embudo::model::http::Kind;
-use embudo_tests::{Stack, qr, session, sessions};
+use embudo_tests::{Stack, qr, qr_body, session, sessions};
 use futures::future::join_all;
+use serde_json::json;
 
 const CONNECTIONS: usize = 16;
 const SESSIONS: usize = 20;
+
+/// Two workers meet within the few µs between a read and a write of the store once in some hundred posts.
+const SIMULTANEOUS: usize = 4_000;
+const VOLLEY: usize = 8;
 
 #[tokio::test(flavor = "multi_thread")]
 async fn duplicates_collapse_across_connections_and_workers() -> Result<()> {
@@ -55,6 +64,98 @@ async fn duplicates_collapse_across_connections_and_workers() -> Result<()> {
     }
     stack.finish().await;
     Ok(())
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn of_two_equal_posts_at_one_moment_on_two_workers_one_is_queued() -> Result<()> {
+    let stack = Stack::configured("simultaneous", scaled(&json!({}), 10.0)).await?;
+    let mut connections = BTreeMap::<String, Vec<TcpStream>>::new();
+    while connections.len() < 2 || connections.values().any(|all| all.len() < VOLLEY) {
+        let (stream, worker) = embudo_tests::open(&stack.envoy).await?;
+        let stream = stream.into_std()?;
+        stream.set_nonblocking(false)?;
+        stream.set_nodelay(true)?;
+        connections.entry(worker).or_default().push(stream);
+    }
+    let sessions = sessions(SIMULTANEOUS);
+
+    // Threads of their own and plain sockets: between two such writes lie a few µs, as between a read and a
+    // write of the store.
+    let arrived = AtomicUsize::new(0);
+    let outcomes: Vec<Vec<String>> = std::thread::scope(|scope| {
+        let (arrived, sessions) = (&arrived, &sessions);
+        let threads: Vec<_> = connections
+            .into_values()
+            .map(|of_worker| scope.spawn(move || post_together(of_worker, sessions, arrived)))
+            .collect();
+        let joined = threads.into_iter().map(|thread| thread.join());
+        joined
+            .map(|outcomes| outcomes.expect("the thread ends"))
+            .collect::<Result<_>>()
+    })?;
+
+    assert_eq!(outcomes[0].len(), SIMULTANEOUS, "every post is answered");
+    for (one, other) in outcomes[0].iter().zip(&outcomes[1]) {
+        let mut both = [&**one, &**other];
+        both.sort_unstable();
+        assert_eq!(
+            both,
+            ["duplicate", "queued"],
+            "of two equal posts at one moment, one is queued and one is its duplicate"
+        );
+    }
+    let ledger = stack.settled(embudo_tests::BOUND).await;
+    assert_eq!(ledger.accepted, SIMULTANEOUS as u64);
+    stack.finish().await;
+    Ok(())
+}
+
+/// Posts every session's QR, a volley at a time over as many connections of one worker, and each volley only
+/// when the other thread is about to post it too.
+fn post_together(
+    mut connections: Vec<TcpStream>,
+    sessions: &[String],
+    arrived: &AtomicUsize,
+) -> Result<Vec<String>> {
+    let mut outcomes = Vec::new();
+    for (turn, volley) in sessions.chunks(VOLLEY).enumerate() {
+        let requests: Vec<String> = volley.iter().map(|session| request(session)).collect();
+        arrived.fetch_add(1, Ordering::AcqRel);
+        while arrived.load(Ordering::Acquire) < 2 * (turn + 1) {
+            // Not a moment longer than needed, and not at Envoy's cost either.
+            std::thread::yield_now();
+        }
+        for (connection, request) in connections.iter_mut().zip(&requests) {
+            connection.write_all(request.as_bytes())?;
+        }
+        for (connection, _) in connections.iter_mut().zip(&requests) {
+            outcomes.push(read_outcome(connection)?);
+        }
+    }
+    Ok(outcomes)
+}
+
+fn request(session: &str) -> String {
+    let body = qr_body(session, &qr(session));
+    format!(
+        "POST /api/qr HTTP/1.1\r\nhost: laravel.test\r\ncontent-type: application/json\r\n\
+         content-length: {}\r\n\r\n{body}",
+        body.len()
+    )
+}
+
+/// Reads one of Embudo's answers, which end with the only closing brace in them.
+fn read_outcome(connection: &mut TcpStream) -> Result<String> {
+    let mut text = String::new();
+    let mut piece = [0; 4_096];
+    while !text.ends_with('}') {
+        let read = connection.read(&mut piece)?;
+        ensure!(read > 0, "Envoy closed the connection");
+        text.push_str(std::str::from_utf8(&piece[..read])?);
+    }
+    let mut lines = text.lines();
+    let outcome = lines.find_map(|line| line.strip_prefix("x-embudo: "));
+    Ok(outcome.context("an answer of Embudo's")?.to_owned())
 }
 
 #[tokio::test]

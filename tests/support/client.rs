@@ -65,41 +65,26 @@ pub struct Answer {
 impl Client {
     /// Opens `connections` connections or some more, a quarter of them at each worker at least.
     pub(crate) async fn connect(envoy: &Envoy, epoch: Instant, connections: usize) -> Result<Self> {
-        let address = envoy.listener;
         let mut client = Self {
-            address,
+            address: envoy.listener,
             epoch,
             connections: Vec::new(),
             next: AtomicUsize::new(0),
             sent: Mutex::default(),
         };
-        let mut accepted = accepted(&envoy.admin).await?;
+        let workers = accepted(&envoy.admin).await?;
         let is_enough = |client: &Self, workers: &BTreeMap<String, u64>| {
             let mut workers = workers.keys();
             client.connections.len() >= connections
                 && workers.all(|worker| client.on_worker(worker).len() >= connections / 4)
         };
-        while !is_enough(&client, &accepted) {
+        while !is_enough(&client, &workers) {
             ensure!(
                 client.connections.len() < CONNECTIONS_MAX,
                 "the kernel gives all connections to one worker"
             );
-            let sender = tokio::sync::Mutex::new(connect(address).await?);
-            let before = accepted.clone();
-            wait_until("Envoy accepts a connection", BOUND, async || {
-                accepted = match self::accepted(&envoy.admin).await {
-                    Ok(accepted) => accepted,
-                    Err(_) => return false,
-                };
-                accepted != before
-            })
-            .await;
-            let mut grown = accepted.iter().filter(|(w, n)| before.get(*w) != Some(n));
-            let worker = grown
-                .next()
-                .context("a worker that has accepted")?
-                .0
-                .clone();
+            let (stream, worker) = open(envoy).await?;
+            let sender = tokio::sync::Mutex::new(handshake_over(stream).await?);
             client.connections.push(Connection { worker, sender });
         }
         Ok(client)
@@ -205,7 +190,7 @@ impl Client {
         let mut sender = connection.sender.lock().await;
         // Envoy closes connections when it drains a listener; a gateway opens another one.
         if sender.ready().await.is_err() {
-            *sender = connect(self.address).await?;
+            *sender = handshake_over(TcpStream::connect(self.address).await?).await?;
         }
         let request = Request::post(path)
             .header("host", "laravel.test")
@@ -237,13 +222,33 @@ impl Client {
     }
 }
 
-async fn connect(address: SocketAddr) -> Result<SendRequest<Full<Bytes>>> {
-    let stream = TcpStream::connect(address).await?;
+async fn handshake_over(stream: TcpStream) -> Result<SendRequest<Full<Bytes>>> {
     stream.set_nodelay(true)?;
     let (sender, connection) = handshake(TokioIo::new(stream)).await?;
     // Its end shows at the sender.
     tokio::spawn(connection);
     Ok(sender)
+}
+
+/// Opens a connection to the gateway's port, and tells which worker took it. Nobody else may connect
+/// meanwhile.
+///
+/// # Errors
+/// When Envoy does not answer.
+pub async fn open(envoy: &Envoy) -> Result<(TcpStream, String)> {
+    let before = accepted(&envoy.admin).await?;
+    let stream = TcpStream::connect(envoy.listener).await?;
+    let mut after = before.clone();
+    wait_until("Envoy accepts a connection", BOUND, async || {
+        if let Ok(now) = accepted(&envoy.admin).await {
+            after = now;
+        }
+        after != before
+    })
+    .await;
+    let mut grown = after.iter().filter(|(w, n)| before.get(*w) != Some(n));
+    let worker = grown.next().context("a worker that has accepted")?.0;
+    Ok((stream, worker.clone()))
 }
 
 /// Connections that each worker has accepted.

@@ -15,7 +15,7 @@ mod stack;
 mod values;
 mod wait;
 
-pub use client::{Answer, Client};
+pub use client::{Answer, Client, open};
 pub use stack::{Stack, StackOptions};
 pub use values::{qr, qr_body, session, sessions, status_body};
 pub use wait::{BOUND, wait_until};

@@ -31,6 +31,8 @@ pub struct StackOptions {
     pub connections: usize,
     /// Whether the listener can be updated while it serves.
     pub watch_listener: bool,
+    /// How long the old listener goes on after an update, in seconds.
+    pub drain_time_s: u32,
 }
 
 /// The whole way.
@@ -64,6 +66,7 @@ impl Default for StackOptions {
             },
             connections: CONNECTIONS,
             watch_listener: false,
+            drain_time_s: 10,
         }
     }
 }
@@ -99,6 +102,7 @@ impl Stack {
         let envoy = EnvoyOptions {
             filter_config: options.filter_config,
             watch_listener: options.watch_listener,
+            drain_time_s: options.drain_time_s,
             ..EnvoyOptions::new(name, laravel.addr)
         };
         let envoy = Envoy::start(envoy).await?;
@@ -200,6 +204,18 @@ impl Stack {
         })
         .await;
         ledger
+    }
+
+    /// Waits until the listeners of before the last update are gone, and with them their root contexts.
+    ///
+    /// # Panics
+    /// When it takes longer than `bound`.
+    pub async fn drained(&self, bound: Duration) {
+        wait_until("the old listeners have drained", bound, async || {
+            let stats = self.envoy.admin.stats().await;
+            stats.is_ok_and(|s| s.raw("listener_manager.total_filter_chains_draining") == 0)
+        })
+        .await;
     }
 
     /// A load through this Envoy, on Laravel's clock.

@@ -5,7 +5,8 @@ use alloc::string::String;
 use alloc::vec::Vec;
 
 use super::{Claim, ClaimId, Dirty, Entry, Shard, State};
-use crate::route::Rules;
+use crate::config::Route;
+use crate::route::{Destination, Rules};
 use crate::time::Now;
 
 /// What a batch has room for.
@@ -196,13 +197,10 @@ impl<'a> Shard<'a> {
                     .iter_mut()
                     .find(|entry| matches!(entry.state, State::Implied { by } if by == item.seq));
                 let Some(implied) = implied else { continue };
-                let target = rules
-                    .config
-                    .route_named(&implied.route)
-                    .map(|(index, _)| index);
+                let target = rules.config.route_named(&implied.route);
                 match (target, rules.implied_body(route, &dirty.body)) {
-                    (Some(target), Some(body)) => {
-                        implied.revive(dirty, body, now.mono_ms);
+                    (Some((target, rule)), Some(body)) => {
+                        implied.revive(dirty, rule, body, now.mono_ms);
                         revived.push(target);
                     }
                     _ => session.drop_implied(&[item.seq]),
@@ -243,15 +241,20 @@ impl<'a> Entry<'a> {
     // ## Implied => Dirty
     //
     // The gateway believes that Laravel has heard this state. It keeps its place in the session's order:
-    // the item whose sequence it bears is gone.
-    fn revive(&mut self, item: Dirty<'a>, body: Vec<u8>, mono_ms: u64) {
+    // the item whose sequence it bears is gone. It goes where the item would have gone, but for the path:
+    // alone it would end at the item's route, which refuses it.
+    fn revive(&mut self, item: Dirty<'a>, rule: &Route, body: Vec<u8>, mono_ms: u64) {
+        let destination = Destination::decode(&item.destination).map(|destination| Destination {
+            path: rule.path.clone(),
+            ..destination
+        });
         self.state = State::Dirty(Dirty {
             since_ms: mono_ms,
             timestamp_ms: item.timestamp_ms.saturating_add(1),
             attempts: 0,
             priority: false,
+            destination: destination.map_or(item.destination, |new| Cow::Owned(new.encode())),
             body: Cow::Owned(body),
-            ..item
         });
     }
 }
