@@ -165,6 +165,7 @@ fn search(machine: &Machine, arguments: &SimArguments) -> Result<()> {
         "sabotages": [],
         "transitions": transitions,
     });
+    std::fs::create_dir_all(paths::output())?;
     let path = paths::output().join("sim.json");
     paths::write_atomically(&path, serde_json::to_string_pretty(&report)?.as_bytes())?;
     for found in &swarm.failures {

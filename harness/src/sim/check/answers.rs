@@ -155,7 +155,7 @@ impl Checker {
         expire_after_ms: Option<u64>,
         now_ms: u64,
     ) -> Result<(), String> {
-        let age_ms = now_ms.saturating_sub(update.at_us / 1000);
+        let age_ms = now_ms.saturating_sub(update.accepted_ms);
         let quiet_ms = now_ms.saturating_sub(update.touched_ms);
         let dedup = &self.config.dedup;
         match update.fate {

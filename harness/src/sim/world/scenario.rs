@@ -138,7 +138,7 @@ fn style(dice: &mut impl Rng, as_shipped: bool) -> Style {
         return Style::Gateway { times_faster };
     }
     Style::Chaos {
-        gap_ms: *pick(dice, &[20, 200, 1_000, 4_000]),
+        gap_ms: *pick(dice, &[50, 300, 1_000, 4_000]),
         patient: dice.random_bool(0.7),
     }
 }

@@ -138,9 +138,13 @@ impl Traffic {
 // === impl Session ===
 
 impl Session {
-    /// A send from a few values, so that they repeat: the last one again, an older one, a new one.
+    /// A send from a few values, so that they repeat: the last one again, an older one, a new one. Now
+    /// and then it is nothing for Embudo.
     fn anything(&mut self) -> Outgoing {
         self.sent += 1;
+        if self.dice.random_ratio(1, 50) {
+            return self.something_else();
+        }
         let (route, field, path, value) = if self.dice.random_bool(0.45) {
             let number = match self.dice.random_bool(0.5) {
                 true => self.dice.random_range(0..3),
@@ -160,6 +164,25 @@ impl Session {
         Outgoing {
             kind,
             update: Some((route, value)),
+            request: Request::new("POST", path).with_json(body),
+        }
+    }
+}
+
+impl Session {
+    /// What passes through untouched: a message, a body that is no JSON, an update without a session.
+    fn something_else(&mut self) -> Outgoing {
+        let (path, body) = *pick(
+            &mut self.dice,
+            &[
+                ("/api/whatsapp-webhook/t", r#"{"message":"hello"}"#),
+                ("/api/qr", "{"),
+                ("/api/whatsapp/status", r#"{"estado_qr":"active"}"#),
+            ],
+        );
+        Outgoing {
+            kind: Kind::Other,
+            update: None,
             request: Request::new("POST", path).with_json(body),
         }
     }
