@@ -56,8 +56,13 @@ impl Stream {
     //
     // Only once the request is whole: an answer before its end makes Envoy close the connection.
     fn decide(&mut self, body_size: usize) -> Action {
-        let State::Collecting(head) = std::mem::replace(&mut self.state, State::New) else {
-            return Action::Continue;
+        let head = match std::mem::replace(&mut self.state, State::New) {
+            State::Collecting(head) => head,
+            // The trailers of a request that passes: it stays what it is.
+            other => {
+                self.state = other;
+                return Action::Continue;
+            }
         };
         let body = self.get_http_request_body(0, body_size).unwrap_or_default();
         let plugin = Rc::clone(&self.plugin);
