@@ -5,7 +5,8 @@ use alloc::string::String;
 use alloc::vec::Vec;
 
 use super::{Claim, ClaimId, Dirty, Entry, Shard, State};
-use crate::route::Rules;
+use crate::config::Route;
+use crate::route::{Destination, Rules};
 use crate::sabotage::{self, Sabotage};
 use crate::time::Now;
 
@@ -208,13 +209,10 @@ impl<'a> Shard<'a> {
                     .iter_mut()
                     .find(|entry| matches!(entry.state, State::Implied { by } if by == item.seq));
                 let Some(implied) = implied else { continue };
-                let target = rules
-                    .config
-                    .route_named(&implied.route)
-                    .map(|(index, _)| index);
+                let target = rules.config.route_named(&implied.route);
                 match (target, rules.implied_body(route, &dirty.body)) {
-                    (Some(target), Some(body)) if !sabotage::is(Sabotage::NeverRevive) => {
-                        implied.revive(dirty, body, now.mono_ms);
+                    (Some((target, rule)), Some(body)) if !sabotage::is(Sabotage::NeverRevive) => {
+                        implied.revive(rule, dirty, body, now.mono_ms);
                         revived.push(target);
                     }
                     _ => session.drop_implied(&[item.seq]),
@@ -255,9 +253,21 @@ impl<'a> Entry<'a> {
     // ## Implied => Dirty
     //
     // The gateway believes that Laravel has heard this state. It keeps its place in the session's order:
-    // the item whose sequence it bears is gone.
-    fn revive(&mut self, item: Dirty<'a>, body: Vec<u8>, mono_ms: u64) {
+    // the item whose sequence it bears is gone. It goes where the gateway would have posted it, which is
+    // not where that item came from.
+    fn revive(&mut self, rule: &Route, item: Dirty<'a>, body: Vec<u8>, mono_ms: u64) {
+        let destination = match Destination::decode(&item.destination) {
+            Some(destination) => Cow::Owned(
+                Destination {
+                    path: rule.path.clone(),
+                    ..destination
+                }
+                .encode(),
+            ),
+            None => item.destination,
+        };
         self.state = State::Dirty(Dirty {
+            destination,
             since_ms: mono_ms,
             attempts: 0,
             priority: false,
