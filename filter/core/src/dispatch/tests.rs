@@ -151,6 +151,24 @@ fn what_waits_behind_an_older_sibling_makes_the_sibling_due() {
 }
 
 #[test]
+fn a_flush_that_an_item_could_not_be_part_of_does_not_put_it_off() {
+    let mut world = World::new(r#"{"routes":[{"name":"status","batch":{"max_items":2}}]}"#);
+    world.post("status", "a", "connecting");
+    world.advance(300);
+    let (at_ms, call) = world.call();
+    world.answer(&call, 504, "upstream request timeout");
+    world.post("status", "a", "active");
+    // Others flush just before the session may be called again.
+    world.advance(at_ms + 30_900 - world.now.mono_ms);
+    world.post("status", "b", "active");
+    world.post("status", "c", "active");
+    let (_, others) = world.call();
+    world.answer(&others, 200, OK);
+    world.advance(400);
+    assert!(text(&world.call().1).contains(r#""a""#));
+}
+
+#[test]
 fn a_newer_value_that_comes_while_the_older_is_under_way_is_sent_after_it() {
     let mut world = World::new("{}");
     world.post("status", "a", "active");
