@@ -116,11 +116,11 @@ async fn enter(caller: &mut Caller<'_, Guest>, function: HostFunction) -> wasmti
     caller.data_mut().about_to_call(function);
     YieldOnce(false).await;
     let guest = caller.data_mut();
-    guest.host_calls += 1;
-    if guest.trap_at == Some(guest.host_calls) {
+    guest.cost.host_calls += 1;
+    if guest.trap_at == Some(guest.cost.host_calls) {
         return Err(InjectedTrap.into());
     }
-    if guest.host_calls > HOST_CALLS_MAX {
+    if guest.cost.host_calls > HOST_CALLS_MAX {
         return Err(wasmtime::format_err!(
             "{HOST_CALLS_MAX} host calls in one callback"
         ));
@@ -166,6 +166,7 @@ async fn give(
     };
     let (guest_bytes, guest) = memory.data_and_store_mut(&mut *caller);
     guest.copied(bytes.len());
+    guest.cost.allocations += u32::from(size > 0);
     let mut call = Call::new(guest_bytes, guest);
     let written = call
         .write(place, bytes)

@@ -39,6 +39,19 @@ pub enum Callback {
     Done,
 }
 
+/// What a job costs at the border between host and guest.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Cost {
+    /// Host calls.
+    pub host_calls: u32,
+    /// Pieces of memory that the host asked the guest for.
+    pub allocations: u32,
+    /// Bytes that were copied: values, bodies, headers.
+    pub bytes: u64,
+    /// Instructions of the guest, as wasmtime counts them.
+    pub fuel: u64,
+}
+
 /// A call out, as the guest asked for it.
 #[derive(Clone, Debug)]
 pub struct HttpCall {
@@ -76,8 +89,8 @@ pub struct Response {
 pub struct Guest {
     pub(crate) memory: Option<Memory>,
     pub(crate) allocate: Option<TypedFunc<u32, u32>>,
-    /// Host calls of the callback under way.
-    pub host_calls: u32,
+    /// What the job under way has cost so far.
+    pub cost: Cost,
     /// The VM is to trap instead of this host call of the callback under way.
     pub trap_at: Option<u32>,
     /// Headers of the request under way.
@@ -115,7 +128,7 @@ impl Guest {
         Self {
             memory: None,
             allocate: None,
-            host_calls: 0,
+            cost: Cost::default(),
             trap_at: None,
             request_headers: Headers::new(),
             request_body: Bytes::new(),
@@ -137,7 +150,7 @@ impl Guest {
     /// Begins a callback.
     pub(super) fn begin(&mut self, callback: Callback, context: u32, trap_at: Option<u32>) {
         (self.callback, self.context) = (callback, context);
-        (self.host_calls, self.trap_at) = (0, trap_at);
+        (self.cost, self.trap_at) = (Cost::default(), trap_at);
     }
 
     pub(super) fn select(&mut self, context: u32) {
@@ -182,7 +195,7 @@ impl Guest {
     }
 
     pub(crate) fn copied(&mut self, bytes: usize) {
-        self.hub.lock().bytes_copied += bytes as u64;
+        self.cost.bytes += bytes as u64;
     }
 
     pub(crate) fn mono_ns(&self) -> u64 {

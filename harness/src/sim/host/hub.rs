@@ -85,10 +85,8 @@ pub struct Hub {
     pub out: Vec<Out>,
     /// The host function at which the VM that ran last has yielded.
     pub yielded_at: HostFunction,
-    /// Host calls so far, and bytes copied between host and guests.
+    /// Host calls so far.
     pub host_calls: u64,
-    /// See above.
-    pub bytes_copied: u64,
     /// The checker.
     pub checker: Checker,
     /// The trace.

@@ -16,7 +16,7 @@ mod queue;
 mod shared;
 mod vm;
 
-pub use self::guest::{Callback, Guest, HttpCall, LocalReply, Response};
+pub use self::guest::{Callback, Cost, Guest, HttpCall, LocalReply, Response};
 pub use self::hub::{Clock, Cluster, Hub, Out, SharedHub};
 pub use self::machine::Machine;
 pub use self::metrics::Metrics;

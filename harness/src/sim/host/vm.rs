@@ -9,7 +9,7 @@ use std::sync::Arc;
 use wasmtime::{Store, TypedFunc};
 
 use super::machine::FUEL_MAX;
-use super::{Callback, Guest, LocalReply, Machine, Response};
+use super::{Callback, Cost, Guest, LocalReply, Machine, Response};
 use crate::sim::abi::Headers;
 
 /// What a VM is to do.
@@ -121,8 +121,6 @@ pub enum StreamEnd {
 /// One VM.
 #[derive(Debug)]
 pub struct Vm {
-    /// Unique in the process.
-    pub id: u32,
     /// The newest root context: new streams are its.
     pub root: u32,
     store: Store<Guest>,
@@ -159,7 +157,6 @@ impl Vm {
     /// Starts a VM with one root context, as Envoy does for a thread and after a trap.
     pub async fn start(
         machine: Machine,
-        id: u32,
         guest: Guest,
         configuration: Arc<[u8]>,
     ) -> wasmtime::Result<(Self, JobResult)> {
@@ -173,7 +170,6 @@ impl Vm {
         let exports = Exports::of(&instance, &mut store)?;
         initialize.call_async(&mut store, ()).await?;
         let mut vm = Self {
-            id,
             root: 0,
             store,
             exports,
@@ -189,10 +185,14 @@ impl Vm {
         self.store.data().is_root(context)
     }
 
-    /// Host calls of the job that ran last.
+    /// What the job that ran last has cost.
     #[must_use]
-    pub fn host_calls(&self) -> u32 {
-        self.store.data().host_calls
+    pub fn cost(&self) -> Cost {
+        let left = self.store.get_fuel().unwrap_or(FUEL_MAX);
+        Cost {
+            fuel: FUEL_MAX.saturating_sub(left),
+            ..self.store.data().cost
+        }
     }
 
     /// Does a job, or traps. `trap_at` is the host call at which it is made to.

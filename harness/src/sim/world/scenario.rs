@@ -54,6 +54,11 @@ pub enum Style {
         /// Whether it waits for the answer before it sends again.
         patient: bool,
     },
+    /// A fixed round of updates, each of them new: for tests that look at one callback.
+    Round {
+        /// From one send to the next.
+        gap_ms: u64,
+    },
 }
 
 /// How time passes within a callback.
