@@ -40,7 +40,7 @@ sabotages! {
     DuplicateOfExpired = "duplicate_of_expired",
     /// A delivered value answers for its duplicates without end.
     NeverHeals = "never_heals",
-    /// A duplicate need not be the session's newest update.
+    /// A duplicate need not be the newest of its route: another credential's value may be newer.
     DuplicateOfOlder = "duplicate_of_older",
     /// The implying item need not be the session's newest update.
     ImpliedByOlder = "implied_by_older",

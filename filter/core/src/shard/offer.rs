@@ -181,9 +181,8 @@ impl<'a> Session<'a> {
         let entry = self.entry_mut(&rule.name, update.credential)?;
         // Another credential's newer value, or another route's item, may have changed what Laravel has.
         let is_last = newest_of_route == Some(entry.seq)
-            && (rule.implied_by.is_none()
-                || entry.seq == newest_seq
-                || sabotage::is(Sabotage::DuplicateOfOlder));
+            && (rule.implied_by.is_none() || entry.seq == newest_seq)
+            || sabotage::is(Sabotage::DuplicateOfOlder);
         if entry.value != update.value || !is_last || !entry.is_current(rules, rule, mono_ms) {
             return None;
         }

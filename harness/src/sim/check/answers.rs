@@ -37,7 +37,7 @@ pub(super) struct Sent {
 
 impl Checker {
     /// A worker begins with a request: the session's name and the value, if it is an update.
-    pub fn stream_begins(
+    pub(crate) fn stream_begins(
         &mut self,
         clock: Clock,
         stream: u64,
@@ -181,7 +181,13 @@ impl Checker {
     }
 
     /// A request was answered by the guest, with this outcome.
-    pub fn stream_answered(&mut self, clock: Clock, stream: u64, status: u16, outcome: &str) {
+    pub(crate) fn stream_answered(
+        &mut self,
+        clock: Clock,
+        stream: u64,
+        status: u16,
+        outcome: &str,
+    ) {
         let Some(known) = self.streams.remove(&stream) else {
             return;
         };
@@ -239,7 +245,7 @@ impl Checker {
     }
 
     /// A request passed through untouched.
-    pub fn stream_passed(&mut self, clock: Clock, stream: u64, had_body: bool) {
+    pub(crate) fn stream_passed(&mut self, clock: Clock, stream: u64, had_body: bool) {
         let Some(known) = self.streams.remove(&stream) else {
             return;
         };
@@ -255,7 +261,7 @@ impl Checker {
     }
 
     /// A request was cut off by a trap.
-    pub fn stream_died(&mut self, stream: u64) {
+    pub(crate) fn stream_died(&mut self, stream: u64) {
         self.streams.remove(&stream);
     }
 }

@@ -13,7 +13,7 @@ use crate::sim::abi::{Headers, HostFunction, Status};
 use crate::sim::check::Actor;
 
 /// The plugin's name, as `envoy.yaml` has it.
-pub const PLUGIN_NAME: &str = "embudo";
+pub(super) const PLUGIN_NAME: &str = "embudo";
 
 /// The VM's id: one map of shared data.
 const VM_ID: &str = "embudo";
@@ -23,7 +23,7 @@ const BATCH_CLUSTER: &str = "laravel_batch";
 
 /// What the guest was called for.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub enum Callback {
+pub(crate) enum Callback {
     /// `_initialize`, `on_vm_start`, `on_configure`.
     #[default]
     Start,
@@ -41,7 +41,7 @@ pub enum Callback {
 
 /// What a job costs at the border between host and guest.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub struct Cost {
+pub(crate) struct Cost {
     /// Host calls.
     pub host_calls: u32,
     /// Pieces of memory that the host asked the guest for.
@@ -54,7 +54,7 @@ pub struct Cost {
 
 /// A call out, as the guest asked for it.
 #[derive(Clone, Debug)]
-pub struct HttpCall {
+pub(crate) struct HttpCall {
     /// The cluster.
     pub cluster: String,
     /// With the pseudo headers.
@@ -67,7 +67,7 @@ pub struct HttpCall {
 
 /// The guest's own answer to a request.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct LocalReply {
+pub(crate) struct LocalReply {
     /// The status.
     pub status: u16,
     /// Without `:status`.
@@ -78,7 +78,7 @@ pub struct LocalReply {
 
 /// An answer to a call out. No headers at all: the connection broke in mid-body.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
-pub struct Response {
+pub(crate) struct Response {
     /// With `:status`.
     pub headers: Headers,
     /// The body.
@@ -86,7 +86,7 @@ pub struct Response {
 }
 
 /// One VM, as the host sees it.
-pub struct Guest {
+pub(crate) struct Guest {
     pub(crate) memory: Option<Memory>,
     pub(crate) allocate: Option<TypedFunc<u32, u32>>,
     /// What the job under way has cost so far.
@@ -122,7 +122,7 @@ pub struct Guest {
 impl Guest {
     /// A VM of this process, on this thread.
     #[must_use]
-    pub fn new(hub: SharedHub, vm: u32, thread: usize, seed: u64) -> Self {
+    pub(crate) fn new(hub: SharedHub, vm: u32, thread: usize, seed: u64) -> Self {
         let mut dice = ChaCha8Rng::seed_from_u64(seed);
         dice.set_stream(u64::from(vm));
         Self {

@@ -14,7 +14,7 @@ use crate::sim::abi::Headers;
 
 /// What a VM is to do.
 #[derive(Clone, Debug)]
-pub enum Job {
+pub(crate) enum Job {
     /// A listener update: one more root context.
     AddRoot {
         /// The plugin's configuration.
@@ -75,7 +75,7 @@ pub enum Job {
 
 /// A request's body.
 #[derive(Clone, Debug, Default)]
-pub struct Body {
+pub(crate) struct Body {
     /// The pieces; none at all is a request that ends with its headers.
     pub pieces: Vec<Bytes>,
     /// The request ends in trailers.
@@ -84,7 +84,7 @@ pub struct Body {
 
 /// What came of a job.
 #[derive(Clone, Debug)]
-pub enum JobResult {
+pub(crate) enum JobResult {
     /// A root context took its configuration, or refused it.
     Started {
         /// Its id.
@@ -107,7 +107,7 @@ pub enum JobResult {
 
 /// How far a stream came.
 #[derive(Clone, Debug)]
-pub enum StreamEnd {
+pub(crate) enum StreamEnd {
     /// The guest answered.
     Answered(LocalReply),
     /// It goes on to Laravel, and its context waits for the answer.
@@ -120,7 +120,7 @@ pub enum StreamEnd {
 
 /// One VM.
 #[derive(Debug)]
-pub struct Vm {
+pub(crate) struct Vm {
     /// The newest root context: new streams are its.
     pub root: u32,
     store: Store<Guest>,
@@ -155,7 +155,7 @@ fn size(bytes: usize) -> u32 {
 
 impl Vm {
     /// Starts a VM with one root context, as Envoy does for a thread and after a trap.
-    pub async fn start(
+    pub(crate) async fn start(
         machine: Machine,
         guest: Guest,
         configuration: Arc<[u8]>,
@@ -181,13 +181,13 @@ impl Vm {
 
     /// Whether this is a root context of the VM that is still there.
     #[must_use]
-    pub fn has_root(&self, context: u32) -> bool {
+    pub(crate) fn has_root(&self, context: u32) -> bool {
         self.store.data().is_root(context)
     }
 
     /// What the job that ran last has cost.
     #[must_use]
-    pub fn cost(&self) -> Cost {
+    pub(crate) fn cost(&self) -> Cost {
         let left = self.store.get_fuel().unwrap_or(FUEL_MAX);
         Cost {
             fuel: FUEL_MAX.saturating_sub(left),
@@ -196,7 +196,11 @@ impl Vm {
     }
 
     /// Does a job, or traps. `trap_at` is the host call at which it is made to.
-    pub async fn run(&mut self, job: Job, trap_at: Option<u32>) -> wasmtime::Result<JobResult> {
+    pub(crate) async fn run(
+        &mut self,
+        job: Job,
+        trap_at: Option<u32>,
+    ) -> wasmtime::Result<JobResult> {
         self.store.set_fuel(FUEL_MAX)?;
         let (callback, context) = match &job {
             Job::AddRoot { .. } => (Callback::Start, 0),

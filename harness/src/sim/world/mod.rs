@@ -58,7 +58,7 @@ const LOOK_EVERY_MS: u64 = 250;
 const EVENTS_MAX: u64 = 30_000_000;
 
 /// One run.
-pub struct Sim {
+pub(super) struct Sim {
     scenario: Scenario,
     machine: Machine,
     hub: SharedHub,
@@ -112,6 +112,8 @@ pub struct Report {
     pub coverage: Coverage,
     /// What requests cost, by what became of them.
     pub costs: Costs,
+    /// Every metric's last value, by name.
+    pub metrics: BTreeMap<String, u64>,
     /// The trace, as far as it was kept.
     pub lines: Vec<Line>,
 }
@@ -123,7 +125,7 @@ impl Sim {
     ///
     /// # Errors
     /// The configuration is none.
-    pub fn new(machine: &Machine, scenario: &Scenario, detail: Detail) -> Result<Self> {
+    pub(super) fn new(machine: &Machine, scenario: &Scenario, detail: Detail) -> Result<Self> {
         let mut json = scenario.config.clone();
         if let Some(fields) = json.as_object_mut() {
             fields.remove("sabotage");
@@ -173,7 +175,7 @@ impl Sim {
     ///
     /// # Errors
     /// The module does not start.
-    pub fn run(mut self) -> Result<Report> {
+    pub(super) fn run(mut self) -> Result<Report> {
         self.start_process().context("the process does not start")?;
         self.begin_traffic();
         self.schedule_faults();
@@ -303,6 +305,11 @@ impl Sim {
             calls: self.net.calls(),
             vms: self.vms,
             faults,
+            metrics: hub
+                .metrics
+                .iter()
+                .map(|(name, value)| (name.to_owned(), value))
+                .collect(),
             costs: std::mem::take(&mut self.costs),
             coverage: hub.checker.coverage.clone(),
             lines: hub.trace.take_lines(),

@@ -38,6 +38,7 @@ pub(super) enum TrafficEvent {
 #[derive(Debug)]
 struct Session {
     plan: Plan,
+    credentials: bool,
     name: String,
     dice: ChaCha8Rng,
     schedule: Option<Schedule>,
@@ -96,6 +97,7 @@ impl Traffic {
             };
             Session {
                 plan: plan.clone(),
+                credentials: scenario.credentials,
                 name: names.get(plan.index).cloned().unwrap_or_default(),
                 dice,
                 schedule,
@@ -153,6 +155,15 @@ impl Session {
         }
         let state = *pick(&mut self.dice, &STATES);
         self.update(Route::Status, state)
+    }
+
+    /// A token rotates, or two gateways share a session.
+    fn with_credential(&mut self, mut outgoing: Outgoing) -> Outgoing {
+        if self.credentials {
+            let token = *pick(&mut self.dice, &["Bearer one", "Bearer two"]);
+            outgoing.request = outgoing.request.with_header("authorization", token);
+        }
+        outgoing
     }
 }
 
@@ -279,7 +290,10 @@ impl Sim {
                 let session = &mut self.traffic.sessions[index];
                 let (outgoing, patient) = match session.plan.style {
                     Style::Gateway { .. } => return self.next_of_schedule(index),
-                    Style::Chaos { patient, .. } => (session.anything(), patient),
+                    Style::Chaos { patient, .. } => {
+                        let outgoing = session.anything();
+                        (session.with_credential(outgoing), patient)
+                    }
                     Style::Round { .. } => (session.round(), true),
                 };
                 let id = self.add_sending(Sending {
