@@ -13,10 +13,12 @@
 //! * `trace`: what happened.
 //! * [`scenario`]: a scenario file on the simulated host.
 //! * `swarm`, `shrink`: many seeds, and less of one that failed.
+//! * `sabotage`: rules broken on purpose, to see that it is noticed.
 
 mod abi;
 mod check;
 mod host;
+pub mod sabotage;
 pub mod scenario;
 mod shrink;
 mod swarm;
@@ -30,7 +32,7 @@ pub use self::host::Machine;
 pub use self::shrink::{Cut, shrink};
 pub use self::swarm::{Found, Swarm, SwarmOptions};
 pub use self::trace::{Detail, Line, table};
-pub use self::world::{Fault, Pace, Plan, Report, Scenario, Style, Verb, When, Who};
+pub use self::world::{Costs, Fault, Pace, Plan, Report, Scenario, Style, Total, Verb, When, Who};
 
 /// The gateway's name for Laravel.
 pub(crate) const AUTHORITY: &str = "laravel.test";

@@ -383,6 +383,32 @@ fn a_qr_that_is_too_old_is_dropped_and_its_pending_sent_by_itself() {
 }
 
 #[test]
+fn a_revived_state_goes_where_the_gateway_would_have_posted_it() {
+    let mut world = World::new("{}");
+    world.post("qr", "a", "2@x");
+    world.advance(300);
+    let mut alone = Vec::new();
+    for _ in 0..2_400 {
+        while let Some((_, call)) = world.made.pop_front() {
+            if !path(&call).ends_with("/batch") && text(&call).contains("pending") {
+                alone.push(path(&call).to_owned());
+            }
+            // The QR runs out, and the state is refused until it travels alone.
+            let status = if text(&call).contains("2@x") {
+                500
+            } else {
+                422
+            };
+            world.answer(&call, status, "{}");
+        }
+        world.advance(50);
+    }
+    assert_eq!(world.ends(End::Expired), 1);
+    alone.dedup();
+    assert_eq!(alone, ["/whatsapp/status"]);
+}
+
+#[test]
 fn a_lost_ring_is_made_good_by_the_slow_scan() {
     let mut world = World::new("{}");
     world.doorbell_works = false;

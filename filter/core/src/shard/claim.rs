@@ -7,6 +7,7 @@ use alloc::vec::Vec;
 use super::{Claim, ClaimId, Dirty, Entry, Shard, State};
 use crate::config::Route;
 use crate::route::{Destination, Rules};
+use crate::sabotage::{self, Sabotage};
 use crate::time::Now;
 
 /// What a batch has room for.
@@ -77,7 +78,9 @@ impl<'a> Shard<'a> {
         now: Now,
     ) -> Option<Claimed> {
         let session = self.session_mut(session)?;
-        if session.live_claim(now.mono_ms).is_some() {
+        if session.live_claim(now.mono_ms).is_some_and(|claim| {
+            claim.id.epoch == id.epoch || !sabotage::is(Sabotage::IgnoreForeignClaims)
+        }) {
             return None;
         }
         let Wanted {
@@ -135,7 +138,9 @@ impl<'a> Shard<'a> {
         let Some(session) = self.session_mut(session) else {
             return Settled::Foreign;
         };
-        if session.claim.as_ref().is_none_or(|claim| claim.id != id) {
+        if session.claim.as_ref().is_none_or(|claim| claim.id != id)
+            && !sabotage::is(Sabotage::SettleAnyClaim)
+        {
             return Settled::Foreign;
         }
         let Some(claim) = session.claim.take() else {
@@ -144,7 +149,10 @@ impl<'a> Shard<'a> {
         let until_ms = now.mono_ms.saturating_add(ttl_ms);
         let Some(entry) = session
             .entry_mut(&claim.route, claim.credential)
-            .filter(|entry| entry.seq == claim.seq && entry.is_dirty())
+            .filter(|entry| {
+                entry.is_dirty()
+                    && (entry.seq == claim.seq || sabotage::is(Sabotage::SettleAnyValue))
+            })
         else {
             return Settled::Released;
         };
@@ -156,7 +164,9 @@ impl<'a> Shard<'a> {
                         implied.state = State::Clean { until_ms };
                     }
                 }
-                self.ledger.delivered = self.ledger.delivered.saturating_add(1);
+                if !sabotage::is(Sabotage::LedgerForgets) {
+                    self.ledger.delivered = self.ledger.delivered.saturating_add(1);
+                }
                 return Settled::Delivered;
             }
             (Outcome::Refused, State::Dirty(dirty)) => {
@@ -177,7 +187,9 @@ impl<'a> Shard<'a> {
         let mut dropped = Vec::new();
         let mut revived = Vec::new();
         for session in &mut self.sessions {
-            if session.live_claim(now.mono_ms).is_some() {
+            if session.live_claim(now.mono_ms).is_some()
+                && !sabotage::is(Sabotage::ExpireUnderClaim)
+            {
                 continue;
             }
             while let Some((at, route)) =
@@ -199,7 +211,7 @@ impl<'a> Shard<'a> {
                 let Some(implied) = implied else { continue };
                 let target = rules.config.route_named(&implied.route);
                 match (target, rules.implied_body(route, &dirty.body)) {
-                    (Some((target, rule)), Some(body)) => {
+                    (Some((target, rule)), Some(body)) if !sabotage::is(Sabotage::NeverRevive) => {
                         implied.revive(dirty, rule, body, now.mono_ms);
                         revived.push(target);
                     }
@@ -216,7 +228,7 @@ impl<'a> Shard<'a> {
     #[must_use]
     pub fn has_expired(&self, rules: &Rules, now: Now) -> bool {
         self.sessions.iter().any(|session| {
-            session.live_claim(now.mono_ms).is_none()
+            (session.live_claim(now.mono_ms).is_none() || sabotage::is(Sabotage::ExpireUnderClaim))
                 && session.entries.iter().any(|entry| {
                     entry.is_dirty()
                         && entry

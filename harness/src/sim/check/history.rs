@@ -24,8 +24,10 @@ pub(super) struct Accepted {
     /// Its keyed hash.
     pub(super) hash: u128,
     pub(super) timestamp_ms: u64,
-    /// Monotonic.
+    /// When it was written. Monotonic.
     pub(super) at_us: u64,
+    /// When it was accepted, by the clock that the worker had looked at before. Monotonic.
+    pub(super) accepted_ms: u64,
     pub(super) fate: Fate,
     /// Laravel took it: its call ended with the value in force.
     pub(super) in_effect: bool,

@@ -145,6 +145,7 @@ impl Checker {
         let Some(Stream {
             update: Some(sent),
             accepted,
+            begun_us,
             ..
         }) = stream
         else {
@@ -158,6 +159,12 @@ impl Checker {
             write.wrong(
                 Invariant::EveryWriteIsATransition,
                 format!("seq {} is not what the gateway sent", entry.seq),
+            );
+        }
+        if !(*begun_us / 1000..=write.clock.mono_ms()).contains(&entry.accepted_ms) {
+            write.wrong(
+                Invariant::EveryWriteIsATransition,
+                format!("seq {} was accepted at {} ms", entry.seq, entry.accepted_ms),
             );
         }
         *accepted = Some(entry.seq);
@@ -177,6 +184,7 @@ impl Checker {
             hash: entry.value,
             timestamp_ms: dirty.timestamp_ms,
             at_us: write.clock.mono_us,
+            accepted_ms: entry.accepted_ms,
             fate: Fate::Pending,
             in_effect: false,
             touched_ms: write.clock.mono_ms(),
@@ -325,6 +333,7 @@ impl Checker {
             hash: entry.value,
             timestamp_ms: dirty.timestamp_ms,
             at_us: write.clock.mono_us,
+            accepted_ms: entry.accepted_ms,
             fate: Fate::Pending,
             in_effect: false,
             touched_ms: write.clock.mono_ms(),
@@ -360,8 +369,8 @@ impl Checker {
             Fate::Superseded => write.counted.superseded += 1,
             Fate::Expired => {
                 write.counted.expired += 1;
-                let age_ms = write.clock.mono_ms() - update.at_us / 1000;
-                if limit_ms.is_none_or(|limit| age_ms < limit) {
+                let age_ms = write.clock.mono_ms().saturating_sub(update.accepted_ms);
+                if limit_ms.is_none_or(|limit| age_ms <= limit) {
                     let what = format!("{name} expired when it was {age_ms} ms old");
                     write.wrong(Invariant::NothingIsLost, what);
                 }

@@ -13,7 +13,7 @@ use crate::sim::abi::{Headers, HostFunction, Status};
 use crate::sim::check::Actor;
 
 /// The plugin's name, as `envoy.yaml` has it.
-pub const PLUGIN_NAME: &str = "embudo";
+pub(super) const PLUGIN_NAME: &str = "embudo";
 
 /// The VM's id: one map of shared data.
 const VM_ID: &str = "embudo";
@@ -23,7 +23,7 @@ const BATCH_CLUSTER: &str = "laravel_batch";
 
 /// What the guest was called for.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub enum Callback {
+pub(crate) enum Callback {
     /// `_initialize`, `on_vm_start`, `on_configure`.
     #[default]
     Start,
@@ -39,9 +39,22 @@ pub enum Callback {
     Done,
 }
 
+/// What a job costs at the border between host and guest.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub(crate) struct Cost {
+    /// Host calls.
+    pub host_calls: u32,
+    /// Pieces of memory that the host asked the guest for.
+    pub allocations: u32,
+    /// Bytes that were copied: values, bodies, headers.
+    pub bytes: u64,
+    /// Instructions of the guest, as wasmtime counts them.
+    pub fuel: u64,
+}
+
 /// A call out, as the guest asked for it.
 #[derive(Clone, Debug)]
-pub struct HttpCall {
+pub(crate) struct HttpCall {
     /// The cluster.
     pub cluster: String,
     /// With the pseudo headers.
@@ -54,7 +67,7 @@ pub struct HttpCall {
 
 /// The guest's own answer to a request.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct LocalReply {
+pub(crate) struct LocalReply {
     /// The status.
     pub status: u16,
     /// Without `:status`.
@@ -65,7 +78,7 @@ pub struct LocalReply {
 
 /// An answer to a call out. No headers at all: the connection broke in mid-body.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
-pub struct Response {
+pub(crate) struct Response {
     /// With `:status`.
     pub headers: Headers,
     /// The body.
@@ -73,11 +86,11 @@ pub struct Response {
 }
 
 /// One VM, as the host sees it.
-pub struct Guest {
+pub(crate) struct Guest {
     pub(crate) memory: Option<Memory>,
     pub(crate) allocate: Option<TypedFunc<u32, u32>>,
-    /// Host calls of the callback under way.
-    pub host_calls: u32,
+    /// What the job under way has cost so far.
+    pub cost: Cost,
     /// The VM is to trap instead of this host call of the callback under way.
     pub trap_at: Option<u32>,
     /// Headers of the request under way.
@@ -109,7 +122,7 @@ pub struct Guest {
 impl Response {
     /// The status; none where there are no headers.
     #[must_use]
-    pub fn status(&self) -> Option<u16> {
+    pub(crate) fn status(&self) -> Option<u16> {
         let (_, value) = self.headers.iter().find(|(name, _)| name == ":status")?;
         std::str::from_utf8(value).ok()?.parse().ok()
     }
@@ -120,13 +133,13 @@ impl Response {
 impl Guest {
     /// A VM of this process, on this thread.
     #[must_use]
-    pub fn new(hub: SharedHub, vm: u32, thread: usize, seed: u64) -> Self {
+    pub(crate) fn new(hub: SharedHub, vm: u32, thread: usize, seed: u64) -> Self {
         let mut dice = ChaCha8Rng::seed_from_u64(seed);
         dice.set_stream(u64::from(vm));
         Self {
             memory: None,
             allocate: None,
-            host_calls: 0,
+            cost: Cost::default(),
             trap_at: None,
             request_headers: Headers::new(),
             request_body: Bytes::new(),
@@ -148,7 +161,7 @@ impl Guest {
     /// Begins a callback.
     pub(super) fn begin(&mut self, callback: Callback, context: u32, trap_at: Option<u32>) {
         (self.callback, self.context) = (callback, context);
-        (self.host_calls, self.trap_at) = (0, trap_at);
+        (self.cost, self.trap_at) = (Cost::default(), trap_at);
     }
 
     pub(super) fn select(&mut self, context: u32) {
@@ -193,7 +206,7 @@ impl Guest {
     }
 
     pub(crate) fn copied(&mut self, bytes: usize) {
-        self.hub.lock().bytes_copied += bytes as u64;
+        self.cost.bytes += bytes as u64;
     }
 
     pub(crate) fn mono_ns(&self) -> u64 {

@@ -8,14 +8,14 @@ const HISTOGRAM: u32 = 2;
 
 /// All metrics of the process.
 #[derive(Clone, Debug, Default)]
-pub struct Metrics {
+pub(crate) struct Metrics {
     ids: BTreeMap<String, u32>,
     values: Vec<Metric>,
 }
 
 /// One metric's value.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub enum Metric {
+enum Metric {
     /// A counter's or a gauge's.
     Number(u64),
     /// How often each value was recorded.
@@ -26,7 +26,7 @@ pub enum Metric {
 
 impl Metrics {
     /// The id of a metric, which is created if need be.
-    pub fn define(&mut self, kind: u32, name: &str) -> u32 {
+    pub(crate) fn define(&mut self, kind: u32, name: &str) -> u32 {
         if let Some(id) = self.ids.get(name) {
             return *id;
         }
@@ -40,7 +40,7 @@ impl Metrics {
     }
 
     /// Sets a gauge, or records in a histogram.
-    pub fn record(&mut self, metric: u32, value: u64) -> bool {
+    pub(crate) fn record(&mut self, metric: u32, value: u64) -> bool {
         match self.values.get_mut(metric as usize) {
             Some(Metric::Number(number)) => *number = value,
             Some(Metric::Histogram(counts)) => *counts.entry(value).or_default() += 1,
@@ -50,7 +50,7 @@ impl Metrics {
     }
 
     /// Adds to a counter.
-    pub fn increment(&mut self, metric: u32, by: u64) -> bool {
+    pub(crate) fn increment(&mut self, metric: u32, by: u64) -> bool {
         let Some(Metric::Number(number)) = self.values.get_mut(metric as usize) else {
             return false;
         };
@@ -58,8 +58,23 @@ impl Metrics {
         true
     }
 
-    /// Every metric's name and value.
-    pub fn iter(&self) -> impl Iterator<Item = (&str, &Metric)> {
+    /// Counters and gauges, by name.
+    pub(crate) fn numbers(&self) -> impl Iterator<Item = (&str, u64)> {
+        self.all().filter_map(|(name, metric)| match metric {
+            Metric::Number(number) => Some((name, *number)),
+            Metric::Histogram(_) => None,
+        })
+    }
+
+    /// Histograms, by name: how often each value was recorded.
+    pub(crate) fn histograms(&self) -> impl Iterator<Item = (&str, &BTreeMap<u64, u64>)> {
+        self.all().filter_map(|(name, metric)| match metric {
+            Metric::Number(_) => None,
+            Metric::Histogram(counts) => Some((name, counts)),
+        })
+    }
+
+    fn all(&self) -> impl Iterator<Item = (&str, &Metric)> {
         let all = self.ids.iter();
         all.filter_map(|(name, id)| Some((&**name, self.values.get(*id as usize)?)))
     }

@@ -8,16 +8,21 @@
 //! # Layout
 //! * `scenario`, `fault`: the script.
 //! * `queue`: events in order.
-//! * `threads`: Envoy's threads and what their VMs are asked to do.
+//! * `cost`: what requests cost at the border between host and guest.
+//! * `threads`: Envoy's threads and what their VMs are asked to do; `results`: what comes of it; `roots`:
+//!   root contexts, their timers, and listener updates.
 //! * `net`: Laravel, and the way there and back.
 //! * `traffic`: the gateway.
 //! * `strike`: what goes wrong.
 //! * `arm`: a scenario file instead of a seed's script.
 
 mod arm;
+mod cost;
 mod fault;
 mod net;
 mod queue;
+mod results;
+mod roots;
 mod scenario;
 mod strike;
 mod threads;
@@ -32,6 +37,7 @@ use std::sync::Arc;
 
 use self::arm::Arm;
 pub(in crate::sim) use self::arm::run as run_file;
+pub use self::cost::{Costs, Total};
 pub use self::fault::{Fault, Verb, When, Who};
 use self::net::Net;
 use self::queue::{Event, Events};
@@ -56,7 +62,7 @@ const LOOK_EVERY_MS: u64 = 250;
 const EVENTS_MAX: u64 = 30_000_000;
 
 /// One run.
-pub struct Sim {
+pub(super) struct Sim {
     scenario: Scenario,
     machine: Machine,
     hub: SharedHub,
@@ -74,11 +80,11 @@ pub struct Sim {
     timers: Timers,
     /// What a scenario file adds; none for a seed's script.
     arm: Option<Arm>,
+    costs: Costs,
 }
 
 /// The configuration's times, as far as the run's end depends on them; ms.
 struct Timers {
-    claim: u64,
     call_timeout: u64,
     late: u64,
     max_wait: u64,
@@ -110,6 +116,10 @@ pub struct Report {
     pub faults: BTreeMap<&'static str, u64>,
     /// Transitions that were seen.
     pub coverage: Coverage,
+    /// What requests cost, by what became of them.
+    pub costs: Costs,
+    /// Every metric's last value, by name.
+    pub metrics: BTreeMap<String, u64>,
     /// The trace, as far as it was kept.
     pub lines: Vec<Line>,
 }
@@ -121,7 +131,7 @@ impl Sim {
     ///
     /// # Errors
     /// The configuration is none.
-    pub fn new(machine: &Machine, scenario: &Scenario, detail: Detail) -> Result<Self> {
+    pub(super) fn new(machine: &Machine, scenario: &Scenario, detail: Detail) -> Result<Self> {
         let mut json = scenario.config.clone();
         if let Some(fields) = json.as_object_mut() {
             fields.remove("sabotage");
@@ -143,7 +153,6 @@ impl Sim {
             out: Vec::new(),
             yielded_at: <_>::default(),
             host_calls: 0,
-            bytes_copied: 0,
             checker: Checker::new(config),
             trace: Trace::new(detail),
         });
@@ -162,6 +171,7 @@ impl Sim {
             net: Net::new(scenario, START_US / 1000),
             traffic: Traffic::new(scenario),
             strikes: Strikes::default(),
+            costs: Costs::default(),
             timers,
             arm: None,
             scenario: scenario.clone(),
@@ -172,7 +182,7 @@ impl Sim {
     ///
     /// # Errors
     /// The module does not start.
-    pub fn run(mut self) -> Result<Report> {
+    pub(super) fn run(mut self) -> Result<Report> {
         self.start_process().context("the process does not start")?;
         self.begin_traffic();
         self.schedule_faults();
@@ -303,6 +313,12 @@ impl Sim {
             calls: self.net.calls(),
             vms: self.vms,
             faults,
+            metrics: hub
+                .metrics
+                .numbers()
+                .map(|(name, value)| (name.to_owned(), value))
+                .collect(),
+            costs: std::mem::take(&mut self.costs),
             coverage: hub.checker.coverage.clone(),
             lines: hub.trace.take_lines(),
         }
@@ -324,7 +340,6 @@ impl Timers {
         let calls = scenario.sessions.len() as u64 * 2 + 4;
         let pace = 1_000 / config.pace.max_requests_per_second.max(1) + 200;
         Self {
-            claim: config.claim_ms(),
             call_timeout: times.call_timeout_ms,
             late: times.late_ms,
             max_wait,

@@ -29,7 +29,7 @@ use crate::measure::measures;
 use crate::model::gateway::Answer;
 use crate::model::order::final_states;
 use crate::scenario::{Scenario, Verb};
-use crate::sim::host::{Machine, Metric, Response};
+use crate::sim::host::{Machine, Response};
 use crate::sim::trace::Detail;
 
 /// The live arm's Envoy serves for a moment before the first event: a leader is there by then.
@@ -110,6 +110,7 @@ pub(in crate::sim) fn run(
             hiccup_one_in: 0,
             hiccup_us: 0,
         },
+        credentials: false,
         network_us: NETWORK_US,
     };
     let mut sim = Sim::new(machine, &script, Detail::Hash)?;
@@ -243,15 +244,7 @@ impl Sim {
     /// The module's figures, as Envoy's admin page shows them.
     fn stats(&self) -> Stats {
         let hub = self.hub.lock();
-        let numbers = hub.metrics.iter().filter_map(|(name, metric)| match metric {
-            Metric::Number(number) => Some((name, *number)),
-            Metric::Histogram(_) => None,
-        });
-        let histograms = hub.metrics.iter().filter_map(|(name, metric)| match metric {
-            Metric::Number(_) => None,
-            Metric::Histogram(counts) => Some((name, counts)),
-        });
-        Stats::of_module(numbers, histograms)
+        Stats::of_module(hub.metrics.numbers(), hub.metrics.histograms())
     }
 
     fn outlier_sees(&mut self, status: u16) {
