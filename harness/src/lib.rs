@@ -6,9 +6,11 @@
 //! * [`model`]: the gateway and Laravel, without I/O and clocks.
 //! * [`live`]: a real Envoy, started by func-e, and both models behind sockets.
 //! * [`scenario`]: what happens, as data.
+//! * [`sim`]: the module in a deterministic simulation.
 //! * [`check`]: what must hold after it.
 
 pub mod check;
 pub mod live;
 pub mod model;
 pub mod scenario;
+pub mod sim;

@@ -10,6 +10,7 @@ mod front;
 mod laravel;
 mod load;
 mod progress;
+mod sim;
 mod summary;
 mod table;
 mod tools;
@@ -45,6 +46,7 @@ enum Command {
     Load(load::LoadArguments),
     Check(check::CheckArguments),
     Laravel(laravel::LaravelArguments),
+    Sim(sim::SimArguments),
     /// Find func-e and Envoy, or install the pinned ones into .tools/
     ///
     /// Every command that needs them does the same. ENVOY_PATH names an Envoy of your own.
@@ -62,6 +64,7 @@ impl Arguments {
             Command::Laravel(laravel) => Some(laravel::run(laravel).await),
             Command::Run(run) => unless_interrupted(compare::run(run)).await,
             Command::Load(load) => unless_interrupted(load::run(load)).await,
+            Command::Sim(sim) => unless_interrupted(sim::run(sim)).await,
             Command::Tools => unless_interrupted(tools::run()).await,
             Command::Check(check) => Some(check::run(&check)),
         };

@@ -1,0 +1,305 @@
+//! The bodies of the proxy-wasm functions.
+
+use super::{Call, Give, Headers, Outcome, Status, maps};
+use crate::sim::host::{HttpCall, LocalReply};
+
+const REQUEST_HEADERS: u32 = 0;
+const RESPONSE_HEADERS: u32 = 2;
+const CALL_RESPONSE_HEADERS: u32 = 6;
+
+const REQUEST_BODY: u32 = 0;
+const CALL_RESPONSE_BODY: u32 = 4;
+const VM_CONFIGURATION: u32 = 6;
+const PLUGIN_CONFIGURATION: u32 = 7;
+
+/// What a call out cannot do without.
+const PSEUDO_HEADERS: [&str; 3] = [":method", ":path", ":authority"];
+
+pub(super) fn log(call: &mut Call<'_>, level: u32, at: u32, size: u32) -> Outcome {
+    let line = call.text(at, size)?;
+    call.guest.log(level, &line);
+    Ok(Give::Nothing)
+}
+
+pub(super) fn wall_clock(call: &mut Call<'_>, at: u32) -> Outcome {
+    let ns = call.guest.wall_ns();
+    call.write_u64(at, ns)?;
+    Ok(Give::Nothing)
+}
+
+pub(super) fn set_tick_period(call: &mut Call<'_>, ms: u32) -> Outcome {
+    call.guest.set_tick_period(ms);
+    Ok(Give::Nothing)
+}
+
+pub(super) fn get_buffer(
+    call: &mut Call<'_>,
+    kind: u32,
+    start: u32,
+    size: u32,
+    at: u32,
+    size_at: u32,
+) -> Outcome {
+    let buffer: Vec<u8> = match kind {
+        REQUEST_BODY => call.guest.request_body.to_vec(),
+        CALL_RESPONSE_BODY => call.guest.call_response.body.to_vec(),
+        VM_CONFIGURATION => Vec::new(),
+        PLUGIN_CONFIGURATION => call.guest.configuration().to_vec(),
+        _ => return Err(Status::NotFound.into()),
+    };
+    // As Envoy: a start beyond the end is an error, a size beyond it is cut.
+    let start = start as usize;
+    if start > buffer.len() {
+        return Err(Status::BadArgument.into());
+    }
+    let end = start.saturating_add(size as usize).min(buffer.len());
+    let part = buffer.get(start..end).unwrap_or_default().to_vec();
+    Ok(Give::Bytes(part, at, size_at))
+}
+
+pub(super) fn get_property(
+    call: &mut Call<'_>,
+    path: u32,
+    path_size: u32,
+    at: u32,
+    size_at: u32,
+) -> Outcome {
+    let path = call.text(path, path_size)?;
+    match call.guest.property(&path) {
+        Some(value) => Ok(Give::Bytes(value.into_bytes(), at, size_at)),
+        None => Err(Status::NotFound.into()),
+    }
+}
+
+fn map<'c>(call: &'c mut Call<'_>, kind: u32) -> Result<&'c mut Headers, Status> {
+    match kind {
+        REQUEST_HEADERS => Ok(&mut call.guest.request_headers),
+        RESPONSE_HEADERS => Ok(&mut call.guest.response_headers),
+        CALL_RESPONSE_HEADERS => Ok(&mut call.guest.call_response.headers),
+        _ => Err(Status::BadArgument),
+    }
+}
+
+pub(super) fn get_headers(call: &mut Call<'_>, kind: u32, at: u32, size_at: u32) -> Outcome {
+    let bytes = maps::encode(map(call, kind)?);
+    Ok(Give::Bytes(bytes, at, size_at))
+}
+
+pub(super) fn get_header(
+    call: &mut Call<'_>,
+    kind: u32,
+    name: u32,
+    name_size: u32,
+    at: u32,
+    size_at: u32,
+) -> Outcome {
+    let name = call.text(name, name_size)?;
+    let found = map(call, kind)?.iter().find(|(known, _)| *known == name);
+    let value = found.map(|(_, value)| value.clone());
+    Ok(Give::Bytes(value.ok_or(Status::NotFound)?, at, size_at))
+}
+
+pub(super) fn replace_header(
+    call: &mut Call<'_>,
+    kind: u32,
+    name: u32,
+    name_size: u32,
+    value: u32,
+    value_size: u32,
+) -> Outcome {
+    let name = call.text(name, name_size)?;
+    let value = call.read(value, value_size)?.to_vec();
+    let headers = map(call, kind)?;
+    headers.retain(|(known, _)| *known != name);
+    headers.push((name, value));
+    Ok(Give::Nothing)
+}
+
+pub(super) fn add_header(
+    call: &mut Call<'_>,
+    kind: u32,
+    name: u32,
+    name_size: u32,
+    value: u32,
+    value_size: u32,
+) -> Outcome {
+    let name = call.text(name, name_size)?;
+    let value = call.read(value, value_size)?.to_vec();
+    map(call, kind)?.push((name, value));
+    Ok(Give::Nothing)
+}
+
+pub(super) fn remove_header(call: &mut Call<'_>, kind: u32, name: u32, name_size: u32) -> Outcome {
+    let name = call.text(name, name_size)?;
+    map(call, kind)?.retain(|(known, _)| *known != name);
+    Ok(Give::Nothing)
+}
+
+pub(super) fn get_shared_data(
+    call: &mut Call<'_>,
+    key: u32,
+    key_size: u32,
+    at: u32,
+    size_at: u32,
+    token_at: u32,
+) -> Outcome {
+    let key = call.text(key, key_size)?;
+    let (value, token) = call.guest.get_shared(&key).ok_or(Status::NotFound)?;
+    call.write_u32(token_at, token)?;
+    Ok(Give::Bytes(value, at, size_at))
+}
+
+pub(super) fn set_shared_data(
+    call: &mut Call<'_>,
+    key: u32,
+    key_size: u32,
+    value: u32,
+    value_size: u32,
+    token: u32,
+) -> Outcome {
+    let key = call.text(key, key_size)?;
+    let value = call.read(value, value_size)?.to_vec();
+    call.guest.copied(value.len());
+    match call.guest.set_shared(&key, value, token) {
+        true => Ok(Give::Nothing),
+        false => Err(Status::CasMismatch.into()),
+    }
+}
+
+pub(super) fn register_queue(call: &mut Call<'_>, name: u32, name_size: u32, at: u32) -> Outcome {
+    let name = call.text(name, name_size)?;
+    let queue = call.guest.register_queue(&name);
+    call.write_u32(at, queue)?;
+    Ok(Give::Nothing)
+}
+
+pub(super) fn resolve_queue(
+    call: &mut Call<'_>,
+    vm_id: u32,
+    vm_id_size: u32,
+    name: u32,
+    name_size: u32,
+    at: u32,
+) -> Outcome {
+    let vm_id = call.text(vm_id, vm_id_size)?;
+    let name = call.text(name, name_size)?;
+    let queue = call
+        .guest
+        .resolve_queue(&vm_id, &name)
+        .ok_or(Status::NotFound)?;
+    call.write_u32(at, queue)?;
+    Ok(Give::Nothing)
+}
+
+pub(super) fn enqueue(call: &mut Call<'_>, queue: u32, value: u32, value_size: u32) -> Outcome {
+    let value = call.read(value, value_size)?.to_vec();
+    match call.guest.enqueue(queue, value) {
+        true => Ok(Give::Nothing),
+        false => Err(Status::NotFound.into()),
+    }
+}
+
+pub(super) fn dequeue(call: &mut Call<'_>, queue: u32, at: u32, size_at: u32) -> Outcome {
+    let item = call.guest.dequeue(queue)?;
+    Ok(Give::Bytes(item, at, size_at))
+}
+
+pub(super) fn define_metric(
+    call: &mut Call<'_>,
+    kind: u32,
+    name: u32,
+    name_size: u32,
+    at: u32,
+) -> Outcome {
+    let name = call.text(name, name_size)?;
+    let metric = call.guest.define_metric(kind, &name);
+    call.write_u32(at, metric)?;
+    Ok(Give::Nothing)
+}
+
+pub(super) fn record_metric(call: &mut Call<'_>, metric: u32, value: u64) -> Outcome {
+    match call.guest.record_metric(metric, value) {
+        true => Ok(Give::Nothing),
+        false => Err(Status::NotFound.into()),
+    }
+}
+
+pub(super) fn increment_metric(call: &mut Call<'_>, metric: u32, by: i64) -> Outcome {
+    // Envoy: a counter can only be incremented, and not by 0.
+    let Some(by) = u64::try_from(by).ok().filter(|by| *by > 0) else {
+        return Err(Status::BadArgument.into());
+    };
+    match call.guest.increment_metric(metric, by) {
+        true => Ok(Give::Nothing),
+        false => Err(Status::NotFound.into()),
+    }
+}
+
+#[expect(clippy::too_many_arguments, reason = "the ABI has as many")]
+pub(super) fn http_call(
+    call: &mut Call<'_>,
+    cluster: u32,
+    cluster_size: u32,
+    headers: u32,
+    headers_size: u32,
+    body: u32,
+    body_size: u32,
+    _: u32,
+    _: u32,
+    timeout_ms: u32,
+    token_at: u32,
+) -> Outcome {
+    let cluster = call.text(cluster, cluster_size)?;
+    let headers = maps::decode(call.read(headers, headers_size)?).ok_or(Status::BadArgument)?;
+    let body = call.read(body, body_size)?.to_vec();
+    let has = |name: &str| headers.iter().any(|(known, _)| known == name);
+    if !PSEUDO_HEADERS.iter().all(|name| has(name)) {
+        return Err(Status::BadArgument.into());
+    }
+    call.guest.copied(body.len());
+    let token = call.guest.http_call(HttpCall {
+        cluster,
+        headers,
+        body: body.into(),
+        timeout_ms: u64::from(timeout_ms),
+    })?;
+    call.write_u32(token_at, token)?;
+    Ok(Give::Nothing)
+}
+
+#[expect(clippy::too_many_arguments, reason = "the ABI has as many")]
+pub(super) fn send_local_response(
+    call: &mut Call<'_>,
+    status: u32,
+    _: u32,
+    _: u32,
+    body: u32,
+    body_size: u32,
+    headers: u32,
+    headers_size: u32,
+    _: i32,
+) -> Outcome {
+    let body = call.read(body, body_size)?.to_vec();
+    let headers = maps::decode(call.read(headers, headers_size)?).ok_or(Status::BadArgument)?;
+    call.guest.copied(body.len());
+    call.guest.reply = Some(LocalReply {
+        status: u16::try_from(status).map_err(|_| Status::BadArgument)?,
+        headers,
+        body: body.into(),
+    });
+    Ok(Give::Nothing)
+}
+
+pub(super) fn set_effective_context(call: &mut Call<'_>, context: u32) -> Outcome {
+    match call.guest.set_effective_context(context) {
+        true => Ok(Give::Nothing),
+        false => Err(Status::BadArgument.into()),
+    }
+}
+
+pub(super) fn done(call: &mut Call<'_>) -> Outcome {
+    match call.guest.done() {
+        true => Ok(Give::Nothing),
+        false => Err(Status::NotFound.into()),
+    }
+}

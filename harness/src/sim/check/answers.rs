@@ -1,0 +1,260 @@
+//! What the gateway is told, and whether it is true.
+
+use embudo_core::route::Head;
+use embudo_core::route::Update;
+
+use super::history::{Accepted, Fate, History};
+use super::{Checker, Clock, Invariant, Transition};
+use crate::model::http::Request;
+
+/// A request under way in a VM.
+#[derive(Clone, Debug)]
+pub(super) struct Stream {
+    /// `None` for what is no update.
+    pub(super) update: Option<Sent>,
+    pub(super) begun_us: u64,
+    /// What its offer was accepted as.
+    pub(super) accepted: Option<u64>,
+    /// Whether, at its last look at the shard, it was a duplicate, and whether it was implied.
+    verdict: Option<(Result<(), String>, Result<(), String>)>,
+}
+
+/// An update as the gateway sent it, with the hashes that the store knows it by.
+#[derive(Clone, Debug)]
+pub(super) struct Sent {
+    pub(super) session: u128,
+    pub(super) name: String,
+    pub(super) route: usize,
+    pub(super) value: String,
+    pub(super) hash: u128,
+    pub(super) voids: bool,
+}
+
+// === impl Checker ===
+
+impl Checker {
+    /// A worker begins with a request: the session's name and the value, if it is an update.
+    pub fn stream_begins(
+        &mut self,
+        clock: Clock,
+        stream: u64,
+        request: &Request,
+        update: Option<(&str, &str)>,
+    ) {
+        let update = update.and_then(|(name, value)| self.read(request, name, value));
+        self.streams.insert(
+            stream,
+            Stream {
+                update,
+                begun_us: clock.mono_us,
+                accepted: None,
+                verdict: None,
+            },
+        );
+    }
+
+    fn read(&self, request: &Request, name: &str, value: &str) -> Option<Sent> {
+        let rules = self.rules.as_ref()?;
+        let mut headers: Vec<(String, Vec<u8>)> = request
+            .headers
+            .iter()
+            .map(|(name, value)| (name.clone(), value.to_vec()))
+            .collect();
+        headers.push((":method".into(), request.method.clone().into_bytes()));
+        headers.push((":path".into(), request.path.clone().into_bytes()));
+        headers.push((":authority".into(), super::super::AUTHORITY.into()));
+        let head: Head = rules.head(&headers).ok()?;
+        let update: Update<'_> = rules.update(&head, &request.body).ok()?;
+        Some(Sent {
+            session: update.session,
+            name: name.to_owned(),
+            route: head.route,
+            value: value.to_owned(),
+            hash: update.value,
+            voids: update.voids,
+        })
+    }
+
+    /// A worker looks at the shard of its request: what it answers must be true now.
+    pub(super) fn stream_reads(&mut self, clock: Clock, stream: u64) {
+        let Some(Stream {
+            update: Some(sent),
+            begun_us,
+            ..
+        }) = self.streams.get(&stream)
+        else {
+            return;
+        };
+        // The guest looked at its clock between the beginning and now: it may take the value for as
+        // young as it was at the beginning.
+        let begun_ms = (begun_us / 1000).min(clock.mono_ms());
+        let history = self.sessions.get(&sent.session);
+        let verdict = (
+            self.is_duplicate(history, sent, begun_ms),
+            self.is_implied(history, sent, begun_ms),
+        );
+        if let Some(stream) = self.streams.get_mut(&stream) {
+            stream.verdict = Some(verdict);
+        }
+    }
+
+    // ## 3: duplicates collapse, and only duplicates
+    //
+    // A value answered `duplicate` is the last one accepted of its route, nothing accepted since has
+    // changed what Laravel has, and it is delivered or pending.
+    fn is_duplicate(
+        &self,
+        history: Option<&History>,
+        sent: &Sent,
+        begun_ms: u64,
+    ) -> Result<(), String> {
+        let history = history.ok_or("nothing was ever accepted of the session")?;
+        let rule = self.config.routes.get(sent.route).ok_or("no such route")?;
+        let last = history
+            .newest_of(&rule.name)
+            .ok_or("nothing was accepted of the route")?;
+        if last.hash != sent.hash {
+            return Err(format!(
+                "the last value of the route is {}",
+                short(&last.value)
+            ));
+        }
+        let newest = history.accepted.last();
+        if rule.implied_by.is_some() && newest.is_some_and(|newest| newest.seq != last.seq) {
+            return Err("another route's item is newer".into());
+        }
+        self.is_current(last, rule.expire_after_ms, begun_ms)
+    }
+
+    fn is_implied(
+        &self,
+        history: Option<&History>,
+        sent: &Sent,
+        begun_ms: u64,
+    ) -> Result<(), String> {
+        let history = history.ok_or("nothing was ever accepted of the session")?;
+        let rule = self.config.routes.get(sent.route).ok_or("no such route")?;
+        let by = rule
+            .implied_by
+            .and_then(|by| self.config.routes.get(by))
+            .ok_or("no route implies this one")?;
+        let value = by.implies.as_ref().map(|implies| implies.value.as_str());
+        if value != Some(&sent.value) {
+            return Err("the value is not the implied one".into());
+        }
+        let newest = history.accepted.last().ok_or("nothing was accepted")?;
+        if newest.route != by.name {
+            return Err(format!("the newest update is {}", short(&newest.value)));
+        }
+        self.is_current(newest, by.expire_after_ms, begun_ms)
+    }
+
+    fn is_current(
+        &self,
+        update: &Accepted,
+        expire_after_ms: Option<u64>,
+        now_ms: u64,
+    ) -> Result<(), String> {
+        let age_ms = now_ms.saturating_sub(update.at_us / 1000);
+        let quiet_ms = now_ms.saturating_sub(update.touched_ms);
+        let dedup = &self.config.dedup;
+        match update.fate {
+            Fate::Pending if expire_after_ms.is_some_and(|limit| age_ms > limit) => {
+                Err(format!("it is {age_ms} ms old, too old to be sent"))
+            }
+            Fate::Pending => Ok(()),
+            Fate::Delivered if !update.in_effect => Err("it never took effect".into()),
+            Fate::Delivered if age_ms > dedup.max_age_ms => {
+                Err(format!("it is {age_ms} ms old and due to be let through"))
+            }
+            Fate::Delivered if quiet_ms > dedup.ttl_ms => {
+                Err(format!("nothing was heard of it for {quiet_ms} ms"))
+            }
+            Fate::Delivered => Ok(()),
+            Fate::Superseded => Err("it was superseded".into()),
+            Fate::Expired => Err("it expired unsent".into()),
+        }
+    }
+
+    /// A request was answered by the guest, with this outcome.
+    pub fn stream_answered(&mut self, clock: Clock, stream: u64, status: u16, outcome: &str) {
+        let Some(known) = self.streams.remove(&stream) else {
+            return;
+        };
+        self.coverage.count(Transition::CollectingToAnswered);
+        let Some(sent) = known.update else {
+            let what = format!("what is no update was answered {outcome}");
+            return self.fail(clock.mono_us, Invariant::OnlyDuplicatesCollapse, what);
+        };
+        let name = format!("{} of session {}", short(&sent.value), sent.name);
+        let expected = match outcome {
+            "queued" => {
+                if known.accepted.is_none() {
+                    let what = format!("{name} was answered queued, and is not in the store");
+                    self.fail(clock.mono_us, Invariant::NothingIsLost, what);
+                }
+                return;
+            }
+            "busy" if status == 503 => None,
+            "duplicate" => {
+                self.coverage.count(Transition::AnsweredDuplicate);
+                known.verdict.map(|(duplicate, _)| duplicate)
+            }
+            "implied" => {
+                self.coverage.count(Transition::AnsweredImplied);
+                known.verdict.map(|(_, implied)| implied)
+            }
+            other => Some(Err(format!("nobody knows the outcome {other}"))),
+        };
+        if known.accepted.is_some() {
+            let what = format!("{name} was accepted and answered {outcome}");
+            self.fail(clock.mono_us, Invariant::OnlyDuplicatesCollapse, what);
+        }
+        if let Some(Err(why)) = expected {
+            let what = format!("{name} was answered {outcome}, but {why}");
+            self.fail(clock.mono_us, Invariant::OnlyDuplicatesCollapse, what);
+        }
+        if outcome == "duplicate" || outcome == "implied" {
+            self.touch(clock, &sent);
+        }
+    }
+
+    /// A duplicate makes its value live longer.
+    fn touch(&mut self, clock: Clock, sent: &Sent) {
+        let name = self.config.routes.get(sent.route).map(|r| r.name.clone());
+        let update = self.sessions.get_mut(&sent.session).and_then(|history| {
+            let name = name?;
+            let mut all = history.accepted.iter_mut().rev();
+            all.find(|update| update.route == name)
+        });
+        if let Some(update) = update {
+            update.touched_ms = clock.mono_ms();
+        }
+    }
+
+    /// A request passed through untouched.
+    pub fn stream_passed(&mut self, clock: Clock, stream: u64, had_body: bool) {
+        let Some(known) = self.streams.remove(&stream) else {
+            return;
+        };
+        self.coverage.count(match had_body {
+            true => Transition::CollectingToPassed,
+            false => Transition::NewToPassed,
+        });
+        if let Some(sent) = known.update {
+            let name = short(&sent.value);
+            let what = format!("{name} of session {} passed through", sent.name);
+            self.fail(clock.mono_us, Invariant::NothingIsLost, what);
+        }
+    }
+
+    /// A request was cut off by a trap.
+    pub fn stream_died(&mut self, stream: u64) {
+        self.streams.remove(&stream);
+    }
+}
+
+/// A QR pairs a device, so not even a trace shows one whole.
+pub(super) fn short(value: &str) -> &str {
+    value.get(..10).unwrap_or(value)
+}

@@ -1,0 +1,100 @@
+//! Which of the record's transitions a run has seen.
+//!
+//! The list follows the headings above the code that makes them (`// ## Dirty => …` in `shard`, `lease`
+//! and `stream`), one name for each way through a heading. A test holds it against the sources.
+
+use std::fmt;
+
+macro_rules! transitions {
+    ($( $name:ident = $text:literal, )*) => {
+        /// One transition.
+        #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+        #[expect(missing_docs, reason = "each one's text says what it is")]
+        pub enum Transition { $($name,)* }
+
+        impl Transition {
+            /// All of them.
+            pub const ALL: &[Self] = &[$(Self::$name,)*];
+
+            /// In words.
+            #[must_use]
+            pub fn text(self) -> &'static str {
+                match self { $(Self::$name => $text,)* }
+            }
+        }
+    };
+}
+
+transitions! {
+    AbsentToDirty = "offer: absent => Dirty",
+    CleanToDirty = "offer: Clean => Dirty",
+    DirtyToNewer = "offer: Dirty => Dirty",
+    ClaimedToNewer = "offer: Dirty under a claim => Dirty",
+    ImpliedToNewer = "offer: Implied => Dirty",
+    VoidedDirty = "voided routes: Dirty => absent",
+    VoidedClean = "voided routes: Clean => absent",
+    ImpliedFromAbsent = "the implied route: absent => Implied",
+    ImpliedFromClean = "the implied route: Clean => Implied",
+    ImpliedFromDirty = "the implied route: Dirty => Implied",
+    ImpliedFromImplied = "the implied route: Implied => Implied",
+    Slid = "offer: Clean => Clean, its expiry slides",
+    Claimed = "Dirty => Dirty under a claim",
+    Reclaimed = "Dirty under a claim that ran out => Dirty under a claim",
+    Delivered = "Dirty under a claim => Clean",
+    DeliveredNewer = "Dirty under a claim => Dirty, a newer value",
+    ReleasedSame = "Dirty under a claim => Dirty, to be sent again",
+    Attempted = "Dirty under a claim => Dirty, refused",
+    ImpliedToClean = "Implied => Clean, with the item that implies it",
+    Expired = "Dirty => absent, expired",
+    Revived = "Implied => Dirty",
+    Forgotten = "Clean => absent, forgotten",
+    LeaderToLeader = "Leader => Leader",
+    LeaderToFollower = "Leader => Follower",
+    FollowerToFollower = "Follower => Follower, a newer configuration says that it is there",
+    FollowerToLeader = "Follower => Leader",
+    NewToPassed = "stream: New => Passed",
+    CollectingToPassed = "stream: Collecting => Passed",
+    CollectingToAnswered = "stream: Collecting => Answered",
+    AnsweredDuplicate = "answer: duplicate",
+    AnsweredImplied = "answer: implied",
+    LostRace = "a race for a shard is lost",
+}
+
+/// Counts of transitions.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Coverage([u64; Transition::ALL.len()]);
+
+// === impl Coverage ===
+
+impl Default for Coverage {
+    fn default() -> Self {
+        Self([0; Transition::ALL.len()])
+    }
+}
+
+impl Coverage {
+    /// Counts one.
+    pub fn count(&mut self, transition: Transition) {
+        if let Some(count) = self.0.get_mut(transition as usize) {
+            *count += 1;
+        }
+    }
+
+    /// Adds another run's.
+    pub fn add(&mut self, other: &Self) {
+        for (count, more) in self.0.iter_mut().zip(other.0) {
+            *count += more;
+        }
+    }
+
+    /// Every transition with its count.
+    pub fn iter(&self) -> impl Iterator<Item = (Transition, u64)> {
+        Transition::ALL.iter().copied().zip(self.0)
+    }
+}
+
+impl fmt::Display for Transition {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(self.text())
+    }
+}

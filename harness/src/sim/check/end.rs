@@ -1,0 +1,124 @@
+//! What must hold once everything has come to rest, and how soon it must.
+
+use embudo_core::shard::{Shard, balance};
+
+use super::history::Fate;
+use super::{Checker, Clock, Invariant, SHARDS, answers::short};
+use crate::model::laravel::Laravel;
+use crate::sim::host::SharedData;
+
+/// What a run in rest looks like.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Rest {
+    /// Updates that are not settled.
+    pub pending: usize,
+    /// Claims that have not run out.
+    pub live_claims: usize,
+}
+
+// === impl Checker ===
+
+impl Checker {
+    /// What is still to be done.
+    #[must_use]
+    pub fn rest(&self, clock: Clock, data: &SharedData) -> Rest {
+        let mut rest = Rest::default();
+        for (key, value) in data.iter() {
+            if let (true, Ok(shard)) = (key.starts_with(SHARDS), Shard::decode(value)) {
+                rest.pending += shard.pending();
+                let live = |session: &&embudo_core::shard::Session<'_>| {
+                    session.live_claim(clock.mono_ms()).is_some()
+                };
+                rest.live_claims += shard.sessions.iter().filter(live).count();
+            }
+        }
+        rest
+    }
+
+    // ## 9: liveness, in a calm world
+    //
+    // Nothing ever failed, so nothing may take longer than its timers say.
+
+    /// Nothing may have been pending for longer than this.
+    pub fn nothing_waits_longer_than(&mut self, clock: Clock, limit_ms: u64) {
+        let now_us = clock.mono_us;
+        let late = self.sessions.values().find_map(|history| {
+            let old = |at_us: u64| now_us.saturating_sub(at_us) > limit_ms * 1000;
+            let all = history.accepted.iter();
+            all.filter(|update| update.fate == Fate::Pending && old(update.at_us))
+                .map(|update| (history.name.clone(), update.value.clone(), update.at_us))
+                .next()
+        });
+        if let Some((name, value, at_us)) = late {
+            let what = format!(
+                "{} of session {name} was accepted {} ms ago and is not settled",
+                short(&value),
+                (now_us - at_us) / 1000
+            );
+            self.fail(now_us, Invariant::Liveness, what);
+        }
+    }
+
+    // ## 1 and 9: at the end everything has an end
+
+    /// The run is over, and everybody had the time that the design allows.
+    pub fn at_rest(&mut self, clock: Clock, data: &SharedData, laravel: &Laravel) {
+        let mut wrong = Vec::new();
+        for (key, value) in data.iter().filter(|(key, _)| key.starts_with(SHARDS)) {
+            match Shard::decode(value) {
+                Ok(shard) => {
+                    if let Err(why) = balance(&shard) {
+                        wrong.push((Invariant::NothingIsLost, format!("{key}: {why}")));
+                    }
+                }
+                Err(_) => wrong.push((Invariant::NothingIsLost, format!("{key} is no shard"))),
+            }
+        }
+        for history in self.sessions.values() {
+            for update in &history.accepted {
+                if update.fate == Fate::Pending {
+                    let what = format!(
+                        "{} of session {} was accepted at {} ms and never settled",
+                        short(&update.value),
+                        history.name,
+                        update.at_us / 1000
+                    );
+                    wrong.push((Invariant::Liveness, what));
+                }
+            }
+            let Some(last) = history.accepted.last() else {
+                continue;
+            };
+            let account = laravel.account(&history.name);
+            let state = account.map(|account| account.estado_qr.as_str());
+            let expected = match last.route == "qr" {
+                true => "pending",
+                false => &last.value,
+            };
+            if state != Some(expected) && last.fate != Fate::Pending {
+                let what = format!(
+                    "session {} said {expected} last, and Laravel has {}",
+                    history.name,
+                    state.unwrap_or("nothing")
+                );
+                wrong.push((Invariant::LaravelEndsOnTheLast, what));
+            }
+            let qr = history.newest_of("qr");
+            let found = account.and_then(|account| account.last_qr.as_deref());
+            if let Some(qr) = qr.filter(|qr| qr.fate == Fate::Delivered)
+                && found != Some(&qr.value)
+            {
+                let what = format!(
+                    "session {} showed {} last, and Laravel has {}",
+                    history.name,
+                    short(&qr.value),
+                    found.map_or("none", short)
+                );
+                wrong.push((Invariant::LaravelEndsOnTheLast, what));
+            }
+        }
+        for (invariant, what) in wrong {
+            self.fail(clock.mono_us, invariant, what);
+        }
+    }
+}

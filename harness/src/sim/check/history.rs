@@ -1,0 +1,63 @@
+//! What was accepted of each session, in order, and what became of it.
+
+/// One session's history.
+#[derive(Clone, Debug, Default)]
+pub(super) struct History {
+    /// The session's name.
+    pub(super) name: String,
+    /// Every accepted update, in order of acceptance.
+    pub(super) accepted: Vec<Accepted>,
+    /// The call that Laravel is working on, and its update.
+    pub(super) running: Option<(u64, u64)>,
+    /// Sequence of the newest update that Laravel began with.
+    pub(super) newest_begun: u64,
+}
+
+/// One accepted update.
+#[derive(Clone, Debug)]
+pub(super) struct Accepted {
+    pub(super) seq: u64,
+    /// The route's name.
+    pub(super) route: String,
+    /// As the gateway sent it.
+    pub(super) value: String,
+    /// Its keyed hash.
+    pub(super) hash: u128,
+    pub(super) timestamp_ms: u64,
+    /// Monotonic.
+    pub(super) at_us: u64,
+    pub(super) fate: Fate,
+    /// Laravel took it: its call ended with the value in force.
+    pub(super) in_effect: bool,
+    /// When it last answered for a duplicate, or was delivered. Monotonic ms.
+    pub(super) touched_ms: u64,
+}
+
+/// What became of an update.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Fate {
+    Pending,
+    Delivered,
+    Superseded,
+    Expired,
+}
+
+// === impl History ===
+
+impl History {
+    /// The update of a sequence; the newest one, since a revived state bears its QR's number.
+    pub(super) fn of_seq(&mut self, seq: u64, route: &str) -> Option<&mut Accepted> {
+        self.accepted
+            .iter_mut()
+            .rev()
+            .find(|update| update.seq == seq && update.route == route)
+    }
+
+    /// The newest of a route.
+    pub(super) fn newest_of(&self, route: &str) -> Option<&Accepted> {
+        self.accepted
+            .iter()
+            .rev()
+            .find(|update| update.route == route)
+    }
+}

@@ -1,0 +1,293 @@
+//! The checker: what must hold, looked at after every step where it can be.
+//!
+//! It does not ask the guest. It sees what the host sees (every write of shared data, every call, every
+//! answer, both ends of Laravel), keeps its own history of what was accepted, and holds one against the
+//! other. Where it reads a shard it decodes it with `embudo_core`, and judges it by rules of its own.
+//!
+//! # Layout
+//! * `history`: what was accepted of each session, and what became of it.
+//! * `shard`: one write of a shard, as the transitions it is made of.
+//! * `calls`: calls, from their claims to Laravel's end.
+//! * `answers`: what the gateway is told.
+//! * `lease`: who leads.
+//! * `end`: what must hold once everything has come to rest.
+//! * `coverage`: which transitions were seen.
+
+mod answers;
+mod calls;
+mod coverage;
+mod end;
+mod history;
+mod lease;
+mod shard;
+
+use std::collections::BTreeMap;
+use std::fmt;
+use std::sync::Arc;
+
+use embudo_core::config::Config;
+use embudo_core::hash::HashKey;
+use embudo_core::route::Rules;
+use embudo_core::shard::Shard;
+use serde::Serialize;
+
+use self::answers::Stream;
+pub use self::calls::CallEnd;
+use self::calls::CallInfo;
+pub use self::coverage::{Coverage, Transition};
+use self::history::History;
+use self::lease::Lease;
+use super::host::{Callback, Clock};
+
+/// What must hold: the numbers are those of the design's invariants.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Invariant {
+    /// 1. Every update that was taken has an end, and the ledger balances.
+    NothingIsLost,
+    /// 1. One update is one write, whole, and every write is a transition that the record knows.
+    EveryWriteIsATransition,
+    /// 2. Calls of one session start in the order of acceptance.
+    NeverOlderAfterNewer,
+    /// 2. Laravel never works on two calls of one session.
+    NeverTwoAtOnce,
+    /// 2. A claim is respected until it is settled or has run out.
+    AClaimIsRespected,
+    /// 2. A call leaves within its window.
+    ACallLeavesInTime,
+    /// 3. What is answered `duplicate` or `implied` is delivered or pending.
+    OnlyDuplicatesCollapse,
+    /// 4. Everything has a limit.
+    Bounded,
+    /// 6. One leader.
+    OneLeader,
+    /// 8. The guest never traps.
+    NeverTraps,
+    /// 9. What was accepted is settled in time.
+    Liveness,
+    /// The end: Laravel has what the gateway said last.
+    LaravelEndsOnTheLast,
+}
+
+/// Something that must not be.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+pub struct Failure {
+    /// Monotonic µs.
+    pub at_us: u64,
+    /// What does not hold.
+    pub invariant: Invariant,
+    /// How it shows.
+    pub what: String,
+}
+
+/// Whose host call it is.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Actor {
+    /// The VM.
+    pub vm: u32,
+    /// Its thread.
+    pub thread: usize,
+    /// What it was called for.
+    pub callback: Callback,
+}
+
+/// The checker of one run.
+#[derive(Debug)]
+pub struct Checker {
+    /// What was seen of the record's transitions.
+    pub coverage: Coverage,
+    failures: Vec<Failure>,
+    config: Config,
+    rules: Option<Rules>,
+    sessions: BTreeMap<u128, History>,
+    /// Streams under way.
+    streams: BTreeMap<u64, Stream>,
+    calls: BTreeMap<u64, CallInfo>,
+    last_call: u64,
+    /// When calls left, for the pace; µs.
+    departures: Vec<u64>,
+    lease: Lease,
+    leader_vm: Option<u32>,
+    /// Lost races of the callback that a VM has under way.
+    races: BTreeMap<u32, (Callback, u32)>,
+}
+
+/// Failures that are kept; the first is the one that counts.
+const FAILURES_MAX: usize = 16;
+
+/// Where shards are.
+const SHARDS: &str = "embudo/embudo/s/";
+const LAYOUT: &str = "embudo/embudo/layout";
+const LEASE: &str = "embudo/embudo/lease";
+
+// === impl Checker ===
+
+impl Checker {
+    /// A checker for a process with this configuration.
+    #[must_use]
+    pub fn new(config: Config) -> Self {
+        Self {
+            coverage: Coverage::default(),
+            failures: Vec::new(),
+            config,
+            rules: None,
+            sessions: BTreeMap::new(),
+            streams: BTreeMap::new(),
+            calls: BTreeMap::new(),
+            last_call: 0,
+            departures: Vec::new(),
+            lease: Lease::default(),
+            leader_vm: None,
+            races: BTreeMap::new(),
+        }
+    }
+
+    /// The first thing that does not hold.
+    #[must_use]
+    pub fn failure(&self) -> Option<&Failure> {
+        self.failures.first()
+    }
+
+    /// The VM that won the lease last.
+    #[must_use]
+    pub fn leader_vm(&self) -> Option<u32> {
+        self.leader_vm
+    }
+
+    /// Updates that were accepted.
+    #[must_use]
+    pub fn accepted(&self) -> u64 {
+        let all = self.sessions.values().map(|history| history.accepted.len());
+        all.sum::<usize>() as u64
+    }
+
+    pub(super) fn fail(&mut self, at_us: u64, invariant: Invariant, what: impl Into<String>) {
+        if self.failures.len() < FAILURES_MAX {
+            self.failures.push(Failure {
+                at_us,
+                invariant,
+                what: what.into(),
+            });
+        }
+    }
+
+    /// A VM trapped that was not meant to.
+    pub fn trapped(&mut self, at_us: u64, what: &str) {
+        self.fail(at_us, Invariant::NeverTraps, what);
+    }
+
+    pub(super) fn logged(&mut self, _: Actor, _: u32, _: &str) {}
+
+    /// A value was read.
+    pub(super) fn got(&mut self, clock: Clock, actor: Actor, key: &str, value: Option<&Arc<[u8]>>) {
+        if let (Callback::Stream(stream), true) = (actor.callback, key.starts_with(SHARDS)) {
+            let _ = value;
+            self.stream_reads(clock, stream);
+        }
+    }
+
+    /// A value was written.
+    pub(super) fn put(
+        &mut self,
+        clock: Clock,
+        actor: Actor,
+        key: &str,
+        before: &[u8],
+        after: &[u8],
+    ) {
+        self.races.remove(&actor.vm);
+        if key == LAYOUT {
+            self.layout(clock, after);
+        } else if key == LEASE {
+            self.lease_changes(clock, actor, before, after);
+        } else if key.starts_with(SHARDS) {
+            self.shard_changes(clock, actor, key, before, after);
+        }
+    }
+
+    // ## 4: bounded
+    //
+    // A race that is lost again and again means that something else is wrong.
+    pub(super) fn lost_race(&mut self, actor: Actor, key: &str) {
+        self.coverage.count(Transition::LostRace);
+        let races = self.races.entry(actor.vm).or_insert((actor.callback, 0));
+        if races.0 != actor.callback {
+            *races = (actor.callback, 0);
+        }
+        races.1 += 1;
+        if races.1 > embudo_core::store::CAS_ATTEMPTS_MAX {
+            let what = format!("{} races for {key} lost in one callback", races.1);
+            self.fail(0, Invariant::Bounded, what);
+        }
+    }
+
+    /// The layout gives the key of all hashes: 4 bytes of version, 4 of shards, 16 of key.
+    fn layout(&mut self, clock: Clock, bytes: &[u8]) {
+        let key = bytes.get(8..24).and_then(|key| key.try_into().ok());
+        let shards = bytes.get(4..8).and_then(|n| n.try_into().ok());
+        let (Some(key), Some(shards)) = (key, shards.map(u32::from_le_bytes)) else {
+            return self.fail(
+                clock.mono_us,
+                Invariant::EveryWriteIsATransition,
+                "the layout is none",
+            );
+        };
+        if self.rules.is_some() {
+            self.fail(
+                clock.mono_us,
+                Invariant::EveryWriteIsATransition,
+                "the layout was written twice",
+            );
+        }
+        let mut config = self.config.clone();
+        config.shards = shards;
+        self.rules = Some(Rules {
+            config,
+            key: HashKey::from_bytes(key),
+        });
+    }
+}
+
+impl fmt::Display for Failure {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let Self {
+            at_us,
+            invariant,
+            what,
+        } = self;
+        write!(f, "{} at {} ms: {what}", invariant.name(), at_us / 1000)
+    }
+}
+
+// === impl Invariant ===
+
+impl Invariant {
+    /// The name in a failure.
+    #[must_use]
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::NothingIsLost => "nothing_is_lost",
+            Self::EveryWriteIsATransition => "every_write_is_a_transition",
+            Self::NeverOlderAfterNewer => "never_older_after_newer",
+            Self::NeverTwoAtOnce => "never_two_at_once",
+            Self::AClaimIsRespected => "a_claim_is_respected",
+            Self::ACallLeavesInTime => "a_call_leaves_in_time",
+            Self::OnlyDuplicatesCollapse => "only_duplicates_collapse",
+            Self::Bounded => "bounded",
+            Self::OneLeader => "one_leader",
+            Self::NeverTraps => "never_traps",
+            Self::Liveness => "liveness",
+            Self::LaravelEndsOnTheLast => "laravel_ends_on_the_last",
+        }
+    }
+}
+
+/// A value for the trace: a shard in words.
+#[must_use]
+pub fn describe(key: &str, value: &[u8]) -> String {
+    match Shard::decode(value) {
+        Ok(shard) if key.starts_with(SHARDS) => shard::describe(&shard),
+        _ if key == LEASE => lease::describe(value),
+        _ => format!("{} bytes", value.len()),
+    }
+}

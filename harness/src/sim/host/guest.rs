@@ -1,0 +1,364 @@
+//! What the host keeps for one VM.
+
+use bytes::Bytes;
+use rand::{Rng, SeedableRng};
+use rand_chacha::ChaCha8Rng;
+use std::collections::BTreeMap;
+use std::sync::Arc;
+use wasmtime::{Memory, TypedFunc};
+
+use super::hub::{Cluster, Out, SharedHub};
+use super::queue::Registrar;
+use crate::sim::abi::{Headers, HostFunction, Status};
+use crate::sim::check::Actor;
+
+/// The plugin's name, as `envoy.yaml` has it.
+pub const PLUGIN_NAME: &str = "embudo";
+
+/// The VM's id: one map of shared data.
+const VM_ID: &str = "embudo";
+
+/// The cluster that exists, besides the one of the routes.
+const BATCH_CLUSTER: &str = "laravel_batch";
+
+/// What the guest was called for.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum Callback {
+    /// `_initialize`, `on_vm_start`, `on_configure`.
+    #[default]
+    Start,
+    /// `on_tick`.
+    Tick,
+    /// `on_queue_ready`.
+    QueueReady,
+    /// A stream's.
+    Stream(u64),
+    /// `on_http_call_response`, of the checker's call.
+    Answer(u64),
+    /// `on_done`, `on_delete`.
+    Done,
+}
+
+/// A call out, as the guest asked for it.
+#[derive(Clone, Debug)]
+pub struct HttpCall {
+    /// The cluster.
+    pub cluster: String,
+    /// With the pseudo headers.
+    pub headers: Headers,
+    /// The body.
+    pub body: Bytes,
+    /// The timeout.
+    pub timeout_ms: u64,
+}
+
+/// The guest's own answer to a request.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct LocalReply {
+    /// The status.
+    pub status: u16,
+    /// Without `:status`.
+    pub headers: Headers,
+    /// The body.
+    pub body: Bytes,
+}
+
+/// An answer to a call out. No headers at all: the connection broke in mid-body.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Response {
+    /// With `:status`.
+    pub headers: Headers,
+    /// The body.
+    pub body: Bytes,
+}
+
+/// One VM, as the host sees it.
+pub struct Guest {
+    pub(crate) memory: Option<Memory>,
+    pub(crate) allocate: Option<TypedFunc<u32, u32>>,
+    /// Host calls of the callback under way.
+    pub host_calls: u32,
+    /// The VM is to trap instead of this host call of the callback under way.
+    pub trap_at: Option<u32>,
+    /// Headers of the request under way.
+    pub request_headers: Headers,
+    /// As much of its body as is buffered.
+    pub request_body: Bytes,
+    /// Headers of the response under way.
+    pub response_headers: Headers,
+    /// The answer that is handed over.
+    pub call_response: Response,
+    /// The guest's own answer.
+    pub reply: Option<LocalReply>,
+    hub: SharedHub,
+    vm: u32,
+    thread: usize,
+    callback: Callback,
+    /// The context that host calls are about.
+    context: u32,
+    /// Root contexts and their configurations.
+    roots: BTreeMap<u32, Arc<[u8]>>,
+    /// Root contexts that were asked to go and are not ready.
+    leaving: Vec<u32>,
+    dice: ChaCha8Rng,
+    last_token: u32,
+}
+
+// === impl Guest ===
+
+impl Guest {
+    /// A VM of this process, on this thread.
+    #[must_use]
+    pub fn new(hub: SharedHub, vm: u32, thread: usize, seed: u64) -> Self {
+        let mut dice = ChaCha8Rng::seed_from_u64(seed);
+        dice.set_stream(u64::from(vm));
+        Self {
+            memory: None,
+            allocate: None,
+            host_calls: 0,
+            trap_at: None,
+            request_headers: Headers::new(),
+            request_body: Bytes::new(),
+            response_headers: Headers::new(),
+            call_response: Response::default(),
+            reply: None,
+            hub,
+            vm,
+            thread,
+            callback: Callback::Start,
+            context: 0,
+            roots: BTreeMap::new(),
+            leaving: Vec::new(),
+            dice,
+            last_token: 0,
+        }
+    }
+
+    /// Begins a callback.
+    pub(super) fn begin(&mut self, callback: Callback, context: u32, trap_at: Option<u32>) {
+        (self.callback, self.context) = (callback, context);
+        (self.host_calls, self.trap_at) = (0, trap_at);
+    }
+
+    pub(super) fn select(&mut self, context: u32) {
+        self.context = context;
+    }
+
+    pub(super) fn add_root(&mut self, context: u32, configuration: Arc<[u8]>) {
+        self.roots.insert(context, configuration);
+    }
+
+    pub(super) fn remove_root(&mut self, context: u32) {
+        self.roots.remove(&context);
+    }
+
+    pub(super) fn is_root(&self, context: u32) -> bool {
+        self.roots.contains_key(&context)
+    }
+
+    pub(super) fn is_leaving(&mut self, context: u32) {
+        self.leaving.push(context);
+    }
+
+    /// Who this is.
+    fn actor(&self) -> Actor {
+        Actor {
+            vm: self.vm,
+            thread: self.thread,
+            callback: self.callback,
+        }
+    }
+
+    pub(crate) fn about_to_call(&mut self, function: HostFunction) {
+        self.hub.lock().yielded_at = function;
+    }
+
+    pub(crate) fn called(&mut self, function: HostFunction, code: i32) {
+        let mut hub = self.hub.lock();
+        hub.host_calls += 1;
+        let at_us = hub.clock.mono_us;
+        hub.trace
+            .host_call(at_us, self.thread, self.vm, function, code);
+    }
+
+    pub(crate) fn copied(&mut self, bytes: usize) {
+        self.hub.lock().bytes_copied += bytes as u64;
+    }
+
+    pub(crate) fn mono_ns(&self) -> u64 {
+        self.hub.lock().clock.mono_us * 1000
+    }
+
+    pub(crate) fn wall_ns(&self) -> u64 {
+        self.hub.lock().clock.wall_us * 1000
+    }
+
+    pub(crate) fn random(&mut self, size: usize) -> Vec<u8> {
+        let mut bytes = vec![0; size];
+        self.dice.fill_bytes(&mut bytes);
+        bytes
+    }
+
+    pub(crate) fn log(&mut self, level: u32, line: &str) {
+        let mut hub = self.hub.lock();
+        let at_us = hub.clock.mono_us;
+        hub.trace.log(at_us, self.thread, self.vm, level, line);
+        hub.checker.logged(self.actor(), level, line);
+    }
+
+    pub(crate) fn set_tick_period(&mut self, ms: u32) {
+        let context = self.context;
+        self.hub.lock().out.push(Out::Tick { context, ms });
+    }
+
+    /// The plugin's configuration, for the context that asks.
+    pub(crate) fn configuration(&self) -> Arc<[u8]> {
+        self.roots.get(&self.context).cloned().unwrap_or_default()
+    }
+
+    pub(crate) fn property(&self, path: &str) -> Option<String> {
+        match path {
+            "plugin_name" => Some(PLUGIN_NAME.to_owned()),
+            "plugin_vm_id" => Some(VM_ID.to_owned()),
+            "plugin_root_id" => Some(String::new()),
+            _ => None,
+        }
+    }
+
+    pub(crate) fn get_shared(&mut self, key: &str) -> Option<(Vec<u8>, u32)> {
+        let mut hub = self.hub.lock();
+        let hub = &mut *hub;
+        let found = hub.data.get(key);
+        hub.checker.got(
+            hub.clock,
+            self.actor(),
+            key,
+            found.as_ref().map(|(value, _)| value),
+        );
+        found.map(|(value, token)| (value.to_vec(), token))
+    }
+
+    pub(crate) fn set_shared(&mut self, key: &str, value: Vec<u8>, token: u32) -> bool {
+        let mut hub = self.hub.lock();
+        let hub = &mut *hub;
+        let value: Arc<[u8]> = value.into();
+        let result = hub.data.put(key, Arc::clone(&value), token);
+        hub.trace.put(
+            hub.clock.mono_us,
+            self.thread,
+            self.vm,
+            key,
+            &value,
+            result.is_ok(),
+        );
+        match result {
+            Ok(before) => {
+                let before = before.unwrap_or_default();
+                hub.checker
+                    .put(hub.clock, self.actor(), key, &before, &value);
+                true
+            }
+            Err(()) => {
+                hub.checker.lost_race(self.actor(), key);
+                false
+            }
+        }
+    }
+
+    pub(crate) fn register_queue(&mut self, name: &str) -> u32 {
+        let registrar = Registrar {
+            vm: self.vm,
+            context: self.context,
+        };
+        self.hub.lock().queues.register(VM_ID, name, registrar)
+    }
+
+    pub(crate) fn resolve_queue(&self, vm_id: &str, name: &str) -> Option<u32> {
+        self.hub.lock().queues.resolve(vm_id, name)
+    }
+
+    pub(crate) fn enqueue(&mut self, queue: u32, item: Vec<u8>) -> bool {
+        let mut hub = self.hub.lock();
+        match hub.queues.enqueue(queue, item) {
+            Some(registrar) => {
+                hub.out.push(Out::Ring { queue, registrar });
+                true
+            }
+            None => false,
+        }
+    }
+
+    pub(crate) fn dequeue(&mut self, queue: u32) -> Result<Vec<u8>, Status> {
+        match self.hub.lock().queues.dequeue(queue) {
+            None => Err(Status::NotFound),
+            Some(None) => Err(Status::Empty),
+            Some(Some(item)) => Ok(item),
+        }
+    }
+
+    pub(crate) fn define_metric(&mut self, _: u32, name: &str) -> u32 {
+        self.hub.lock().metrics.define(name)
+    }
+
+    pub(crate) fn record_metric(&mut self, metric: u32, value: u64) -> bool {
+        self.hub.lock().metrics.record(metric, value)
+    }
+
+    pub(crate) fn increment_metric(&mut self, metric: u32, by: u64) -> bool {
+        self.hub.lock().metrics.increment(metric, by)
+    }
+
+    /// Sends a call, or refuses at once.
+    pub(crate) fn http_call(&mut self, http: HttpCall) -> Result<u32, Status> {
+        let mut hub = self.hub.lock();
+        let hub = &mut *hub;
+        let refused = match hub.cluster {
+            Cluster::Missing => Some(Status::BadArgument),
+            _ if http.cluster != BATCH_CLUSTER => Some(Status::BadArgument),
+            Cluster::Ejected => Some(Status::InternalFailure),
+            Cluster::Healthy => None,
+        };
+        let actor = self.actor();
+        hub.trace
+            .http_call(hub.clock.mono_us, self.thread, self.vm, &http, refused);
+        if let Some(status) = refused {
+            return Err(status);
+        }
+        self.last_token += 1;
+        let token = self.last_token;
+        let call = hub.checker.dispatched(hub.clock, actor, &http, &hub.data);
+        hub.out.push(Out::HttpCall {
+            token,
+            context: self.context,
+            call,
+            http,
+        });
+        Ok(token)
+    }
+
+    pub(crate) fn set_effective_context(&mut self, context: u32) -> bool {
+        self.context = context;
+        true
+    }
+
+    /// A root that was asked to go is ready.
+    pub(crate) fn done(&mut self) -> bool {
+        let context = self.context;
+        let waits = self.leaving.contains(&context);
+        if waits {
+            self.leaving.retain(|other| *other != context);
+            self.hub.lock().out.push(Out::Done { context });
+        }
+        waits
+    }
+}
+
+impl std::fmt::Debug for Guest {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Guest")
+            .field("vm", &self.vm)
+            .field("thread", &self.thread)
+            .field("callback", &self.callback)
+            .finish_non_exhaustive()
+    }
+}

@@ -1,0 +1,438 @@
+//! One instance of the module, and the callbacks it can be asked for.
+//!
+//! A [`Job`] is what Envoy does with a VM in one go: a tick is one callback, a request is several, from
+//! `on_context_create` to the answer's own response callbacks. Between the host calls of a job other
+//! threads may run; between the callbacks of a job nothing else happens on this thread.
+
+use bytes::Bytes;
+use std::sync::Arc;
+use wasmtime::{Store, TypedFunc};
+
+use super::machine::FUEL_MAX;
+use super::{Callback, Guest, LocalReply, Machine, Response};
+use crate::sim::abi::Headers;
+
+/// What a VM is to do.
+#[derive(Clone, Debug)]
+pub enum Job {
+    /// A listener update: one more root context.
+    AddRoot {
+        /// The plugin's configuration.
+        configuration: Arc<[u8]>,
+    },
+    /// The timer of a root context.
+    Tick {
+        /// Which.
+        context: u32,
+    },
+    /// The doorbell.
+    QueueReady {
+        /// The root context that registered.
+        context: u32,
+        /// The queue.
+        queue: u32,
+    },
+    /// A call out was answered.
+    Answer {
+        /// The root context that made it.
+        context: u32,
+        /// The VM's token.
+        token: u32,
+        /// The checker's number of the call.
+        call: u64,
+        /// The answer.
+        response: Response,
+    },
+    /// A request, whole.
+    Request {
+        /// The simulation's number of the stream.
+        stream: u64,
+        /// With pseudo headers.
+        headers: Headers,
+        /// The body, in the pieces in which it comes.
+        body: Body,
+    },
+    /// Laravel's answer to a request that passed through.
+    Respond {
+        /// The simulation's number of the stream.
+        stream: u64,
+        /// The stream's context.
+        context: u32,
+        /// With `:status`.
+        headers: Headers,
+    },
+    /// The listener of a root context is drained.
+    Drain {
+        /// Which.
+        context: u32,
+    },
+    /// A root context that asked for time is done.
+    Delete {
+        /// Which.
+        context: u32,
+    },
+}
+
+/// A request's body.
+#[derive(Clone, Debug, Default)]
+pub struct Body {
+    /// The pieces; none at all is a request that ends with its headers.
+    pub pieces: Vec<Bytes>,
+    /// The request ends in trailers.
+    pub trailers: bool,
+}
+
+/// What came of a job.
+#[derive(Clone, Debug)]
+pub enum JobResult {
+    /// A root context took its configuration, or refused it.
+    Started {
+        /// Its id.
+        context: u32,
+        /// Whether it took it.
+        accepted: bool,
+    },
+    /// Nothing to tell.
+    Quiet,
+    /// A stream came as far as this.
+    Stream(u64, StreamEnd),
+    /// A root context was asked to go.
+    Drained {
+        /// Which.
+        context: u32,
+        /// It is gone; otherwise it still has calls out.
+        gone: bool,
+    },
+}
+
+/// How far a stream came.
+#[derive(Clone, Debug)]
+pub enum StreamEnd {
+    /// The guest answered.
+    Answered(LocalReply),
+    /// It goes on to Laravel, and its context waits for the answer.
+    Passed(u32),
+    /// It is held without an answer.
+    Held,
+    /// Laravel's answer goes to the gateway, with these headers.
+    Relayed(Headers),
+}
+
+/// One VM.
+#[derive(Debug)]
+pub struct Vm {
+    /// Unique in the process.
+    pub id: u32,
+    /// The newest root context: new streams are its.
+    pub root: u32,
+    store: Store<Guest>,
+    exports: Exports,
+    next_context: u32,
+}
+
+struct Exports {
+    on_context_create: TypedFunc<(u32, u32), ()>,
+    on_vm_start: TypedFunc<(u32, u32), u32>,
+    on_configure: TypedFunc<(u32, u32), u32>,
+    on_tick: TypedFunc<u32, ()>,
+    on_queue_ready: TypedFunc<(u32, u32), ()>,
+    on_http_call_response: TypedFunc<(u32, u32, u32, u32, u32), ()>,
+    on_request_headers: TypedFunc<(u32, u32, u32), u32>,
+    on_request_body: TypedFunc<(u32, u32, u32), u32>,
+    on_request_trailers: TypedFunc<(u32, u32), u32>,
+    on_response_headers: TypedFunc<(u32, u32, u32), u32>,
+    on_response_body: TypedFunc<(u32, u32, u32), u32>,
+    on_done: TypedFunc<u32, u32>,
+    on_log: TypedFunc<u32, ()>,
+    on_delete: TypedFunc<u32, ()>,
+}
+
+const PAUSE: u32 = 1;
+
+fn size(bytes: usize) -> u32 {
+    u32::try_from(bytes).unwrap_or(u32::MAX)
+}
+
+// === impl Vm ===
+
+impl Vm {
+    /// Starts a VM with one root context, as Envoy does for a thread and after a trap.
+    pub async fn start(
+        machine: Machine,
+        id: u32,
+        guest: Guest,
+        configuration: Arc<[u8]>,
+    ) -> wasmtime::Result<(Self, JobResult)> {
+        let mut store = Store::new(&machine.engine, guest);
+        store.set_fuel(FUEL_MAX)?;
+        let instance = machine.instance.instantiate_async(&mut store).await?;
+        store.data_mut().memory = instance.get_memory(&mut store, "memory");
+        let allocate = instance.get_typed_func(&mut store, "proxy_on_memory_allocate")?;
+        store.data_mut().allocate = Some(allocate);
+        let initialize = instance.get_typed_func::<(), ()>(&mut store, "_initialize")?;
+        let exports = Exports::of(&instance, &mut store)?;
+        initialize.call_async(&mut store, ()).await?;
+        let mut vm = Self {
+            id,
+            root: 0,
+            store,
+            exports,
+            next_context: 1,
+        };
+        let result = vm.add_root(configuration).await?;
+        Ok((vm, result))
+    }
+
+    /// Whether this is a root context of the VM that is still there.
+    #[must_use]
+    pub fn has_root(&self, context: u32) -> bool {
+        self.store.data().is_root(context)
+    }
+
+    /// Host calls of the job that ran last.
+    #[must_use]
+    pub fn host_calls(&self) -> u32 {
+        self.store.data().host_calls
+    }
+
+    /// Does a job, or traps. `trap_at` is the host call at which it is made to.
+    pub async fn run(&mut self, job: Job, trap_at: Option<u32>) -> wasmtime::Result<JobResult> {
+        self.store.set_fuel(FUEL_MAX)?;
+        let (callback, context) = match &job {
+            Job::AddRoot { .. } => (Callback::Start, 0),
+            Job::Tick { context } => (Callback::Tick, *context),
+            Job::QueueReady { context, .. } => (Callback::QueueReady, *context),
+            Job::Answer { context, call, .. } => (Callback::Answer(*call), *context),
+            Job::Request { stream, .. } => (Callback::Stream(*stream), 0),
+            Job::Respond {
+                stream, context, ..
+            } => (Callback::Stream(*stream), *context),
+            Job::Drain { context } | Job::Delete { context } => (Callback::Done, *context),
+        };
+        self.store.data_mut().begin(callback, context, trap_at);
+        match job {
+            Job::AddRoot { configuration } => self.add_root(configuration).await,
+            Job::Tick { context } => {
+                let call = self.exports.on_tick.call_async(&mut self.store, context);
+                call.await?;
+                Ok(JobResult::Quiet)
+            }
+            Job::QueueReady { context, queue } => {
+                let ready = &self.exports.on_queue_ready;
+                ready.call_async(&mut self.store, (context, queue)).await?;
+                Ok(JobResult::Quiet)
+            }
+            Job::Answer {
+                context,
+                token,
+                response,
+                ..
+            } => self.answer(context, token, response).await,
+            Job::Request {
+                stream,
+                headers,
+                body,
+            } => {
+                let end = self.request(headers, body).await?;
+                Ok(JobResult::Stream(stream, end))
+            }
+            Job::Respond {
+                stream,
+                context,
+                headers,
+            } => {
+                let headers = self.respond(context, headers).await?;
+                Ok(JobResult::Stream(stream, StreamEnd::Relayed(headers)))
+            }
+            Job::Drain { context } => self.drain(context).await,
+            Job::Delete { context } => {
+                self.delete(context).await?;
+                Ok(JobResult::Drained {
+                    context,
+                    gone: true,
+                })
+            }
+        }
+    }
+
+    async fn add_root(&mut self, configuration: Arc<[u8]>) -> wasmtime::Result<JobResult> {
+        let context = self.next_context;
+        self.next_context += 1;
+        let length = size(configuration.len());
+        let guest = self.store.data_mut();
+        guest.add_root(context, configuration);
+        guest.select(context);
+        let (exports, store) = (&self.exports, &mut self.store);
+        exports
+            .on_context_create
+            .call_async(&mut *store, (context, 0))
+            .await?;
+        let started = exports
+            .on_vm_start
+            .call_async(&mut *store, (context, 0))
+            .await?;
+        let accepted = started != 0
+            && exports
+                .on_configure
+                .call_async(&mut *store, (context, length))
+                .await?
+                != 0;
+        if accepted {
+            self.root = context;
+        }
+        Ok(JobResult::Started { context, accepted })
+    }
+
+    async fn answer(
+        &mut self,
+        context: u32,
+        token: u32,
+        response: Response,
+    ) -> wasmtime::Result<JobResult> {
+        let headers = size(response.headers.len());
+        let body = size(response.body.len());
+        self.store.data_mut().call_response = response;
+        self.exports
+            .on_http_call_response
+            .call_async(&mut self.store, (context, token, headers, body, 0))
+            .await?;
+        self.store.data_mut().call_response = Response::default();
+        Ok(JobResult::Quiet)
+    }
+
+    async fn request(&mut self, headers: Headers, body: Body) -> wasmtime::Result<StreamEnd> {
+        let context = self.next_context;
+        self.next_context += 1;
+        let root = self.root;
+        let count = size(headers.len());
+        let guest = self.store.data_mut();
+        guest.select(context);
+        guest.request_headers = headers;
+        guest.request_body = Bytes::new();
+        guest.response_headers = Headers::new();
+        guest.reply = None;
+        let create = &self.exports.on_context_create;
+        create.call_async(&mut self.store, (context, root)).await?;
+        let ends = body.pieces.is_empty() && !body.trailers;
+        let on_headers = &self.exports.on_request_headers;
+        let mut action = on_headers
+            .call_async(&mut self.store, (context, count, u32::from(ends)))
+            .await?;
+        let last = body.pieces.len().saturating_sub(1);
+        for (at, piece) in body.pieces.into_iter().enumerate() {
+            if self.store.data().reply.is_some() {
+                break;
+            }
+            let guest = self.store.data_mut();
+            // What was held back is still there; what went on is not.
+            guest.request_body = match action {
+                PAUSE => [&guest.request_body[..], &piece[..]].concat().into(),
+                _ => piece,
+            };
+            let length = size(guest.request_body.len());
+            let ends = u32::from(at == last && !body.trailers);
+            let on_body = &self.exports.on_request_body;
+            action = on_body
+                .call_async(&mut self.store, (context, length, ends))
+                .await?;
+        }
+        if body.trailers && self.store.data().reply.is_none() {
+            let on_trailers = &self.exports.on_request_trailers;
+            action = on_trailers
+                .call_async(&mut self.store, (context, 1))
+                .await?;
+        }
+        match self.store.data_mut().reply.take() {
+            Some(mut reply) => {
+                let status = (":status".to_owned(), reply.status.to_string().into_bytes());
+                reply.headers.insert(0, status);
+                // A local reply runs the filter's own response callbacks.
+                reply.headers = self.respond(context, reply.headers).await?;
+                Ok(StreamEnd::Answered(reply))
+            }
+            None if action == PAUSE => Ok(StreamEnd::Held),
+            None => Ok(StreamEnd::Passed(context)),
+        }
+    }
+
+    async fn respond(&mut self, context: u32, headers: Headers) -> wasmtime::Result<Headers> {
+        let count = size(headers.len());
+        let guest = self.store.data_mut();
+        guest.select(context);
+        guest.response_headers = headers;
+        let (exports, store) = (&self.exports, &mut self.store);
+        exports
+            .on_response_headers
+            .call_async(&mut *store, (context, count, 0))
+            .await?;
+        exports
+            .on_response_body
+            .call_async(&mut *store, (context, 0, 1))
+            .await?;
+        let headers = std::mem::take(&mut store.data_mut().response_headers);
+        exports.on_done.call_async(&mut *store, context).await?;
+        exports.on_log.call_async(&mut *store, context).await?;
+        exports.on_delete.call_async(&mut *store, context).await?;
+        Ok(headers)
+    }
+
+    async fn drain(&mut self, context: u32) -> wasmtime::Result<JobResult> {
+        // Ready only after it said that it is not: proxy_done within on_done would come too early.
+        self.store.data_mut().is_leaving(context);
+        let done = &self.exports.on_done;
+        let gone = done.call_async(&mut self.store, context).await? != 0;
+        if gone {
+            self.delete(context).await?;
+        }
+        Ok(JobResult::Drained { context, gone })
+    }
+
+    async fn delete(&mut self, context: u32) -> wasmtime::Result<()> {
+        let (exports, store) = (&self.exports, &mut self.store);
+        exports.on_log.call_async(&mut *store, context).await?;
+        exports.on_delete.call_async(&mut *store, context).await?;
+        store.data_mut().remove_root(context);
+        Ok(())
+    }
+}
+
+// === impl Exports ===
+
+impl Exports {
+    fn of(instance: &wasmtime::Instance, store: &mut Store<Guest>) -> wasmtime::Result<Self> {
+        let mut get = Getter(instance, store);
+        Ok(Self {
+            on_context_create: get.function("proxy_on_context_create")?,
+            on_vm_start: get.function("proxy_on_vm_start")?,
+            on_configure: get.function("proxy_on_configure")?,
+            on_tick: get.function("proxy_on_tick")?,
+            on_queue_ready: get.function("proxy_on_queue_ready")?,
+            on_http_call_response: get.function("proxy_on_http_call_response")?,
+            on_request_headers: get.function("proxy_on_request_headers")?,
+            on_request_body: get.function("proxy_on_request_body")?,
+            on_request_trailers: get.function("proxy_on_request_trailers")?,
+            on_response_headers: get.function("proxy_on_response_headers")?,
+            on_response_body: get.function("proxy_on_response_body")?,
+            on_done: get.function("proxy_on_done")?,
+            on_log: get.function("proxy_on_log")?,
+            on_delete: get.function("proxy_on_delete")?,
+        })
+    }
+}
+
+impl std::fmt::Debug for Exports {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str("Exports(..)")
+    }
+}
+
+struct Getter<'a>(&'a wasmtime::Instance, &'a mut Store<Guest>);
+
+impl Getter<'_> {
+    fn function<P: wasmtime::WasmParams, R: wasmtime::WasmResults>(
+        &mut self,
+        name: &str,
+    ) -> wasmtime::Result<TypedFunc<P, R>> {
+        self.0.get_typed_func(&mut *self.1, name)
+    }
+}

@@ -1,0 +1,250 @@
+//! What goes wrong, as verbs with a time.
+
+use rand::{Rng, RngExt};
+
+use super::scenario::pick;
+use crate::model::laravel::Misbehaviour;
+
+/// Something that goes wrong.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Fault {
+    /// When it begins, ms since the start.
+    pub at_ms: u64,
+    /// How long it lasts; 0 for what happens once.
+    pub for_ms: u64,
+    /// What.
+    pub verb: Verb,
+}
+
+/// Ways of going wrong.
+#[derive(Clone, Debug, PartialEq)]
+pub enum Verb {
+    /// Laravel does this to requests, with this probability.
+    Laravel(Misbehaviour, f64),
+    /// Nothing listens on Laravel's port.
+    Refuse,
+    /// The cluster's one host is ejected.
+    Eject,
+    /// The cluster is not there.
+    NoCluster,
+    /// The wall clock steps.
+    WallStep {
+        /// Milliseconds.
+        by_ms: i64,
+    },
+    /// A VM traps at a host call.
+    Trap {
+        /// Whose.
+        who: Who,
+        /// In which callback.
+        when: When,
+        /// At its how manieth host call, from 1.
+        at_call: u32,
+    },
+    /// A thread does not run for a while, in the middle of a callback.
+    Stall {
+        /// Which.
+        who: Who,
+        /// In which callback.
+        when: When,
+        /// Before which of its host calls, from 1.
+        at_call: u32,
+        /// For how long.
+        ms: u64,
+    },
+    /// The listener is updated with another configuration; the old one drains this much later.
+    Update {
+        /// Milliseconds.
+        drain_ms: u64,
+    },
+    /// So many wake-ups of the doorbell are lost.
+    LoseRings {
+        /// How many.
+        rings: u32,
+    },
+}
+
+/// Whose thread.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Who {
+    /// The leader's, at that moment.
+    Leader,
+    /// This one; 0 is the main thread.
+    Thread(usize),
+}
+
+/// In which callback.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum When {
+    /// The next one, whichever it is.
+    Any,
+    /// The next request.
+    Request,
+    /// The next tick.
+    Tick,
+    /// The next answer to a call.
+    Answer,
+    /// The next doorbell.
+    Doorbell,
+}
+
+/// Kinds of trouble that a seed may know.
+const KINDS: usize = 13;
+
+/// The faults of a run. A seed first draws how much it likes each kind.
+pub(super) fn draw(
+    dice: &mut impl Rng,
+    traffic_ms: u64,
+    call_timeout_ms: u64,
+    late_ms: u64,
+) -> Vec<Fault> {
+    let weights: Vec<f64> = (0..KINDS)
+        .map(|_| match dice.random_bool(0.5) {
+            true => 0.0,
+            false => dice.random_range(0.1..1.0),
+        })
+        .collect();
+    let total: f64 = weights.iter().sum();
+    let count = dice.random_range(1..=10);
+    let mut faults = Vec::new();
+    for _ in 0..count {
+        let mut left = dice.random_range(0.0..total.max(0.001));
+        let kind = weights.iter().position(|weight| {
+            left -= weight;
+            left < 0.0
+        });
+        let at_ms = dice.random_range(1_000..traffic_ms * 9 / 10);
+        let for_ms = *pick(dice, &[200, 1_000, 4_000, 10_000]);
+        let for_ms = for_ms.min(traffic_ms - at_ms);
+        let (verb, lasts) = verb(dice, kind.unwrap_or(0), call_timeout_ms, late_ms);
+        faults.push(Fault {
+            at_ms,
+            for_ms: if lasts { for_ms } else { 0 },
+            verb,
+        });
+    }
+    faults.sort_by_key(|fault| fault.at_ms);
+    faults
+}
+
+/// A verb of a kind, and whether it lasts.
+fn verb(dice: &mut impl Rng, kind: usize, call_timeout_ms: u64, late_ms: u64) -> (Verb, bool) {
+    let probability = *pick(dice, &[0.2, 0.5, 1.0]);
+    let laravel = |what| (Verb::Laravel(what, probability), true);
+    let most_ms = call_timeout_ms + late_ms;
+    match kind {
+        0 => laravel(Misbehaviour::Slow {
+            ms: dice.random_range(50..=most_ms),
+        }),
+        1 => laravel(Misbehaviour::Hang {
+            finish_after_ms: dice.random_range(call_timeout_ms / 2..=most_ms),
+        }),
+        2 => laravel(Misbehaviour::Status {
+            code: *pick(dice, &[500, 502, 503, 504, 408]),
+            headers: Vec::new(),
+            body: "{\"message\":\"Server Error\"}".to_owned(),
+            processed: dice.random_bool(0.3),
+        }),
+        3 => laravel(match dice.random_bool(0.5) {
+            true => Misbehaviour::throttled(dice.random_range(0..=3)),
+            false => Misbehaviour::status(*pick(dice, &[422, 413, 404, 403, 302])),
+        }),
+        4 => laravel(Misbehaviour::Reset {
+            after_bytes: *pick(dice, &[0, 7]),
+            processed: dice.random_bool(0.5),
+        }),
+        5 => (Verb::Refuse, true),
+        6 => (Verb::Eject, true),
+        7 if dice.random_bool(0.3) => (Verb::NoCluster, true),
+        7 | 8 => {
+            let by_ms = *pick(dice, &[-3_600_000, -2_000, -1, 1, 5_000, 86_400_000]);
+            (Verb::WallStep { by_ms }, false)
+        }
+        9 => {
+            let (who, when) = (who(dice), when(dice));
+            let at_call = dice.random_range(1..=30);
+            (Verb::Trap { who, when, at_call }, false)
+        }
+        10 => {
+            let (who, when) = (who(dice), when(dice));
+            let at_call = dice.random_range(1..=30);
+            let ms = *pick(dice, &[5, 100, 900, 2_000, 5_000, 12_000]);
+            let verb = Verb::Stall {
+                who,
+                when,
+                at_call,
+                ms,
+            };
+            (verb, false)
+        }
+        11 => {
+            let drain_ms = *pick(dice, &[500, 3_000, 10_000]);
+            (Verb::Update { drain_ms }, false)
+        }
+        _ => {
+            let rings = dice.random_range(1..=5);
+            (Verb::LoseRings { rings }, false)
+        }
+    }
+}
+
+fn who(dice: &mut impl Rng) -> Who {
+    match dice.random_bool(0.6) {
+        true => Who::Leader,
+        false => Who::Thread(dice.random_range(0..=3)),
+    }
+}
+
+fn when(dice: &mut impl Rng) -> When {
+    *pick(
+        dice,
+        &[
+            When::Any,
+            When::Request,
+            When::Tick,
+            When::Tick,
+            When::Answer,
+            When::Doorbell,
+        ],
+    )
+}
+
+// === impl Fault ===
+
+impl Fault {
+    /// When it is over.
+    #[must_use]
+    pub fn ends_ms(&self) -> u64 {
+        let more_ms = match &self.verb {
+            Verb::Stall { ms, .. } => *ms,
+            Verb::Update { drain_ms } => *drain_ms,
+            _ => 0,
+        };
+        self.at_ms + self.for_ms + more_ms
+    }
+}
+
+// === impl Verb ===
+
+impl Verb {
+    /// The kind, for the summary.
+    #[must_use]
+    pub fn name(&self) -> &'static str {
+        match self {
+            Self::Laravel(Misbehaviour::Slow { .. }, _) => "slow",
+            Self::Laravel(Misbehaviour::Hang { .. }, _) => "hang",
+            Self::Laravel(Misbehaviour::Status { code: 429, .. }, _) => "throttled",
+            Self::Laravel(Misbehaviour::Status { code: 500.., .. }, _) => "5xx",
+            Self::Laravel(Misbehaviour::Status { .. }, _) => "refused",
+            Self::Laravel(Misbehaviour::Reset { .. }, _) => "reset",
+            Self::Refuse => "connection refused",
+            Self::Eject => "ejected",
+            Self::NoCluster => "no cluster",
+            Self::WallStep { .. } => "wall step",
+            Self::Trap { .. } => "trap",
+            Self::Stall { .. } => "stall",
+            Self::Update { .. } => "listener update",
+            Self::LoseRings { .. } => "lost rings",
+        }
+    }
+}

@@ -1,0 +1,339 @@
+//! The world: one event after the other, in virtual time.
+//!
+//! Every thread of Envoy is an actor that does one job at a time, a host call at a time; the network, the
+//! gateway and Laravel are events. Whatever takes time draws how long from the seed, and two things at
+//! one moment are put in order by the seed too. So all that could happen in another order on a real
+//! machine does, in some seed.
+//!
+//! # Layout
+//! * `scenario`, `fault`: the script.
+//! * `queue`: events in order.
+//! * `threads`: Envoy's threads and what their VMs are asked to do.
+//! * `net`: Laravel, and the way there and back.
+//! * `traffic`: the gateway.
+//! * `strike`: what goes wrong.
+
+mod fault;
+mod net;
+mod queue;
+mod scenario;
+mod strike;
+mod threads;
+mod traffic;
+
+use anyhow::{Context as _, Result, anyhow};
+use embudo_core::config::Config;
+use rand::{Rng, RngExt, SeedableRng};
+use rand_chacha::ChaCha8Rng;
+use std::collections::BTreeMap;
+use std::sync::Arc;
+
+pub use self::fault::{Fault, Verb, When, Who};
+use self::net::Net;
+use self::queue::{Event, Events};
+pub use self::scenario::{Pace, Plan, Scenario, Style};
+use self::strike::Strikes;
+use self::threads::Thread;
+use self::traffic::Traffic;
+use super::check::{Checker, Coverage, Failure};
+use super::host::{Clock, Cluster, Hub, Machine, Metrics, Queues, SharedData, SharedHub};
+use super::trace::{Detail, Line, Trace};
+
+/// The monotonic clock does not begin at 0: a guest must not take it for an age.
+pub(super) const START_US: u64 = 500_000_000;
+
+/// 2024-05-01.
+const WALL_START_US: u64 = 1_714_521_600_000_000;
+
+/// The calm world is looked at this often, ms.
+const LOOK_EVERY_MS: u64 = 250;
+
+/// Events of one run at most: far more than any run needs.
+const EVENTS_MAX: u64 = 30_000_000;
+
+/// One run.
+pub struct Sim {
+    scenario: Scenario,
+    machine: Machine,
+    hub: SharedHub,
+    dice: ChaCha8Rng,
+    events: Events,
+    now_us: u64,
+    threads: Vec<Thread>,
+    /// The plugin's configuration, as the last listener update left it.
+    configuration: Arc<[u8]>,
+    updates: u64,
+    vms: u32,
+    net: Net,
+    traffic: Traffic,
+    strikes: Strikes,
+    timers: Timers,
+}
+
+/// The configuration's times, as far as the run's end depends on them; ms.
+struct Timers {
+    claim: u64,
+    call_timeout: u64,
+    late: u64,
+    max_wait: u64,
+    settle: u64,
+}
+
+/// What came of a run.
+#[derive(Clone, Debug)]
+pub struct Report {
+    /// The first thing that does not hold.
+    pub failure: Option<Failure>,
+    /// Two runs with one hash are the same run.
+    pub hash: u64,
+    /// Virtual time.
+    pub virtual_ms: u64,
+    /// Host calls.
+    pub host_calls: u64,
+    /// Events and host calls.
+    pub steps: u64,
+    /// Updates that were accepted.
+    pub updates: u64,
+    /// Requests of the gateway, retries and questions included.
+    pub requests: u64,
+    /// Calls that reached Laravel from the dispatcher.
+    pub calls: u64,
+    /// VMs that were started.
+    pub vms: u32,
+    /// Faults that struck, by kind.
+    pub faults: BTreeMap<&'static str, u64>,
+    /// Transitions that were seen.
+    pub coverage: Coverage,
+    /// The trace, as far as it was kept.
+    pub lines: Vec<Line>,
+}
+
+// === impl Sim ===
+
+impl Sim {
+    /// A world at its beginning.
+    ///
+    /// # Errors
+    /// The configuration is none.
+    pub fn new(machine: &Machine, scenario: &Scenario, detail: Detail) -> Result<Self> {
+        let mut json = scenario.config.clone();
+        if let Some(fields) = json.as_object_mut() {
+            fields.remove("sabotage");
+        }
+        let config = Config::parse(json.to_string().as_bytes()).map_err(|problems| {
+            let all: Vec<String> = problems.iter().map(ToString::to_string).collect();
+            anyhow!("the scenario's configuration: {}", all.join("; "))
+        })?;
+        let timers = Timers::of(&config, scenario);
+        let hub = SharedHub::new(Hub {
+            clock: Clock {
+                mono_us: START_US,
+                wall_us: WALL_START_US,
+            },
+            data: SharedData::default(),
+            queues: Queues::default(),
+            metrics: Metrics::default(),
+            cluster: Cluster::Healthy,
+            out: Vec::new(),
+            yielded_at: <_>::default(),
+            host_calls: 0,
+            bytes_copied: 0,
+            checker: Checker::new(config),
+            trace: Trace::new(detail),
+        });
+        let mut dice = ChaCha8Rng::seed_from_u64(scenario.seed);
+        dice.set_stream(2);
+        Ok(Self {
+            machine: machine.clone(),
+            hub,
+            dice,
+            events: Events::default(),
+            now_us: START_US,
+            threads: (0..=scenario.workers).map(Thread::new).collect(),
+            configuration: scenario.config.to_string().into_bytes().into(),
+            updates: 0,
+            vms: 0,
+            net: Net::new(scenario, START_US / 1000),
+            traffic: Traffic::new(scenario),
+            strikes: Strikes::default(),
+            timers,
+            scenario: scenario.clone(),
+        })
+    }
+
+    /// Runs to the end.
+    ///
+    /// # Errors
+    /// The module does not start.
+    pub fn run(mut self) -> Result<Report> {
+        self.start_process().context("the process does not start")?;
+        self.begin_traffic();
+        self.schedule_faults();
+        self.after_us(LOOK_EVERY_MS * 1000, Event::Look);
+        let traffic_end_us = START_US + self.scenario.traffic_ms * 1000;
+        let faults_end_us = START_US + self.scenario.faults_end_ms() * 1000;
+        let calm_us = traffic_end_us.max(faults_end_us);
+        self.events.push(calm_us, 0, Event::Calm);
+        let end_us = calm_us + self.timers.settle * 1000;
+        let mut handled = 0_u64;
+        while let Some((at_us, event)) = self.events.pop() {
+            if at_us > end_us {
+                break;
+            }
+            handled += 1;
+            if handled > EVENTS_MAX {
+                return Err(anyhow!("the run does not end"));
+            }
+            self.set_clock(at_us);
+            self.handle(event);
+            if self.hub.lock().checker.failure().is_some() {
+                return Ok(self.report());
+            }
+            if self.now_us >= calm_us && self.is_at_rest() {
+                break;
+            }
+        }
+        {
+            let mut hub = self.hub.lock();
+            let hub = &mut *hub;
+            hub.checker.at_rest(hub.clock, &hub.data, &self.net.laravel);
+        }
+        Ok(self.report())
+    }
+
+    fn handle(&mut self, event: Event) {
+        match event {
+            Event::Step { thread } => self.step(thread),
+            Event::Timer {
+                thread,
+                vm,
+                context,
+                generation,
+            } => self.timer(thread, vm, context, generation),
+            Event::WakeUp { vm, context, queue } => self.wake_up(vm, context, queue),
+            Event::Post { thread, vm, job } => self.post(thread, vm, job),
+            Event::Traffic(event) => self.traffic_event(event),
+            Event::Net(event) => self.net_event(event),
+            Event::Fault { index, begins } => self.fault(index, begins),
+            Event::Calm => self.calm(),
+            Event::Look => self.look(),
+        }
+    }
+
+    fn set_clock(&mut self, at_us: u64) {
+        let by_us = at_us.saturating_sub(self.now_us);
+        self.now_us = self.now_us.max(at_us);
+        let mut hub = self.hub.lock();
+        hub.clock.mono_us += by_us;
+        hub.clock.wall_us += by_us;
+    }
+
+    fn clock(&self) -> Clock {
+        self.hub.lock().clock
+    }
+
+    fn after_us(&mut self, us: u64, event: Event) {
+        let order = self.dice.next_u64();
+        self.events.push(self.now_us + us, order, event);
+    }
+
+    /// A message's way.
+    fn way_us(&mut self) -> u64 {
+        self.dice
+            .random_range(30..=self.scenario.network_us.max(31))
+    }
+
+    fn note(&self, who: &str, number: u64, what: impl FnOnce() -> String) {
+        let now_us = self.now_us;
+        self.hub.lock().trace.event(now_us, who, number, what);
+    }
+
+    /// All faults are over and the gateway has stopped: what is dead may live again.
+    fn calm(&mut self) {
+        self.note("world", 0, || "calm".to_owned());
+        self.revive_workers();
+    }
+
+    /// In a calm world nothing takes longer than the timers say.
+    fn look(&mut self) {
+        if self.scenario.faults.is_empty() {
+            let call_ms = self.net.usual_call_ms() + 4 * self.scenario.network_us / 1000;
+            let limit_ms = self.timers.max_wait + call_ms + 1_000 + self.pace_ms();
+            let mut hub = self.hub.lock();
+            let clock = hub.clock;
+            hub.checker.nothing_waits_longer_than(clock, limit_ms);
+        }
+        self.after_us(LOOK_EVERY_MS * 1000, Event::Look);
+    }
+
+    /// How long one call of each session takes at the configured pace: a liveness "within the pace".
+    fn pace_ms(&self) -> u64 {
+        let per_second = self.scenario.config["max_requests_per_second"].as_u64();
+        self.scenario.sessions.len() as u64 * 1_000 / per_second.unwrap_or(20)
+    }
+
+    fn is_at_rest(&self) -> bool {
+        if self.traffic.is_busy() || self.net.is_busy() {
+            return false;
+        }
+        let hub = self.hub.lock();
+        let rest = hub.checker.rest(hub.clock, &hub.data);
+        rest.pending == 0 && rest.live_claims == 0
+    }
+
+    fn report(mut self) -> Report {
+        let faults = std::mem::take(&mut self.strikes.struck);
+        let mut hub = self.hub.lock();
+        Report {
+            failure: hub.checker.failure().cloned(),
+            hash: hub.trace.hash(),
+            virtual_ms: (self.now_us - START_US) / 1000,
+            host_calls: hub.host_calls,
+            steps: hub.trace.steps(),
+            updates: hub.checker.accepted(),
+            requests: self.traffic.requests(),
+            calls: self.net.calls(),
+            vms: self.vms,
+            faults,
+            coverage: hub.checker.coverage.clone(),
+            lines: hub.trace.take_lines(),
+        }
+    }
+}
+
+// === impl Timers ===
+
+impl Timers {
+    fn of(config: &Config, scenario: &Scenario) -> Self {
+        let routes = config.routes.iter();
+        let max_wait = routes.map(|route| route.batch.max_wait_ms).max();
+        let max_wait = max_wait.unwrap_or(0);
+        let times = &config.times;
+        // What may still be in the way when the faults are over: a claim, a lease that nobody renews (and
+        // of which nobody of the newest configuration is left), a back-off, a `retry-after`.
+        let backoff = config.backoff.max_ms.max(3_000);
+        let abandoned = 4 * times.lease_ms;
+        let calls = scenario.sessions.len() as u64 * 2 + 4;
+        let pace = 1_000 / config.pace.max_requests_per_second.max(1) + 200;
+        Self {
+            claim: config.claim_ms(),
+            call_timeout: times.call_timeout_ms,
+            late: times.late_ms,
+            max_wait,
+            settle: 2 * config.claim_ms()
+                + abandoned
+                + 2 * backoff
+                + 3 * max_wait
+                + calls * pace
+                + 5_000,
+        }
+    }
+}
+
+impl std::fmt::Debug for Sim {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Sim")
+            .field("now_us", &self.now_us)
+            .finish_non_exhaustive()
+    }
+}

@@ -1,0 +1,440 @@
+//! Laravel, and the way there and back.
+//!
+//! Two kinds of requests reach it: the dispatcher's calls, through the cluster of the batches, and what
+//! passes the filter untouched. Laravel itself is the model that the live arm uses too; here it is given
+//! its times.
+//!
+//! What the guest is told follows what was measured: a refused connection is a 503 that says so, a lost
+//! one is a 503 that says that, a timeout is a 504, and a connection that breaks in mid-body has no
+//! headers at all.
+
+use bytes::Bytes;
+use std::collections::{BTreeMap, BTreeSet};
+
+use super::queue::Event;
+use super::{Scenario, Sim, Verb};
+use crate::model::http::{Request, Response as LaravelResponse};
+use crate::model::laravel::{Call, Fault as LaravelFault, Faults, Laravel, LaravelConfig, Reply};
+use crate::sim::abi::Headers;
+use crate::sim::check::CallEnd;
+use crate::sim::host::{HttpCall, Job, Response};
+
+/// Envoy's route timeout.
+const ROUTE_TIMEOUT_MS: u64 = 15_000;
+
+/// Laravel ends this long before the bound that `late_ms` gives, at the latest: the bound counts from the
+/// dispatch, and both ends look at clocks of whole milliseconds.
+const BOUND_MARGIN_US: u64 = 3_000;
+
+const REFUSED: &str = "upstream connect error or disconnect/reset before headers. reset reason: \
+                       remote connection failure, transport failure reason: delayed connect error: \
+                       Connection refused";
+const LOST: &str = "upstream connect error or disconnect/reset before headers. reset reason: \
+                    connection termination";
+const TIMEOUT: &str = "upstream request timeout";
+
+/// Who waits for an answer.
+#[derive(Clone, Debug)]
+enum Client {
+    /// A root context.
+    Guest {
+        thread: usize,
+        vm: u32,
+        context: u32,
+        token: u32,
+        call: u64,
+    },
+    /// A request that passed through.
+    Stream {
+        thread: usize,
+        vm: u32,
+        context: u32,
+        stream: u64,
+    },
+}
+
+/// A request on its way.
+#[derive(Debug)]
+struct Exchange {
+    client: Client,
+    request: Option<Request>,
+    call: Option<Call>,
+    /// Laravel may work on it until then, µs.
+    bound_us: Option<u64>,
+    /// The client still waits.
+    open: bool,
+}
+
+/// Laravel's and the network's events; the number is the exchange's.
+#[derive(Debug)]
+pub(super) enum NetEvent {
+    /// It reaches Laravel.
+    Arrives(u64),
+    /// Laravel is done with it.
+    Finishes(u64),
+    /// The answer reaches Envoy.
+    Answers(u64, Response, CallEnd),
+    /// Envoy's patience is over.
+    TimesOut(u64),
+}
+
+/// Laravel's side.
+#[derive(Debug)]
+pub(super) struct Net {
+    pub(super) laravel: Laravel,
+    pub(super) refusing: u32,
+    exchanges: BTreeMap<u64, Exchange>,
+    last: u64,
+    calls: u64,
+    usual_call_ms: u64,
+    /// Relayed responses by stream: body, status, for the gateway.
+    bodies: BTreeMap<u64, (u16, Bytes)>,
+}
+
+// === impl Exchange ===
+
+impl Exchange {
+    /// Nobody waits for it, and nobody works on it.
+    fn is_over(&self) -> bool {
+        !self.open && self.request.is_none() && self.call.is_none()
+    }
+}
+
+// === impl Net ===
+
+impl Net {
+    pub(super) fn new(scenario: &Scenario, start_ms: u64) -> Self {
+        let config = LaravelConfig {
+            any_account: true,
+            ..LaravelConfig::default()
+        };
+        let usual_call_ms = config.request_ms + config.item_ms * scenario.sessions.len() as u64;
+        let mut laravel = Laravel::new(config);
+        let rules = scenario
+            .faults
+            .iter()
+            .filter_map(|fault| match &fault.verb {
+                Verb::Laravel(what, probability) => {
+                    let from_ms = start_ms + fault.at_ms;
+                    let rule = LaravelFault::always(what.clone()).with_probability(*probability);
+                    Some(rule.between(from_ms, from_ms + fault.for_ms))
+                }
+                _ => None,
+            });
+        laravel.set_faults(Faults::new(scenario.seed, rules.collect()));
+        Self {
+            laravel,
+            refusing: 0,
+            exchanges: BTreeMap::new(),
+            last: 0,
+            calls: 0,
+            usual_call_ms,
+            bodies: BTreeMap::new(),
+        }
+    }
+
+    pub(super) fn is_busy(&self) -> bool {
+        !self.exchanges.is_empty()
+    }
+
+    /// Forgets an exchange, unless Laravel is still at work on it.
+    fn retire(&mut self, id: u64) {
+        if self.exchanges.get(&id).is_some_and(Exchange::is_over) {
+            self.exchanges.remove(&id);
+        }
+    }
+
+    pub(super) fn calls(&self) -> u64 {
+        self.calls
+    }
+
+    pub(super) fn usual_call_ms(&self) -> u64 {
+        self.usual_call_ms
+    }
+}
+
+fn response(status: u16, headers: &[(&str, &str)], body: impl Into<Bytes>) -> Response {
+    let mut all: Headers = vec![(":status".into(), status.to_string().into_bytes())];
+    let own = headers
+        .iter()
+        .map(|(name, value)| ((*name).to_owned(), value.as_bytes().to_vec()));
+    all.extend(own);
+    Response {
+        headers: all,
+        body: body.into(),
+    }
+}
+
+/// What anybody at this end can know of a call that was answered with this.
+fn judge(answer: &LaravelResponse) -> CallEnd {
+    let says_no = || {
+        let json = serde_json::from_slice::<serde_json::Value>(&answer.body).ok();
+        !json.is_some_and(|json| json.is_object() && json["success"] != false)
+    };
+    match answer.status {
+        502 | 504 => CallEnd::Unknown,
+        200..=299 if says_no() => CallEnd::Failed,
+        200..=299 => CallEnd::Delivered,
+        _ => CallEnd::Failed,
+    }
+}
+
+// === impl Sim ===
+
+impl Sim {
+    /// The dispatcher's call leaves.
+    pub(super) fn call_leaves(
+        &mut self,
+        thread: usize,
+        vm: u32,
+        token: u32,
+        context: u32,
+        call: u64,
+        http: HttpCall,
+    ) {
+        self.net.calls += 1;
+        let client = Client::Guest {
+            thread,
+            vm,
+            context,
+            token,
+            call,
+        };
+        let bound_ms = self.timers.call_timeout + self.timers.late;
+        let bound_us = self.now_us + bound_ms * 1000 - BOUND_MARGIN_US;
+        let request = to_request(http.headers, http.body);
+        self.send(client, request, http.timeout_ms, Some(bound_us));
+    }
+
+    /// A request passes through to Laravel.
+    pub(super) fn request_passes(&mut self, thread: usize, stream: u64, context: u32) {
+        let Some(vm) = self.threads[thread].vm_id else {
+            return;
+        };
+        let Some(request) = self
+            .traffic
+            .request_of(stream)
+            .map(|(request, _)| request.clone())
+        else {
+            return;
+        };
+        let client = Client::Stream {
+            thread,
+            vm,
+            context,
+            stream,
+        };
+        self.send(client, request, ROUTE_TIMEOUT_MS, None);
+    }
+
+    fn send(&mut self, client: Client, request: Request, timeout_ms: u64, bound_us: Option<u64>) {
+        self.net.last += 1;
+        let id = self.net.last;
+        let exchange = Exchange {
+            client,
+            request: Some(request),
+            call: None,
+            bound_us,
+            open: true,
+        };
+        self.net.exchanges.insert(id, exchange);
+        let us = self.way_us();
+        if self.net.refusing > 0 {
+            if let Some(exchange) = self.net.exchanges.get_mut(&id) {
+                exchange.request = None;
+            }
+            let event = NetEvent::Answers(id, response(503, &[], REFUSED), CallEnd::Failed);
+            return self.after_us(us, Event::Net(event));
+        }
+        self.after_us(us, Event::Net(NetEvent::Arrives(id)));
+        self.after_us(timeout_ms * 1000, Event::Net(NetEvent::TimesOut(id)));
+    }
+
+    pub(super) fn net_event(&mut self, event: NetEvent) {
+        match event {
+            NetEvent::Arrives(id) => self.arrives(id),
+            NetEvent::Finishes(id) => self.finishes(id),
+            NetEvent::Answers(id, response, end) => self.answers(id, response, end),
+            NetEvent::TimesOut(id) => {
+                if self
+                    .net
+                    .exchanges
+                    .get(&id)
+                    .is_some_and(|exchange| exchange.open)
+                {
+                    self.answers(id, response(504, &[], TIMEOUT), CallEnd::Unknown);
+                }
+            }
+        }
+    }
+
+    fn arrives(&mut self, id: u64) {
+        let (now_us, now_ms, clock) = (self.now_us, self.now_us / 1000, self.clock());
+        let Some(exchange) = self.net.exchanges.get_mut(&id) else {
+            return;
+        };
+        let Some(request) = exchange.request.take() else {
+            return;
+        };
+        self.net.laravel.arrive(now_ms, &request);
+        let call = self.net.laravel.begin(now_ms, request);
+        let mut busy_us = call.busy_ms * 1000;
+        if let Some(bound_us) = exchange.bound_us {
+            busy_us = busy_us.min(bound_us.saturating_sub(now_us));
+        }
+        let number = call.id;
+        exchange.call = Some(call);
+        if let Client::Guest { call, .. } = exchange.client {
+            self.hub.lock().checker.laravel_begins(clock, call);
+        }
+        self.note("laravel", number, || format!("begins exchange {id}"));
+        self.after_us(busy_us, Event::Net(NetEvent::Finishes(id)));
+    }
+
+    fn finishes(&mut self, id: u64) {
+        let now_ms = self.now_us / 1000;
+        let Some(exchange) = self.net.exchanges.get_mut(&id) else {
+            return;
+        };
+        let Some(call) = exchange.call.take() else {
+            return;
+        };
+        let (client, open) = (exchange.client.clone(), exchange.open);
+        let known = self.net.laravel.journal().entries().len();
+        let reply = self.net.laravel.finish(now_ms, call);
+        let entries = self.net.laravel.journal().entries();
+        let in_effect: BTreeSet<String> = entries[known..]
+            .iter()
+            .map(|entry| entry.session.clone())
+            .collect();
+        let stored = in_effect.len() as u64;
+        self.note("laravel", stored, || {
+            format!("ends exchange {id}: {stored} sessions stored")
+        });
+        if let Client::Guest { call, .. } = client {
+            self.hub.lock().checker.laravel_ends(call, &in_effect);
+        }
+        if !open {
+            return self.net.retire(id);
+        }
+        let (answer, end) = match reply {
+            Reply::Whole(answer) => {
+                let end = judge(&answer);
+                let mut headers: Vec<(&str, &str)> = answer
+                    .headers
+                    .iter()
+                    .map(|(name, value)| (name.as_str(), value.as_str()))
+                    .collect();
+                headers.push(("x-envoy-upstream-service-time", "1"));
+                (response(answer.status, &headers, answer.body.clone()), end)
+            }
+            Reply::Cut(_, 0) => (response(503, &[], LOST), CallEnd::Unknown),
+            Reply::Cut(..) => (Response::default(), CallEnd::Unknown),
+            Reply::Never => return,
+        };
+        let us = self.way_us();
+        self.after_us(us, Event::Net(NetEvent::Answers(id, answer, end)));
+    }
+
+    fn answers(&mut self, id: u64, response: Response, end: CallEnd) {
+        let Some(exchange) = self.net.exchanges.get_mut(&id) else {
+            return;
+        };
+        if !std::mem::replace(&mut exchange.open, false) {
+            return;
+        }
+        let client = exchange.client.clone();
+        self.net.retire(id);
+        match client {
+            Client::Guest {
+                thread,
+                vm,
+                context,
+                token,
+                call,
+            } => {
+                self.hub.lock().checker.call_ends(call, Some(end));
+                let job = Job::Answer {
+                    context,
+                    token,
+                    call,
+                    response,
+                };
+                self.post(thread, Some(vm), job);
+            }
+            Client::Stream {
+                thread,
+                vm,
+                context,
+                stream,
+            } => {
+                let status = response.headers.first().map(|(_, value)| value.clone());
+                let status = status.and_then(|value| String::from_utf8(value).ok()?.parse().ok());
+                self.net
+                    .bodies
+                    .insert(stream, (status.unwrap_or(0), response.body));
+                if status.is_none() || self.threads[thread].vm_id != Some(vm) {
+                    return self.answer_untouched(stream);
+                }
+                let headers = response.headers;
+                let job = Job::Respond {
+                    stream,
+                    context,
+                    headers,
+                };
+                self.post(thread, Some(vm), job);
+            }
+        }
+    }
+
+    /// Laravel's answer has been through the filter.
+    pub(super) fn relay(&mut self, stream: u64, headers: &Headers) {
+        let marked = headers.iter().any(|(name, _)| name == "x-embudo");
+        if !marked {
+            let what = format!("the answer to request {stream} does not say why it passed");
+            let now_us = self.now_us;
+            self.hub.lock().checker.trapped(now_us, &what);
+        }
+        self.answer_untouched(stream);
+    }
+
+    /// Laravel's answer goes to the gateway as it is; status 0 is a broken connection.
+    pub(super) fn answer_untouched(&mut self, stream: u64) {
+        if let Some((status, body)) = self.net.bodies.remove(&stream) {
+            self.answer_gateway(stream, status, body);
+        }
+    }
+
+    /// A VM is dead: nobody waits for its calls any more, and Laravel does not know.
+    pub(super) fn forget_calls_of(&mut self, dead: u32) {
+        let mut gone = Vec::new();
+        for exchange in self.net.exchanges.values_mut() {
+            if let Client::Guest { vm, call, .. } = exchange.client
+                && vm == dead
+                && std::mem::replace(&mut exchange.open, false)
+            {
+                gone.push(call);
+            }
+        }
+        self.net.exchanges.retain(|_, exchange| !exchange.is_over());
+        let mut hub = self.hub.lock();
+        for call in gone {
+            hub.checker.call_ends(call, None);
+        }
+    }
+}
+
+fn to_request(headers: Headers, body: Bytes) -> Request {
+    let mut request = Request::new("POST", "/");
+    for (name, value) in headers {
+        let text = || String::from_utf8_lossy(&value).into_owned();
+        match name.as_str() {
+            ":method" => request.method = text(),
+            ":path" => request.path = text(),
+            name if name.starts_with(':') => {}
+            _ => request.headers.push((name, value.into())),
+        }
+    }
+    request.body = body;
+    request
+}

@@ -1,0 +1,217 @@
+//! What a run is made of, as data: who sends, what goes wrong and when, and how Embudo is set up.
+//!
+//! A seed makes a scenario, and the scenario with its seed makes the run. So a failing seed can be
+//! shrunk: sessions and faults are taken away one after the other, and what is left is still a scenario.
+
+use rand::{Rng, RngExt, SeedableRng};
+use rand_chacha::ChaCha8Rng;
+use serde_json::{Value, json};
+
+use super::fault::{self, Fault};
+
+/// One run's script.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Scenario {
+    /// Decides everything that the script leaves open.
+    pub seed: u64,
+    /// Envoy's `--concurrency`; the main thread comes on top.
+    pub workers: usize,
+    /// The sessions that send.
+    pub sessions: Vec<Plan>,
+    /// What goes wrong.
+    pub faults: Vec<Fault>,
+    /// How long the gateway sends.
+    pub traffic_ms: u64,
+    /// Embudo's configuration.
+    pub config: Value,
+    /// How time passes within a callback.
+    pub pace: Pace,
+    /// How long a message is on its way between two processes, µs at most.
+    pub network_us: u64,
+}
+
+/// One session's way of sending.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Plan {
+    /// Its number: its name and its stream of chance depend on it, whoever else is there.
+    pub index: usize,
+    /// What it does.
+    pub style: Style,
+}
+
+/// Ways of sending.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Style {
+    /// As the gateway does it, this many times faster.
+    Gateway {
+        /// The factor.
+        times_faster: u32,
+    },
+    /// Anything at any time, from a few values, so that they repeat.
+    Chaos {
+        /// From one send to the next, at most.
+        gap_ms: u64,
+        /// Whether it waits for the answer before it sends again.
+        patient: bool,
+    },
+}
+
+/// How time passes within a callback.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Pace {
+    /// A host call takes up to this, µs.
+    pub call_us: u64,
+    /// One in so many takes much longer; 0 for none.
+    pub hiccup_one_in: u32,
+    /// Up to this, µs.
+    pub hiccup_us: u64,
+}
+
+/// Envoy's plugin configuration for a run, compressed or as shipped.
+struct Times {
+    call_timeout: u64,
+    send_window: u64,
+    late: u64,
+    lease: u64,
+    backoff_max: u64,
+    ttl: u64,
+    max_age: u64,
+    expire: u64,
+    max_wait: u64,
+    quiet: u64,
+}
+
+// === impl Scenario ===
+
+impl Scenario {
+    /// The scenario of a seed. Every seed draws its own weights first, so that some runs are calm, some
+    /// are wild, and some know one kind of trouble only.
+    #[must_use]
+    pub fn of_seed(seed: u64) -> Self {
+        let mut dice = ChaCha8Rng::seed_from_u64(seed);
+        dice.set_stream(1);
+        let as_shipped = dice.random_bool(0.03);
+        let times = match as_shipped {
+            true => Times::shipped(),
+            false => Times::drawn(&mut dice),
+        };
+        let sessions = (0..dice.random_range(2..=10_usize))
+            .map(|index| Plan {
+                index,
+                style: style(&mut dice, as_shipped),
+            })
+            .collect();
+        let traffic_ms = match as_shipped {
+            true => 120_000,
+            false => dice.random_range(8_000..=30_000),
+        };
+        let calm = dice.random_bool(0.08);
+        let faults = match calm {
+            true => Vec::new(),
+            false => fault::draw(&mut dice, traffic_ms, times.call_timeout, times.late),
+        };
+        Self {
+            seed,
+            workers: dice.random_range(2..=3),
+            sessions,
+            faults,
+            traffic_ms,
+            config: times.config(&mut dice),
+            pace: Pace::drawn(&mut dice),
+            network_us: *pick(&mut dice, &[300, 2_000, 20_000]),
+        }
+    }
+
+    /// When the last fault is over.
+    #[must_use]
+    pub fn faults_end_ms(&self) -> u64 {
+        self.faults.iter().map(Fault::ends_ms).max().unwrap_or(0)
+    }
+}
+
+fn style(dice: &mut impl Rng, as_shipped: bool) -> Style {
+    if dice.random_bool(0.3) {
+        let times_faster = match as_shipped {
+            true => 4,
+            false => dice.random_range(10..=60),
+        };
+        return Style::Gateway { times_faster };
+    }
+    Style::Chaos {
+        gap_ms: *pick(dice, &[20, 200, 1_000, 4_000]),
+        patient: dice.random_bool(0.7),
+    }
+}
+
+pub(super) fn pick<'a, T>(dice: &mut impl Rng, from: &'a [T]) -> &'a T {
+    // Never empty: all callers name their choices.
+    &from[dice.random_range(0..from.len())]
+}
+
+// === impl Pace ===
+
+impl Pace {
+    fn drawn(dice: &mut impl Rng) -> Self {
+        Self {
+            call_us: *pick(dice, &[3, 20, 200]),
+            hiccup_one_in: *pick(dice, &[0, 1000, 200, 40]),
+            hiccup_us: *pick(dice, &[1_000, 20_000, 80_000]),
+        }
+    }
+}
+
+// === impl Times ===
+
+impl Times {
+    fn shipped() -> Self {
+        Self {
+            call_timeout: 15_000,
+            send_window: 1_000,
+            late: 15_000,
+            lease: 3_000,
+            backoff_max: 30_000,
+            ttl: 300_000,
+            max_age: 600_000,
+            expire: 60_000,
+            max_wait: 5_000,
+            quiet: 250,
+        }
+    }
+
+    fn drawn(dice: &mut impl Rng) -> Self {
+        Self {
+            call_timeout: dice.random_range(500..=2_500),
+            send_window: *pick(dice, &[150, 300, 1_000]),
+            late: dice.random_range(100..=2_500),
+            lease: *pick(dice, &[1_000, 1_000, 3_000]),
+            backoff_max: dice.random_range(200..=2_000),
+            ttl: dice.random_range(1_500..=15_000),
+            max_age: dice.random_range(3_000..=20_000),
+            expire: dice.random_range(1_000..=6_000),
+            max_wait: *pick(dice, &[200, 1_000, 5_000]),
+            quiet: *pick(dice, &[20, 100, 250]),
+        }
+    }
+
+    fn config(&self, dice: &mut impl Rng) -> Value {
+        let batch = |items: u64| json!({"max_items": items, "max_wait_ms": self.max_wait, "quiet_ms": self.quiet});
+        json!({
+            "max_sessions": pick(dice, &[16, 64, 128]),
+            "max_requests_per_second": pick(dice, &[5, 20, 50]),
+            "max_in_flight": pick(dice, &[1, 2, 4]),
+            "call_timeout_ms": self.call_timeout,
+            "send_window_ms": self.send_window,
+            "late_ms": self.late,
+            "lease_ms": self.lease,
+            "backoff_min_ms": 100,
+            "backoff_max_ms": self.backoff_max,
+            "dedup_ttl_ms": self.ttl,
+            "max_age_ms": self.max_age,
+            "priority_gap_ms": pick(dice, &[0, 200, 1_000]),
+            "routes": [
+                {"name": "qr", "expire_after_ms": self.expire, "batch": batch(*pick(dice, &[2, 50]))},
+                {"name": "status", "batch": batch(*pick(dice, &[2, 100]))},
+            ],
+        })
+    }
+}

@@ -1,0 +1,596 @@
+//! Envoy's threads. Each has a VM, does one job at a time, and yields at every host call.
+
+use std::collections::{BTreeMap, BTreeSet, VecDeque};
+use std::future::Future;
+use std::pin::Pin;
+use std::sync::Arc;
+use std::task::{Context, Poll, Waker};
+
+use anyhow::{Result, bail};
+use rand::RngExt;
+
+use super::fault::When;
+use super::queue::Event;
+use super::{Fault, Sim, Verb};
+use crate::sim::abi::HostFunction;
+use crate::sim::host::{Guest, Job, JobResult, Out, StreamEnd, Vm};
+
+/// What a thread is busy with: gives back the VM, unless it trapped.
+type Running = Pin<Box<dyn Future<Output = Ended> + Send>>;
+
+struct Ended {
+    /// `None`: it trapped.
+    vm: Option<Vm>,
+    results: Vec<JobResult>,
+    error: Option<wasmtime::Error>,
+}
+
+/// A way to interrupt the next job that fits.
+#[derive(Clone, Debug)]
+pub(super) struct Armed {
+    pub(super) when: When,
+    pub(super) at_call: u32,
+    /// `None` is a trap.
+    pub(super) stall_us: Option<u64>,
+}
+
+/// One thread.
+pub(super) struct Thread {
+    pub(super) index: usize,
+    /// The VM, while it has nothing to do.
+    vm: Option<Vm>,
+    /// Its number, dead or alive; none after a trap.
+    pub(super) vm_id: Option<u32>,
+    running: Option<Running>,
+    inbox: VecDeque<(Option<u32>, Job)>,
+    /// Whether a step is in the queue of events.
+    is_due: bool,
+    /// Root contexts of the VM, with the number of their configuration.
+    roots: BTreeMap<u32, Root>,
+    /// Those that will be asked to go, or were.
+    leaving: BTreeSet<u32>,
+    pub(super) armed: Vec<Armed>,
+    /// A stall for the job under way: host calls left until then.
+    stall: Option<(u32, u64)>,
+    /// The stream under way, for when the VM traps.
+    stream: Option<u64>,
+    /// What the job under way came for.
+    ticking: Option<u32>,
+}
+
+/// A root context's timer.
+#[derive(Clone, Copy, Debug, Default)]
+pub(super) struct Root {
+    period_us: u64,
+    generation: u64,
+}
+
+// === impl Thread ===
+
+impl Thread {
+    pub(super) fn new(index: usize) -> Self {
+        Self {
+            index,
+            vm: None,
+            vm_id: None,
+            running: None,
+            inbox: VecDeque::new(),
+            is_due: false,
+            roots: BTreeMap::new(),
+            leaving: BTreeSet::new(),
+            armed: Vec::new(),
+            stall: None,
+            stream: None,
+            ticking: None,
+        }
+    }
+
+    fn name(&self) -> String {
+        match self.index {
+            0 => "main".to_owned(),
+            worker => format!("w{worker}"),
+        }
+    }
+}
+
+fn fits(when: When, job: &Job) -> bool {
+    match when {
+        When::Any => true,
+        When::Request => matches!(job, Job::Request { .. }),
+        When::Tick => matches!(job, Job::Tick { .. }),
+        When::Answer => matches!(job, Job::Answer { .. }),
+        When::Doorbell => matches!(job, Job::QueueReady { .. }),
+    }
+}
+
+// === impl Sim ===
+
+impl Sim {
+    /// The canary first, to its end; then the main thread and the workers, side by side.
+    pub(super) fn start_process(&mut self) -> Result<()> {
+        let canary = self.threads.len();
+        self.threads.push(Thread::new(canary));
+        self.begin_start(canary, None);
+        while self.threads[canary].running.is_some() {
+            self.poll(canary);
+        }
+        let accepted = self.threads[canary].vm.is_some();
+        self.threads.pop();
+        self.hub.lock().out.clear();
+        if !accepted {
+            bail!("the canary does not start");
+        }
+        for thread in 0..self.threads.len() {
+            self.begin_start(thread, None);
+        }
+        Ok(())
+    }
+
+    /// Starts a VM on a thread, and lets it do its first job right after.
+    fn begin_start(&mut self, thread: usize, first: Option<(Job, Option<u32>)>) {
+        self.vms += 1;
+        let (id, machine) = (self.vms, self.machine.clone());
+        let guest = Guest::new(self.hub.clone(), id, thread, self.scenario.seed);
+        let configuration = Arc::clone(&self.configuration);
+        let place = &mut self.threads[thread];
+        place.vm_id = Some(id);
+        place.roots.clear();
+        place.leaving.clear();
+        place.running = Some(Box::pin(async move {
+            let (mut vm, started) = match Vm::start(machine, id, guest, configuration).await {
+                Ok(started) => started,
+                Err(error) => return Ended::trapped(error),
+            };
+            let mut results = vec![started];
+            if let Some((job, trap_at)) = first {
+                match vm.run(job, trap_at).await {
+                    Ok(result) => results.push(result),
+                    Err(error) => {
+                        return Ended {
+                            results,
+                            ..Ended::trapped(error)
+                        };
+                    }
+                }
+            }
+            Ended {
+                vm: Some(vm),
+                results,
+                error: None,
+            }
+        }));
+        self.due(thread, 0);
+    }
+
+    fn due(&mut self, thread: usize, after_us: u64) {
+        if !std::mem::replace(&mut self.threads[thread].is_due, true) {
+            self.after_us(after_us, Event::Step { thread });
+        }
+    }
+
+    /// A job for a thread; dropped where it is for a VM that is gone.
+    pub(super) fn post(&mut self, thread: usize, vm: Option<u32>, job: Job) {
+        if vm.is_some() && self.threads[thread].vm_id != vm {
+            return self.dropped(&job);
+        }
+        self.threads[thread].inbox.push_back((vm, job));
+        self.due(thread, 1);
+    }
+
+    /// A job for a VM that is gone: what Laravel said goes on as it is.
+    fn dropped(&mut self, job: &Job) {
+        if let Job::Respond { stream, .. } = job {
+            self.answer_untouched(*stream);
+        }
+    }
+
+    pub(super) fn step(&mut self, thread: usize) {
+        if thread >= self.threads.len() {
+            return;
+        }
+        self.threads[thread].is_due = false;
+        if self.threads[thread].running.is_none() && !self.begin_next(thread) {
+            return;
+        }
+        self.poll(thread);
+        let place = &self.threads[thread];
+        if place.running.is_some() {
+            let us = self.call_takes_us(thread);
+            self.due(thread, us);
+        } else if !place.inbox.is_empty() {
+            self.due(thread, 2);
+        }
+    }
+
+    /// How long it takes until the host call that the thread has come to.
+    fn call_takes_us(&mut self, thread: usize) -> u64 {
+        let pace = self.scenario.pace;
+        let usual_us = self.dice.random_range(1..=pace.call_us);
+        let function = self.hub.lock().yielded_at;
+        // The design's one assumption: no stall between the send check and the dispatch.
+        if function == HostFunction::proxy_http_call {
+            return usual_us.min(10);
+        }
+        let stall = &mut self.threads[thread].stall;
+        match stall {
+            Some((0, us)) => {
+                let us = *us;
+                *stall = None;
+                let name = self.threads[thread].name();
+                self.note(&name, us, || format!("stalls for {} ms", us / 1000));
+                return us;
+            }
+            Some((left, _)) => *left -= 1,
+            None => {}
+        }
+        let hiccup = pace.hiccup_one_in > 0 && self.dice.random_ratio(1, pace.hiccup_one_in);
+        match hiccup {
+            true => self.dice.random_range(0..=pace.hiccup_us),
+            false => usual_us,
+        }
+    }
+
+    /// Takes the next job, if there is one for a VM that is there.
+    fn begin_next(&mut self, thread: usize) -> bool {
+        while let Some((vm, job)) = self.threads[thread].inbox.pop_front() {
+            if vm.is_some() && self.threads[thread].vm_id != vm {
+                self.dropped(&job);
+                continue;
+            }
+            let (trap_at, note) = self.interruption(thread, &job);
+            let is_request = matches!(job, Job::Request { .. });
+            let clock = self.clock();
+            let place = &mut self.threads[thread];
+            place.stream = match &job {
+                Job::Request { stream, .. } | Job::Respond { stream, .. } => Some(*stream),
+                _ => None,
+            };
+            place.ticking = match &job {
+                Job::Tick { context } => Some(*context),
+                _ => None,
+            };
+            if let Some(stream) = place.stream.filter(|_| is_request)
+                && let Some((request, update)) = self.traffic.request_of(stream)
+            {
+                let update = update.map(|(name, value)| (&**name, &**value));
+                let mut hub = self.hub.lock();
+                hub.checker.stream_begins(clock, stream, request, update);
+            }
+            self.begin_job_note(thread, &job, note);
+            match self.threads[thread].vm.take() {
+                Some(mut vm) => {
+                    let gone = match &job {
+                        Job::Tick { context }
+                        | Job::QueueReady { context, .. }
+                        | Job::Answer { context, .. }
+                        | Job::Drain { context }
+                        | Job::Delete { context } => !vm.has_root(*context),
+                        _ => false,
+                    };
+                    if gone {
+                        self.threads[thread].vm = Some(vm);
+                        continue;
+                    }
+                    self.threads[thread].running = Some(Box::pin(async move {
+                        match vm.run(job, trap_at).await {
+                            Ok(result) => Ended {
+                                vm: Some(vm),
+                                results: vec![result],
+                                error: None,
+                            },
+                            Err(error) => Ended::trapped(error),
+                        }
+                    }));
+                }
+                // FAIL_RELOAD: only a stream brings a VM back, and the main thread never gets one.
+                None if is_request => self.begin_start(thread, Some((job, trap_at))),
+                None => continue,
+            }
+            return true;
+        }
+        false
+    }
+
+    fn begin_job_note(&self, thread: usize, job: &Job, trap_at: Option<u32>) {
+        let name = self.threads[thread].name();
+        let (number, what) = match job {
+            Job::AddRoot { .. } => (1, "is given a new configuration".to_owned()),
+            Job::Tick { context } => (2, format!("tick of root {context}")),
+            Job::QueueReady { context, .. } => (3, format!("doorbell of root {context}")),
+            Job::Answer { call, response, .. } => {
+                let status = response.headers.iter().find(|(name, _)| name == ":status");
+                let status = status.map_or("broken off".into(), |(_, value)| {
+                    String::from_utf8_lossy(value).into_owned()
+                });
+                (4, format!("is answered: call {call}, {status}"))
+            }
+            Job::Request { stream, .. } => (5, format!("request {stream}")),
+            Job::Respond { stream, .. } => (6, format!("response to request {stream}")),
+            Job::Drain { context } => (7, format!("root {context} is to go")),
+            Job::Delete { context } => (8, format!("root {context} goes")),
+        };
+        self.note(&name, number, || match trap_at {
+            Some(call) => format!("{what} (traps at host call {call})"),
+            None => what,
+        });
+    }
+
+    /// Whether the job is to be interrupted: gives the host call to trap at.
+    fn interruption(&mut self, thread: usize, job: &Job) -> (Option<u32>, Option<u32>) {
+        let place = &mut self.threads[thread];
+        place.stall = None;
+        let Some(at) = place.armed.iter().position(|armed| fits(armed.when, job)) else {
+            return (None, None);
+        };
+        let armed = place.armed.remove(at);
+        match armed.stall_us {
+            Some(us) => {
+                place.stall = Some((armed.at_call.saturating_sub(1), us));
+                (None, None)
+            }
+            None => (Some(armed.at_call), Some(armed.at_call)),
+        }
+    }
+
+    /// Runs a thread up to its next host call, or to the end of its job.
+    fn poll(&mut self, thread: usize) {
+        let Some(running) = &mut self.threads[thread].running else {
+            return;
+        };
+        let mut context = Context::from_waker(Waker::noop());
+        let ended = match running.as_mut().poll(&mut context) {
+            Poll::Pending => None,
+            Poll::Ready(ended) => Some(ended),
+        };
+        let out = std::mem::take(&mut self.hub.lock().out);
+        for out in out {
+            self.carry_out(thread, out);
+        }
+        if let Some(ended) = ended {
+            self.threads[thread].running = None;
+            self.ended(thread, ended);
+        }
+    }
+
+    fn carry_out(&mut self, thread: usize, out: Out) {
+        let vm = self.threads[thread].vm_id.unwrap_or(0);
+        match out {
+            Out::HttpCall {
+                token,
+                context,
+                call,
+                http,
+            } => self.call_leaves(thread, vm, token, context, call, http),
+            Out::Tick { context, ms } => self.arm(thread, context, u64::from(ms) * 1000),
+            Out::Ring { queue, registrar } => {
+                if self.strikes.lose_ring() {
+                    return self.note("world", 9, || "a wake-up is lost".to_owned());
+                }
+                let us = self.dice.random_range(1..=50);
+                let (vm, context) = (registrar.vm, registrar.context);
+                self.after_us(us, Event::WakeUp { vm, context, queue });
+            }
+            Out::Done { context } => {
+                let vm = Some(vm);
+                self.threads[thread]
+                    .inbox
+                    .push_front((vm, Job::Delete { context }));
+                self.due(thread, 1);
+            }
+        }
+    }
+
+    fn arm(&mut self, thread: usize, context: u32, period_us: u64) {
+        let place = &mut self.threads[thread];
+        let Some(vm) = place.vm_id else { return };
+        let root = place.roots.entry(context).or_default();
+        root.generation += 1;
+        root.period_us = period_us;
+        let generation = root.generation;
+        if period_us > 0 {
+            let late_us = self.dice.random_range(0..=200);
+            let event = Event::Timer {
+                thread,
+                vm,
+                context,
+                generation,
+            };
+            self.after_us(period_us + late_us, event);
+        }
+    }
+
+    pub(super) fn timer(&mut self, thread: usize, vm: u32, context: u32, generation: u64) {
+        // The canary's timer outlives its thread.
+        let Some(place) = self.threads.get(thread) else {
+            return;
+        };
+        let root = place.roots.get(&context);
+        if place.vm_id == Some(vm) && root.is_some_and(|root| root.generation == generation) {
+            self.post(thread, Some(vm), Job::Tick { context });
+        }
+    }
+
+    pub(super) fn wake_up(&mut self, vm: u32, context: u32, queue: u32) {
+        let thread = self.threads.iter().position(|t| t.vm_id == Some(vm));
+        match thread {
+            Some(thread) => self.post(thread, Some(vm), Job::QueueReady { context, queue }),
+            None => self.note("world", 8, || "a wake-up finds its VM dead".to_owned()),
+        }
+    }
+
+    fn ended(&mut self, thread: usize, ended: Ended) {
+        let Ended { vm, results, error } = ended;
+        let ticked = self.threads[thread].ticking.take();
+        self.threads[thread].vm = vm;
+        let stream = self.threads[thread].stream;
+        for result in results {
+            self.result(thread, result);
+        }
+        if let Some(error) = error {
+            self.died(thread, stream, &error);
+        } else if let Some(context) = ticked {
+            // Envoy arms the timer again once the handler is through.
+            let root = self.threads[thread].roots.get(&context).copied();
+            if let Some(root) = root {
+                self.arm(thread, context, root.period_us);
+            }
+        }
+        self.threads[thread].stream = None;
+    }
+
+    fn result(&mut self, thread: usize, result: JobResult) {
+        match result {
+            JobResult::Started { context, accepted } => {
+                if !accepted {
+                    let now_us = self.now_us;
+                    let what = format!("root {context} refuses its configuration");
+                    self.hub.lock().checker.trapped(now_us, &what);
+                }
+            }
+            JobResult::Quiet => {}
+            JobResult::Stream(stream, end) => self.stream_ends(thread, stream, end),
+            JobResult::Drained { context, gone } => {
+                self.note("world", u64::from(context), || {
+                    format!("root {context} of thread {thread} is asked to go; gone: {gone}")
+                });
+                if gone {
+                    self.threads[thread].roots.remove(&context);
+                }
+            }
+        }
+    }
+
+    fn stream_ends(&mut self, thread: usize, stream: u64, end: StreamEnd) {
+        let clock = self.clock();
+        match end {
+            StreamEnd::Answered(reply) => {
+                let outcome = reply.headers.iter().find(|(name, _)| name == "x-embudo");
+                let outcome = outcome.map_or(String::new(), |(_, value)| {
+                    String::from_utf8_lossy(value).into_owned()
+                });
+                self.note("envoy", stream, || {
+                    format!("request {stream} is answered {} {outcome}", reply.status)
+                });
+                let mut hub = self.hub.lock();
+                hub.checker
+                    .stream_answered(clock, stream, reply.status, &outcome);
+                drop(hub);
+                self.answer_gateway(stream, reply.status, reply.body);
+            }
+            StreamEnd::Passed(context) => {
+                let had_body = self.traffic.had_body(stream);
+                self.hub
+                    .lock()
+                    .checker
+                    .stream_passed(clock, stream, had_body);
+                self.request_passes(thread, stream, context);
+            }
+            StreamEnd::Held => {
+                let what = format!("request {stream} is held without an answer");
+                self.hub.lock().checker.trapped(clock.mono_us, &what);
+            }
+            StreamEnd::Relayed(headers) => self.relay(stream, &headers),
+        }
+    }
+
+    /// A VM is dead: its streams, its calls and its timers with it.
+    fn died(&mut self, thread: usize, stream: Option<u64>, error: &wasmtime::Error) {
+        let name = self.threads[thread].name();
+        let injected = error.is::<crate::sim::abi::InjectedTrap>();
+        self.note(&name, 99, || format!("traps: {error:#}"));
+        if !injected {
+            let what = format!("{error:?}");
+            let now_us = self.now_us;
+            self.hub.lock().checker.trapped(now_us, &what);
+        }
+        let place = &mut self.threads[thread];
+        place.vm = None;
+        place.roots.clear();
+        if let Some(vm) = place.vm_id.take() {
+            self.forget_calls_of(vm);
+        }
+        if let Some(stream) = stream {
+            self.hub.lock().checker.stream_died(stream);
+            self.answer_gateway(stream, 503, bytes::Bytes::new());
+        }
+        if !self.threads[thread].inbox.is_empty() {
+            self.due(thread, 5);
+        }
+    }
+
+    /// What traffic would do: a request for each worker, so that a dead VM comes back.
+    pub(super) fn revive_workers(&mut self) {
+        for thread in 1..self.threads.len() {
+            self.probe(thread);
+        }
+    }
+
+    /// The thread of the leader, as far as the lease says.
+    pub(super) fn leader(&self) -> Option<usize> {
+        let vm = self.hub.lock().checker.leader_vm()?;
+        self.threads
+            .iter()
+            .position(|thread| thread.vm_id == Some(vm))
+    }
+
+    /// A listener update: one more root in every VM, and later the old ones go.
+    pub(super) fn update_listener(&mut self, drain_ms: u64) {
+        self.updates += 1;
+        let number = self.updates;
+        let mut json = self.scenario.config.clone();
+        // Another configuration must differ in its bytes, and change nothing that the checker relies on.
+        json["bypass_header"] = format!("x-bypass-{number}").into();
+        let configuration: Arc<[u8]> = json.to_string().into_bytes().into();
+        self.configuration = Arc::clone(&configuration);
+        for thread in 0..self.threads.len() {
+            let Some(vm) = self.threads[thread].vm_id else {
+                continue;
+            };
+            let place = &mut self.threads[thread];
+            let all = place.roots.keys().copied();
+            let old: Vec<u32> = all.filter(|root| !place.leaving.contains(root)).collect();
+            place.leaving.extend(&old);
+            let us = self.dice.random_range(10..=5_000);
+            let job = Job::AddRoot {
+                configuration: Arc::clone(&configuration),
+            };
+            let vm = Some(vm);
+            self.after_us(us, Event::Post { thread, vm, job });
+            for context in old {
+                let job = Job::Drain { context };
+                let us = drain_ms * 1000 + self.dice.random_range(10..=5_000);
+                self.after_us(us, Event::Post { thread, vm, job });
+            }
+        }
+    }
+
+    pub(super) fn armed_by(fault: &Fault) -> Option<Armed> {
+        match fault.verb {
+            Verb::Trap { when, at_call, .. } => Some(Armed {
+                when,
+                at_call,
+                stall_us: None,
+            }),
+            Verb::Stall {
+                when, at_call, ms, ..
+            } => Some(Armed {
+                when,
+                at_call,
+                stall_us: Some(ms * 1000),
+            }),
+            _ => None,
+        }
+    }
+}
+
+// === impl Ended ===
+
+impl Ended {
+    fn trapped(error: wasmtime::Error) -> Self {
+        Self {
+            vm: None,
+            results: Vec::new(),
+            error: Some(error),
+        }
+    }
+}

@@ -1,0 +1,420 @@
+//! The gateway: who sends what, how often, and through which worker.
+
+use bytes::Bytes;
+use rand::{Rng, RngExt, SeedableRng};
+use rand_chacha::ChaCha8Rng;
+use std::collections::BTreeMap;
+
+use super::queue::Event;
+use super::scenario::pick;
+use super::{Plan, START_US, Scenario, Sim, Style};
+use crate::model::gateway::{
+    Answer, Flow, GatewayConfig, Outgoing, Retries, RetryPolicy, Schedule, What, session_ids,
+};
+use crate::model::http::{Kind, Request, Route};
+use crate::sim::abi::Headers;
+use crate::sim::host::{Body, Job};
+
+/// More sessions than any scenario has.
+const SESSIONS_MAX: usize = 64;
+
+/// States as the gateway sends them; `inactive` is urgent, `active` and `inactive` void a QR.
+const STATES: [&str; 4] = ["pending", "active", "connecting", "inactive"];
+
+/// The gateway's events.
+#[derive(Debug)]
+pub(super) enum TrafficEvent {
+    /// A session does what it does next.
+    Next(usize),
+    /// A request is sent, once more.
+    Send(u64),
+    /// The gateway's patience with a stream is over.
+    TimesOut(u64),
+    /// An answer reaches the gateway.
+    Answered(u64, Answer),
+}
+
+/// One session.
+#[derive(Debug)]
+struct Session {
+    plan: Plan,
+    name: String,
+    dice: ChaCha8Rng,
+    schedule: Option<Schedule>,
+    /// Flows under way.
+    flows: usize,
+    sent: u64,
+}
+
+/// A request with its retries.
+#[derive(Debug)]
+struct Sending {
+    session: usize,
+    outgoing: Outgoing,
+    retries: Retries,
+    /// `None`: a send of its own, without a flow.
+    flow: Option<Flow>,
+}
+
+/// A request under way.
+#[derive(Debug)]
+struct Stream {
+    sending: Option<u64>,
+    request: Request,
+    update: Option<(String, String)>,
+}
+
+/// All of them.
+#[derive(Debug)]
+pub(super) struct Traffic {
+    sessions: Vec<Session>,
+    sendings: BTreeMap<u64, Sending>,
+    streams: BTreeMap<u64, Stream>,
+    policy: RetryPolicy,
+    last: u64,
+    requests: u64,
+    stopped: bool,
+}
+
+// === impl Traffic ===
+
+impl Traffic {
+    pub(super) fn new(scenario: &Scenario) -> Self {
+        let names = session_ids(scenario.seed, SESSIONS_MAX);
+        let session = |plan: &Plan| {
+            let mut dice = ChaCha8Rng::seed_from_u64(scenario.seed);
+            dice.set_stream(1_000 + plan.index as u64);
+            let schedule = match plan.style {
+                Style::Gateway { times_faster } => {
+                    let config = GatewayConfig {
+                        scan_probability: 0.3,
+                        restart_probability: 0.7,
+                        time_compression: f64::from(times_faster),
+                    };
+                    Some(Schedule::new(config, scenario.seed, plan.index))
+                }
+                Style::Chaos { .. } => None,
+            };
+            Session {
+                plan: plan.clone(),
+                name: names.get(plan.index).cloned().unwrap_or_default(),
+                dice,
+                schedule,
+                flows: 0,
+                sent: 0,
+            }
+        };
+        Self {
+            sessions: scenario.sessions.iter().map(session).collect(),
+            sendings: BTreeMap::new(),
+            streams: BTreeMap::new(),
+            policy: RetryPolicy::default().compressed(10.0),
+            last: 0,
+            requests: 0,
+            stopped: false,
+        }
+    }
+
+    pub(super) fn is_busy(&self) -> bool {
+        !self.streams.is_empty() || !self.sendings.is_empty()
+    }
+
+    pub(super) fn requests(&self) -> u64 {
+        self.requests
+    }
+
+    /// A stream's request, and its session and value if it is an update.
+    pub(super) fn request_of(&self, stream: u64) -> Option<(&Request, Option<&(String, String)>)> {
+        let stream = self.streams.get(&stream)?;
+        Some((&stream.request, stream.update.as_ref()))
+    }
+
+    pub(super) fn had_body(&self, stream: u64) -> bool {
+        let stream = self.streams.get(&stream);
+        stream.is_some_and(|stream| !stream.request.body.is_empty())
+    }
+}
+
+// === impl Session ===
+
+impl Session {
+    /// A send from a few values, so that they repeat: the last one again, an older one, a new one.
+    fn anything(&mut self) -> Outgoing {
+        self.sent += 1;
+        let (route, field, path, value) = if self.dice.random_bool(0.45) {
+            let number = match self.dice.random_bool(0.5) {
+                true => self.dice.random_range(0..3),
+                false => 3 + self.sent / 2,
+            };
+            let qr = format!("2@{:08x}{number:04}", self.plan.index);
+            (Route::Qr, "qr", "/api/qr", qr)
+        } else {
+            let state = (*pick(&mut self.dice, &STATES)).to_owned();
+            (Route::Status, "estado_qr", "/api/whatsapp/status", state)
+        };
+        let kind = match route {
+            Route::Qr => Kind::PostQr,
+            Route::Status => Kind::PostStatus,
+        };
+        let body = format!(r#"{{"session_id":"{}","{field}":"{value}"}}"#, self.name);
+        Outgoing {
+            kind,
+            update: Some((route, value)),
+            request: Request::new("POST", path).with_json(body),
+        }
+    }
+}
+
+// === impl Sim ===
+
+impl Sim {
+    pub(super) fn begin_traffic(&mut self) {
+        for index in 0..self.traffic.sessions.len() {
+            self.next_of(index);
+        }
+    }
+
+    /// Plans what a session does next.
+    fn next_of(&mut self, index: usize) {
+        let session = &mut self.traffic.sessions[index];
+        let at_us = match (&mut session.schedule, session.plan.style) {
+            (Some(_), _) => return self.next_of_schedule(index),
+            (None, Style::Chaos { gap_ms, .. }) => {
+                // Often within a moment of each other, through different workers.
+                let gap_us = match session.dice.random_bool(0.3) {
+                    true => session.dice.random_range(0..=300),
+                    false => session.dice.random_range(0..=gap_ms * 1000),
+                };
+                self.now_us.max(START_US + 60_000) + gap_us
+            }
+            (None, Style::Gateway { .. }) => return,
+        };
+        let order = self.dice.next_u64();
+        self.events
+            .push(at_us, order, Event::Traffic(TrafficEvent::Next(index)));
+    }
+
+    fn next_of_schedule(&mut self, index: usize) {
+        let Some(schedule) = &mut self.traffic.sessions[index].schedule else {
+            return;
+        };
+        let event = schedule.next_event();
+        let at_us = START_US + 60_000 + event.at_ms * 1000;
+        let name = self.traffic.sessions[index].name.clone();
+        self.traffic.sessions[index].flows += 1;
+        let order = self.dice.next_u64();
+        let sending = self.new_sending(index, event.what, &name);
+        if let Some(sending) = sending {
+            let event = Event::Traffic(TrafficEvent::Send(sending));
+            self.events.push(at_us, order, event);
+        }
+        let next = Event::Traffic(TrafficEvent::Next(index));
+        self.events.push(at_us, order.wrapping_add(1), next);
+    }
+
+    fn new_sending(&mut self, session: usize, what: What, name: &str) -> Option<u64> {
+        let mut flow = Flow::new("/api".into(), name.into(), what);
+        let outgoing = flow.start()?;
+        Some(self.add_sending(Sending {
+            session,
+            outgoing,
+            retries: Retries::default(),
+            flow: Some(flow),
+        }))
+    }
+
+    fn add_sending(&mut self, sending: Sending) -> u64 {
+        self.traffic.last += 1;
+        let id = self.traffic.last;
+        self.traffic.sendings.insert(id, sending);
+        id
+    }
+
+    fn is_over(&self) -> bool {
+        self.now_us >= START_US + self.scenario.traffic_ms * 1000
+    }
+
+    pub(super) fn traffic_event(&mut self, event: TrafficEvent) {
+        match event {
+            TrafficEvent::Next(index) => {
+                if self.is_over() {
+                    self.traffic.stopped = true;
+                    return;
+                }
+                let session = &mut self.traffic.sessions[index];
+                let Style::Chaos { patient, .. } = session.plan.style else {
+                    return self.next_of_schedule(index);
+                };
+                let outgoing = session.anything();
+                let id = self.add_sending(Sending {
+                    session: index,
+                    outgoing,
+                    retries: Retries::default(),
+                    flow: None,
+                });
+                self.send_now(id);
+                if !patient {
+                    self.next_of(index);
+                }
+            }
+            TrafficEvent::Send(id) => self.send_now(id),
+            TrafficEvent::TimesOut(stream) => {
+                if let Some(stream) = self.traffic.streams.get_mut(&stream)
+                    && let Some(sending) = stream.sending.take()
+                {
+                    self.answered(sending, &Answer::Timeout);
+                }
+            }
+            TrafficEvent::Answered(stream, answer) => {
+                let stream = self.traffic.streams.remove(&stream);
+                if let Some(sending) = stream.and_then(|stream| stream.sending) {
+                    self.answered(sending, &answer);
+                }
+            }
+        }
+    }
+
+    fn send_now(&mut self, id: u64) {
+        let over = self.is_over();
+        let Some(sending) = self.traffic.sendings.get(&id) else {
+            return;
+        };
+        if over && sending.flow.is_some() && sending.outgoing.update.is_none() {
+            // A question of a flow that has not begun.
+            self.traffic.sendings.remove(&id);
+            return;
+        }
+        let name = &self.traffic.sessions[sending.session].name;
+        let update = sending.outgoing.update.clone();
+        let update = update.map(|(_, value)| (name.clone(), value));
+        let request = sending.outgoing.request.clone();
+        let kind = sending.outgoing.kind;
+        let timeout_us = self.traffic.policy.timeout_ms * 1000;
+        let stream = self.add_stream(Some(id), request, update);
+        self.note("gateway", stream, || {
+            let update = self
+                .traffic
+                .request_of(stream)
+                .and_then(|(_, update)| update.cloned());
+            let (name, value) = update.unwrap_or_default();
+            let (name, value) = (
+                name.get(..4).unwrap_or(""),
+                value.get(..14).unwrap_or(&value),
+            );
+            format!("request {stream}: {} {name} {value}", kind.name())
+        });
+        let worker = self.dice.random_range(1..=self.scenario.workers);
+        self.deliver(stream, worker);
+        let event = Event::Traffic(TrafficEvent::TimesOut(stream));
+        self.after_us(timeout_us, event);
+    }
+
+    fn add_stream(
+        &mut self,
+        sending: Option<u64>,
+        request: Request,
+        update: Option<(String, String)>,
+    ) -> u64 {
+        self.traffic.last += 1;
+        self.traffic.requests += 1;
+        let id = self.traffic.last;
+        let stream = Stream {
+            sending,
+            request,
+            update,
+        };
+        self.traffic.streams.insert(id, stream);
+        id
+    }
+
+    /// A request reaches a worker.
+    fn deliver(&mut self, stream: u64, thread: usize) {
+        let Some((request, _)) = self.traffic.request_of(stream) else {
+            return;
+        };
+        let mut headers: Headers = vec![
+            (":method".into(), request.method.clone().into_bytes()),
+            (":path".into(), request.path.clone().into_bytes()),
+            (":authority".into(), crate::sim::AUTHORITY.into()),
+        ];
+        let own = request.headers.iter();
+        headers.extend(own.map(|(name, value)| (name.clone(), value.to_vec())));
+        let whole = request.body.clone();
+        let body = self.pieces(whole);
+        let us = self.way_us();
+        let job = Job::Request {
+            stream,
+            headers,
+            body,
+        };
+        let vm = None;
+        self.after_us(us, Event::Post { thread, vm, job });
+    }
+
+    /// A body comes whole, mostly; sometimes in two pieces, sometimes with trailers behind.
+    fn pieces(&mut self, whole: Bytes) -> Body {
+        if whole.is_empty() {
+            return Body::default();
+        }
+        let trailers = self.dice.random_ratio(1, 20);
+        let pieces = match self.dice.random_ratio(1, 5) {
+            true => {
+                let at = self.dice.random_range(0..=whole.len());
+                vec![whole.slice(..at), whole.slice(at..)]
+            }
+            false => vec![whole],
+        };
+        Body { pieces, trailers }
+    }
+
+    /// A request that nobody counts, so that a dead worker comes back.
+    pub(super) fn probe(&mut self, thread: usize) {
+        let request = Request::new("GET", "/api/whatsapp/accounts/active");
+        let stream = self.add_stream(None, request, None);
+        self.deliver(stream, thread);
+    }
+
+    /// An answer leaves Envoy; status 0 is a broken connection.
+    pub(super) fn answer_gateway(&mut self, stream: u64, status: u16, body: Bytes) {
+        let answer = match status {
+            0 => Answer::NetworkError,
+            status => Answer::Status(status, body),
+        };
+        let us = self.way_us();
+        let event = TrafficEvent::Answered(stream, answer);
+        self.after_us(us, Event::Traffic(event));
+    }
+
+    /// A send is answered or given up: again, the flow's next request, or the session's next send.
+    fn answered(&mut self, id: u64, answer: &Answer) {
+        let over = self.is_over();
+        let Some(mut sending) = self.traffic.sendings.remove(&id) else {
+            return;
+        };
+        let session = sending.session;
+        let dice = &mut self.traffic.sessions[session].dice;
+        if !over && let Some(wait_ms) = sending.retries.after(&self.traffic.policy, answer, dice) {
+            self.traffic.sendings.insert(id, sending);
+            let event = Event::Traffic(TrafficEvent::Send(id));
+            return self.after_us(wait_ms * 1000, event);
+        }
+        match sending.flow.as_mut().map(|flow| flow.next(answer)) {
+            Some(Some(outgoing)) => {
+                sending.outgoing = outgoing;
+                sending.retries = Retries::default();
+                let id = self.add_sending(sending);
+                self.send_now(id);
+            }
+            Some(None) => {}
+            None => {
+                let patient = matches!(
+                    self.traffic.sessions[session].plan.style,
+                    Style::Chaos { patient: true, .. }
+                );
+                if patient && !over {
+                    self.next_of(session);
+                }
+            }
+        }
+    }
+}
