@@ -6,7 +6,9 @@
 mod arm;
 mod check;
 mod compare;
+mod cost;
 mod front;
+mod fuzz;
 mod laravel;
 mod load;
 mod progress;
@@ -47,6 +49,8 @@ enum Command {
     Check(check::CheckArguments),
     Laravel(laravel::LaravelArguments),
     Sim(sim::SimArguments),
+    Fuzz(fuzz::FuzzArguments),
+    Cost(cost::CostArguments),
     /// Find func-e and Envoy, or install the pinned ones into .tools/
     ///
     /// Every command that needs them does the same. ENVOY_PATH names an Envoy of your own.
@@ -65,6 +69,8 @@ impl Arguments {
             Command::Run(run) => unless_interrupted(compare::run(run)).await,
             Command::Load(load) => unless_interrupted(load::run(load)).await,
             Command::Sim(sim) => unless_interrupted(sim::run(sim)).await,
+            Command::Fuzz(fuzz) => unless_interrupted(fuzz::run(fuzz)).await,
+            Command::Cost(cost) => unless_interrupted(cost::run(cost)).await,
             Command::Tools => unless_interrupted(tools::run()).await,
             Command::Check(check) => Some(check::run(&check)),
         };

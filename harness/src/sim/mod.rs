@@ -12,9 +12,13 @@
 //! * `check`: what must hold.
 //! * `trace`: what happened.
 //! * `swarm`, `shrink`: many seeds, and less of one that failed.
+//! * `fuzz`: the module under whatever may come.
+//! * `cost`: what a request costs.
 
 mod abi;
 mod check;
+mod cost;
+mod fuzz;
 mod host;
 mod shrink;
 mod swarm;
@@ -24,6 +28,8 @@ mod world;
 use anyhow::Context as _;
 
 pub use self::check::{Coverage, Failure, Invariant, Transition};
+pub use self::cost::{Cost, Counting, Kind};
+pub use self::fuzz::{Case, Failed, Flaw, Found as FuzzFound, Fuzz, FuzzOptions, Pick};
 pub use self::host::Machine;
 pub use self::shrink::{Cut, shrink};
 pub use self::swarm::{Found, Swarm, SwarmOptions};

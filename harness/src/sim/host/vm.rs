@@ -195,6 +195,24 @@ impl Vm {
         self.store.data().host_calls
     }
 
+    /// Its host's side.
+    pub fn guest_mut(&mut self) -> &mut Guest {
+        self.store.data_mut()
+    }
+
+    /// What its memory has grown to.
+    #[must_use]
+    pub fn memory_bytes(&self) -> usize {
+        let memory = self.store.data().memory;
+        memory.map_or(0, |memory| memory.data_size(&self.store))
+    }
+
+    /// Instructions of the job that ran last.
+    #[must_use]
+    pub fn instructions(&self) -> u64 {
+        FUEL_MAX.saturating_sub(self.store.get_fuel().unwrap_or(0))
+    }
+
     /// Does a job, or traps. `trap_at` is the host call at which it is made to.
     pub async fn run(&mut self, job: Job, trap_at: Option<u32>) -> wasmtime::Result<JobResult> {
         self.store.set_fuel(FUEL_MAX)?;
