@@ -448,3 +448,26 @@ fn a_root_that_must_go_finishes_when_its_calls_are_answered() {
     let leads = world.dispatcher.candidate.epoch(world.now.mono_ms);
     assert_eq!(leads, Some(2), "the lease was free at once");
 }
+
+#[test]
+fn shards_that_cannot_be_read_are_one_line_and_no_hindrance() {
+    let mut world = World::new(r#"{"max_sessions":16}"#);
+    let spoiled = world.keys.shard(0);
+    world.store.put(&spoiled, b"x", Expect::Absent).unwrap();
+    let sessions: Vec<String> = (0..20).map(|n| format!("s{n}")).collect();
+    let replies: Vec<Reply> = sessions
+        .iter()
+        .map(|s| world.post("qr", s, "2@x"))
+        .collect();
+    let passed = Reply::Pass(crate::route::Bypass::Store);
+    assert!(replies.iter().all(|r| [Reply::Queued, passed].contains(r)));
+    assert!(replies.contains(&Reply::Queued) && replies.contains(&passed));
+    world.deliver_for(20_000);
+    assert_eq!(
+        world.ends(End::Delivered),
+        replies.iter().filter(|r| **r == Reply::Queued).count(),
+        "the other shard is served"
+    );
+    let errors = |effect: &&Effect| matches!(effect, Effect::Log(Level::Error, _));
+    assert_eq!(world.effects.iter().filter(errors).count(), 1);
+}
