@@ -471,3 +471,39 @@ fn shards_that_cannot_be_read_are_one_line_and_no_hindrance() {
     let errors = |effect: &&Effect| matches!(effect, Effect::Log(Level::Error, _));
     assert_eq!(world.effects.iter().filter(errors).count(), 1);
 }
+
+#[test]
+fn claims_that_were_spoiled_do_not_take_up_the_calls_under_way_for_ever() {
+    use crate::shard::{Claim, Session};
+    let mut world = World::new(r#"{"max_sessions":16}"#);
+    let claimed = |n: u64| Session {
+        id: u128::from(n),
+        newest_seq: 0,
+        claim: Some(Claim {
+            id: ClaimId {
+                epoch: 99,
+                counter: n,
+            },
+            route: "qr".into(),
+            credential: 0,
+            seq: 0,
+            deadline_ms: u64::MAX,
+        }),
+        entries: Vec::new(),
+    };
+    let shard = Shard {
+        sessions: (0..12).map(claimed).collect(),
+        ..Shard::default()
+    };
+    let key = world.keys.shard(0);
+    world
+        .store
+        .put(&key, &shard.encode(), Expect::Absent)
+        .unwrap();
+    world.advance(1_000);
+    for n in 0..8 {
+        assert_eq!(world.post("qr", &format!("s{n}"), "2@x"), Reply::Queued);
+    }
+    world.deliver_for(10_000);
+    assert_eq!(world.ends(End::Delivered), 8);
+}
