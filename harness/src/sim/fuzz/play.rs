@@ -23,13 +23,18 @@ const INSTRUCTIONS_MAX: u64 = 200_000_000;
 /// What a VM may grow to, bytes: ten times what it has after a day's work.
 const MEMORY_BYTES_MAX: usize = 12 << 20;
 
-/// Lines a case may log besides those about its configuration: each kind of trouble is worth one, for each
-/// root and route.
-const LINES_MAX: u64 = 24;
+/// WARN and ERROR lines of a case, besides those about its configuration: each kind of trouble is worth
+/// one, for each root and route, and again when it comes back.
+const TROUBLES_MAX: usize = 12;
+
+/// Lines of a case in all. Time goes by in steps that no lease outlives, so that the leader may change at
+/// every tick.
+const LINES_MAX: u64 = 64;
 
 /// Lines about one configuration: enough for every mistake that a person makes at once.
 const PROBLEMS_MAX: u64 = 33;
 
+const WARN: u32 = 3;
 const ERROR: u32 = 4;
 
 /// Names that are tried, until one is in a shard that can be read and has room.
@@ -464,12 +469,15 @@ impl Process {
 
     fn looks_after_its_log(&mut self) -> Result<(), Found> {
         let tally = self.vm.guest_mut().tally.take().unwrap_or_default();
-        if tally.lines_total <= LINES_MAX {
+        let troubles = tally.lines.iter().filter(|(level, _)| *level >= WARN);
+        let troubles: Vec<&str> = troubles.map(|(_, line)| line.as_str()).collect();
+        // Who leads is no trouble, but one line at a change.
+        if troubles.len() <= TROUBLES_MAX && tally.lines_total <= LINES_MAX {
             return Ok(());
         }
-        let lines = tally.lines.iter().take(8).map(|(_, line)| line.as_str());
-        let lines: Vec<&str> = lines.collect();
-        let what = format!("{} lines: {}", tally.lines_total, lines.join(" | "));
+        let shown = troubles.get(..8).unwrap_or(&troubles).join(" | ");
+        let (all, troubles) = (tally.lines_total, troubles.len());
+        let what = format!("{all} lines, {troubles} of them WARN or ERROR: {shown}");
         Err(Found::new(Flaw::FloodsTheLog, what))
     }
 }
