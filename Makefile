@@ -16,7 +16,7 @@ EMBUDO := cargo run --quiet --package embudo --
 LARAVEL ?=
 ARGS ?=
 
-.PHONY: help run test build lint fmt tools clean
+.PHONY: help run test fuzz build lint fmt tools clean
 
 help: ## Show this help
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-8s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -31,6 +31,9 @@ test: lint build tools ## Everything that CI runs: format, clippy for both targe
 	  END {printf "\n%d tests passed, %d failed, %d ignored, in %d suites\n", passed, failed, ignored, suites}' \
 	  target/embudo/test.log; \
 	exit $${failed:-0}
+
+fuzz: build ## Throw a million cases of arbitrary bytes at the module; ARGS="--seed 7" searches elsewhere
+	@$(EMBUDO) fuzz --cases 1000000 $(ARGS)
 
 build: rust ## Build the module and the command, and check the module's size
 	@cargo build --package embudo-filter --profile wasm --target $(WASM_TARGET)

@@ -7,6 +7,7 @@
 //! * [`live`]: a real Envoy, started by func-e, and both models behind sockets.
 //! * [`sim`]: the same module in a deterministic simulation.
 //! * [`scenario`]: what happens, as data.
+//! * [`sim`]: the module in a deterministic simulation.
 //! * [`check`]: what must hold after it.
 
 pub mod check;

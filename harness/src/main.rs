@@ -7,6 +7,10 @@ use std::time::Duration;
 
 use clap::Parser as _;
 
+/// `embudo cost` wants to know; a count costs a nanosecond.
+#[global_allocator]
+static ALLOCATOR: embudo::sim::Counting = embudo::sim::Counting;
+
 /// How long a build or an installation that was interrupted may take to notice.
 const UNWIND_MAX: Duration = Duration::from_secs(1);
 

@@ -172,6 +172,8 @@ pub struct Dispatcher {
     /// Answers that lost every race for their shard.
     unsettled: Vec<Unsettled>,
     misconfigured: bool,
+    /// A shard could not be read, and it was said.
+    unreadable: bool,
     done: bool,
 }
 
@@ -222,6 +224,7 @@ impl Dispatcher {
             beat: 0,
             unsettled: Vec::new(),
             misconfigured: false,
+            unreadable: false,
             done: false,
         }
     }
@@ -353,8 +356,7 @@ impl Dispatcher {
             let read = store.get(&key);
             let Some((bytes, _)) = &read else { return };
             let Ok(mut shard) = Shard::decode(bytes) else {
-                let line = format!("shard {index} is not readable: another program uses its key");
-                effects.push(Effect::Log(Level::Error, line));
+                self.say_unreadable(index, effects);
                 return;
             };
             if !shard.rung && !shard.has_expired(&self.rules, now) {
@@ -375,6 +377,18 @@ impl Dispatcher {
                 Err(PutError::Mismatch) => {}
                 Err(PutError::Refused) => return,
             }
+        }
+    }
+
+    /// Once: the scan comes by every second, nobody can mend a stored value, and where one shard is
+    /// spoiled all of them may be.
+    fn say_unreadable(&mut self, index: u32, effects: &mut Vec<Effect>) {
+        if !core::mem::replace(&mut self.unreadable, true) {
+            let line = format!(
+                "shard {index} is not readable, perhaps not the only one: does another program use its \
+                 key? Its sessions' updates pass through until Envoy is restarted"
+            );
+            effects.push(Effect::Log(Level::Error, line));
         }
     }
 

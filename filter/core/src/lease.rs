@@ -22,6 +22,9 @@ const RENEWALS_PER_LIFE: u64 = 3;
 /// roots may all be dead.
 const ABANDONED_LIVES: u64 = 2;
 
+/// The longest life that a configuration may give a lease, milliseconds.
+pub(crate) const LIFE_MAX_MS: u64 = 60_000;
+
 /// One root context's part in the election.
 #[derive(Clone, Debug)]
 pub struct Candidate {
@@ -125,7 +128,7 @@ impl Candidate {
     /// older configuration's root's too.
     pub fn release(&mut self, store: &mut impl Store, keys: &Keys, mono_ms: u64) {
         let Some(held) = self.held.take() else { return };
-        update(store, keys, |record| {
+        update(store, keys, mono_ms, |record| {
             (record.leader == self.id && record.epoch == held.epoch).then_some(Record {
                 expires_ms: record.expires_ms.min(mono_ms),
                 ..record
@@ -136,7 +139,7 @@ impl Candidate {
     // ## Leader => (Leader | Follower)
     fn renew(&mut self, store: &mut impl Store, keys: &Keys, held: Held, mono_ms: u64) -> Change {
         let mut stays = false;
-        let written = update(store, keys, |record| {
+        let written = update(store, keys, mono_ms, |record| {
             stays = false;
             if record.leader != self.id || record.epoch != held.epoch {
                 return None;
@@ -172,7 +175,7 @@ impl Candidate {
     fn compete(&mut self, store: &mut impl Store, keys: &Keys, mono_ms: u64) -> Change {
         let mut won = None;
         let mut stamp_ms = self.stamp_ms;
-        let written = update(store, keys, |record| {
+        let written = update(store, keys, mono_ms, |record| {
             won = None;
             let own_ms = stamp_ms.unwrap_or(match record.config == self.config {
                 true => record.stamp_ms,
@@ -192,7 +195,8 @@ impl Candidate {
                 .expires_ms
                 .saturating_add(self.lease_ms.saturating_mul(ABANDONED_LIVES));
             if free && (own_ms == next.stamp_ms || mono_ms >= abandoned_ms) {
-                let epoch = record.epoch.saturating_add(1);
+                // Must differ from the last one, whatever that was.
+                let epoch = record.epoch.wrapping_add(1);
                 won = Some(epoch);
                 next = Record {
                     leader: self.id,
@@ -222,6 +226,7 @@ impl Candidate {
 fn update(
     store: &mut impl Store,
     keys: &Keys,
+    mono_ms: u64,
     mut change: impl FnMut(Record) -> Option<Record>,
 ) -> bool {
     for _ in 0..CAS_ATTEMPTS_MAX {
@@ -229,7 +234,8 @@ fn update(
         let record = read
             .as_ref()
             .and_then(|(bytes, _)| Record::decode(bytes))
-            .unwrap_or_default();
+            .unwrap_or_default()
+            .if_possible(mono_ms);
         let Some(next) = change(record) else {
             return false;
         };
@@ -245,6 +251,19 @@ fn update(
 // === impl Record ===
 
 impl Record {
+    /// A record that promises more than any configuration gives was spoiled, and must not keep everybody
+    /// from leading for ever: it counts as none, but for its epoch. Twice the longest life, because the
+    /// writer's look at the clock may be later than the reader's.
+    fn if_possible(self, mono_ms: u64) -> Self {
+        match self.expires_ms <= mono_ms.saturating_add(LIFE_MAX_MS.saturating_mul(2)) {
+            true => self,
+            false => Self {
+                epoch: self.epoch,
+                ..Self::default()
+            },
+        }
+    }
+
     fn encode(&self) -> Vec<u8> {
         [
             self.leader,
@@ -277,6 +296,8 @@ impl Record {
 
 #[cfg(test)]
 mod tests {
+    use alloc::vec;
+
     use super::*;
     use crate::store::MemoryStore;
 
@@ -403,6 +424,29 @@ mod tests {
                 );
             }
             assert_eq!(world.tick(&mut new, UP_MS + 4_500), Change::Won);
+        }
+    }
+
+    #[test]
+    fn a_lease_that_was_spoiled_keeps_nobody_from_leading() {
+        const UP_MS: u64 = 1_000_000;
+        for spoiled in [vec![0xff; 40], vec![1; 40], vec![9; 39], Vec::new()] {
+            let mut world = World::new();
+            let mut a = Candidate::new(1, 7, UP_MS, LIFE_MS);
+            assert_eq!(world.tick(&mut a, UP_MS), Change::Won);
+            let read = world.store.get(&world.keys.lease());
+            let expect = Expect::of(read.as_ref());
+            world
+                .store
+                .put(&world.keys.lease(), &spoiled, expect)
+                .unwrap();
+            assert_eq!(world.tick(&mut a, UP_MS + 2_000), Change::Lost);
+            assert_eq!(
+                world.tick(&mut a, UP_MS + 2_500),
+                Change::Won,
+                "{spoiled:?}"
+            );
+            assert_eq!(world.tick(&mut a, UP_MS + 4_000), Change::None);
         }
     }
 }

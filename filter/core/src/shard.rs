@@ -39,6 +39,11 @@ pub const SESSIONS_MAX: usize = 32;
 /// costs some 50 µs, which is what an intercepted request costs in all.
 pub const BYTES_MAX: usize = 256 * 1024;
 
+/// Farthest that a claim's deadline may lie ahead, milliseconds: no configuration has a W, T and L of more
+/// than 65 minutes together. What lies farther was spoiled, and would hold its session, and a place among
+/// the calls under way, for ever.
+const CLAIM_MS_MAX: u64 = 2 * 3_600_000;
+
 /// One shard, decoded; payloads are borrowed from the encoded value where they are unchanged.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Shard<'a> {
@@ -202,7 +207,7 @@ impl<'a> Session<'a> {
     pub fn live_claim(&self, mono_ms: u64) -> Option<&Claim<'a>> {
         self.claim
             .as_ref()
-            .filter(|claim| mono_ms < claim.deadline_ms)
+            .filter(|claim| (1..=CLAIM_MS_MAX).contains(&claim.deadline_ms.saturating_sub(mono_ms)))
     }
 
     /// The update to be sent next: the oldest.

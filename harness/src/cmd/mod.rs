@@ -6,7 +6,9 @@
 mod arm;
 mod check;
 mod compare;
+mod cost;
 mod front;
+mod fuzz;
 mod laravel;
 mod load;
 mod progress;
@@ -49,6 +51,8 @@ enum Command {
     Laravel(laravel::LaravelArguments),
     Sim(sim::SimArguments),
     Scenario(scenario::ScenarioArguments),
+    Fuzz(fuzz::FuzzArguments),
+    Cost(cost::CostArguments),
     /// Find func-e and Envoy, or install the pinned ones into .tools/
     ///
     /// Every command that needs them does the same. ENVOY_PATH names an Envoy of your own.
@@ -68,6 +72,8 @@ impl Arguments {
             Command::Load(load) => unless_interrupted(load::run(load)).await,
             Command::Sim(sim) => unless_interrupted(sim::run(sim)).await,
             Command::Scenario(scenario) => unless_interrupted(scenario::run(scenario)).await,
+            Command::Fuzz(fuzz) => unless_interrupted(fuzz::run(fuzz)).await,
+            Command::Cost(cost) => unless_interrupted(cost::run(cost)).await,
             Command::Tools => unless_interrupted(tools::run()).await,
             Command::Check(check) => Some(check::run(&check)),
         };

@@ -14,9 +14,13 @@
 //! * [`scenario`]: a scenario file on the simulated host.
 //! * `swarm`, `shrink`: many seeds, and less of one that failed.
 //! * `sabotage`: rules broken on purpose, to see that it is noticed.
+//! * `fuzz`: the module under whatever may come.
+//! * `cost`: what a request costs.
 
 mod abi;
 mod check;
+mod cost;
+mod fuzz;
 mod host;
 pub mod sabotage;
 pub mod scenario;
@@ -28,6 +32,8 @@ mod world;
 use anyhow::Context as _;
 
 pub use self::check::{Coverage, Failure, Invariant, Transition};
+pub use self::cost::{Cost, Counting, Kind};
+pub use self::fuzz::{Case, Failed, Flaw, Found as FuzzFound, Fuzz, FuzzOptions, Pick};
 pub use self::host::Machine;
 pub use self::shrink::{Cut, shrink};
 pub use self::swarm::{Found, Swarm, SwarmOptions};

@@ -14,6 +14,7 @@ use super::{
     SESSIONS_PER_SHARD, Times, Trust, Upstream, Voids,
 };
 use crate::json::Pointer;
+use crate::lease;
 
 /// The rules that need no configuration: the gateway and the Laravel that exist.
 const LARAVEL: &str = include_str!("laravel.json");
@@ -41,7 +42,7 @@ pub(super) fn config(json: &[u8]) -> Result<Config, Vec<Problem>> {
         call_timeout_ms: fields.whole("call_timeout_ms", 15_000, 100..=300_000),
         send_window_ms: fields.whole("send_window_ms", 1_000, 100..=10_000),
         late_ms: fields.whole("late_ms", 15_000, 0..=TIMER_MAX_MS),
-        lease_ms: fields.whole("lease_ms", 3_000, 1_000..=60_000),
+        lease_ms: fields.whole("lease_ms", 3_000, 1_000..=lease::LIFE_MAX_MS),
     };
     let backoff = BackoffRange {
         min_ms: fields.whole("backoff_min_ms", 500, 1..=TIMER_MAX_MS),

@@ -8,7 +8,7 @@
 use alloc::borrow::Cow;
 use alloc::vec::Vec;
 
-use super::{Claim, ClaimId, Dirty, Entry, Ledger, Session, Shard, State};
+use super::{Claim, ClaimId, Dirty, Entry, Ledger, SESSIONS_MAX, Session, Shard, State};
 
 /// A value that is no shard: another program uses the key, or memory is corrupt.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -33,11 +33,22 @@ impl<'a> Shard<'a> {
             return Ok(Self::default());
         }
         let mut reader = Reader(bytes);
-        let shard = reader.shard().ok_or(Corrupt)?;
+        let shard = reader.shard().filter(Self::is_sound).ok_or(Corrupt)?;
         match reader.0 {
             [] => Ok(shard),
             _ => Err(Corrupt),
         }
+    }
+
+    /// What every writer keeps and every reader leans on: a session is there once, an entry is there once,
+    /// and there is an end to them. A dispatcher that finds one session twice would plan the second one's
+    /// item, find the first one's, and never come to anybody else's.
+    fn is_sound(&self) -> bool {
+        let unique = self.sessions.iter().enumerate().all(|(at, session)| {
+            let mut earlier = self.sessions.iter().take(at);
+            earlier.all(|other| other.id != session.id) && session.is_sound()
+        });
+        self.sessions.len() <= SESSIONS_MAX && unique
     }
 
     /// The bytes to be stored.
@@ -83,6 +94,13 @@ impl<'a> Shard<'a> {
 // === impl Session ===
 
 impl Session<'_> {
+    fn is_sound(&self) -> bool {
+        self.entries.iter().enumerate().all(|(at, entry)| {
+            let mut earlier = self.entries.iter().take(at);
+            earlier.all(|other| other.credential != entry.credential || other.route != entry.route)
+        })
+    }
+
     fn encode(&self, out: &mut Vec<u8>) {
         out.extend_from_slice(&self.id.to_le_bytes());
         out.extend_from_slice(&self.newest_seq.to_le_bytes());
@@ -335,6 +353,29 @@ mod tests {
             Ok(Shard::default())
         );
         assert_eq!(Shard::decode(&[]), Ok(Shard::default()));
+    }
+
+    #[test]
+    fn what_no_writer_writes_is_refused() {
+        let mut twice = sample();
+        twice.sessions.push(twice.sessions[0].clone());
+        assert_eq!(Shard::decode(&twice.encode()), Err(Corrupt));
+        let mut twice = sample();
+        let entry = twice.sessions[1].entries[0].clone();
+        twice.sessions[1].entries.push(entry);
+        assert_eq!(Shard::decode(&twice.encode()), Err(Corrupt));
+        let mut many = sample();
+        many.sessions = (0..=SESSIONS_MAX as u128)
+            .map(|id| Session {
+                id,
+                newest_seq: 0,
+                claim: None,
+                entries: Vec::new(),
+            })
+            .collect();
+        assert_eq!(Shard::decode(&many.encode()), Err(Corrupt));
+        many.sessions.pop();
+        assert!(Shard::decode(&many.encode()).is_ok());
     }
 
     #[test]

@@ -1,12 +1,16 @@
 //! One host call's view of the guest's memory. Every access is checked: a pointer outside the memory is
 //! `InvalidMemoryAccess`, as Envoy has it, and never a crash of the host.
 
+use std::cell::Cell;
+
 use super::Status;
 use crate::sim::host::Guest;
 
 /// The memory and the state of the guest that calls.
 pub(crate) struct Call<'a> {
     memory: &'a mut [u8],
+    /// Bytes that were read.
+    taken: Cell<usize>,
     /// The guest that calls.
     pub guest: &'a mut Guest,
 }
@@ -15,7 +19,11 @@ pub(crate) struct Call<'a> {
 
 impl<'a> Call<'a> {
     pub(super) fn new(memory: &'a mut [u8], guest: &'a mut Guest) -> Self {
-        Self { memory, guest }
+        Self {
+            memory,
+            taken: Cell::new(0),
+            guest,
+        }
     }
 
     /// The bytes at `at`.
@@ -24,10 +32,17 @@ impl<'a> Call<'a> {
     /// [`Status::InvalidMemoryAccess`], as for everything below.
     pub(crate) fn read(&self, at: u32, size: u32) -> Result<&[u8], Status> {
         let start = at as usize;
-        start
+        let bytes = start
             .checked_add(size as usize)
             .and_then(|end| self.memory.get(start..end))
-            .ok_or(Status::InvalidMemoryAccess)
+            .ok_or(Status::InvalidMemoryAccess)?;
+        self.taken.set(self.taken.get() + bytes.len());
+        Ok(bytes)
+    }
+
+    /// Bytes that were read so far.
+    pub(super) fn taken(&self) -> usize {
+        self.taken.get()
     }
 
     /// Text at `at`; what is not UTF-8 is shown as such.

@@ -134,7 +134,10 @@ async fn carry_out(
 ) -> wasmtime::Result<i32> {
     let memory = memory_of(caller)?;
     let (bytes, guest) = memory.data_and_store_mut(&mut *caller);
-    let outcome = work(&mut Call::new(bytes, guest));
+    let mut call = Call::new(bytes, guest);
+    let outcome = work(&mut call);
+    let taken = call.taken();
+    caller.data_mut().taken(taken);
     let code = match outcome {
         Ok(Give::Nothing) => 0,
         Ok(Give::Bytes(bytes, at, size_at)) => give(caller, memory, &bytes, at, size_at).await?,
@@ -164,6 +167,7 @@ async fn give(
     let (guest_bytes, guest) = memory.data_and_store_mut(&mut *caller);
     guest.copied(bytes.len());
     guest.cost.allocations += u32::from(size > 0);
+    guest.given(bytes.len());
     let mut call = Call::new(guest_bytes, guest);
     let written = call
         .write(place, bytes)

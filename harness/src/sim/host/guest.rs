@@ -7,6 +7,7 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 use wasmtime::{Memory, TypedFunc};
 
+use super::Tally;
 use super::hub::{Cluster, Out, SharedHub};
 use super::queue::Registrar;
 use crate::sim::abi::{Headers, HostFunction, Status};
@@ -103,6 +104,8 @@ pub(crate) struct Guest {
     pub call_response: Response,
     /// The guest's own answer.
     pub reply: Option<LocalReply>,
+    /// What its host calls came to, where somebody wants to know.
+    pub(crate) tally: Option<Box<Tally>>,
     hub: SharedHub,
     vm: u32,
     thread: usize,
@@ -146,6 +149,7 @@ impl Guest {
             response_headers: Headers::new(),
             call_response: Response::default(),
             reply: None,
+            tally: None,
             hub,
             vm,
             thread,
@@ -198,6 +202,9 @@ impl Guest {
     }
 
     pub(crate) fn called(&mut self, function: HostFunction, code: i32) {
+        if let Some(tally) = &mut self.tally {
+            tally.called(function);
+        }
         let mut hub = self.hub.lock();
         hub.host_calls += 1;
         let at_us = hub.clock.mono_us;
@@ -207,6 +214,20 @@ impl Guest {
 
     pub(crate) fn copied(&mut self, bytes: usize) {
         self.cost.bytes += bytes as u64;
+    }
+
+    /// Bytes that the host wrote into memory that the guest allocated for them.
+    pub(crate) fn given(&mut self, bytes: usize) {
+        if let Some(tally) = &mut self.tally {
+            tally.given(bytes);
+        }
+    }
+
+    /// Bytes that the host read from the guest's memory.
+    pub(crate) fn taken(&mut self, bytes: usize) {
+        if let Some(tally) = &mut self.tally {
+            tally.taken(bytes);
+        }
     }
 
     pub(crate) fn mono_ns(&self) -> u64 {
@@ -224,6 +245,9 @@ impl Guest {
     }
 
     pub(crate) fn log(&mut self, level: u32, line: &str) {
+        if let Some(tally) = &mut self.tally {
+            tally.log(level, line);
+        }
         let mut hub = self.hub.lock();
         let at_us = hub.clock.mono_us;
         hub.trace.log(at_us, self.thread, self.vm, level, line);

@@ -7,6 +7,7 @@
 //! * `guest`: what the host keeps for one VM while it runs a callback.
 //! * `vm`: one instance of the module and the callbacks it can be asked for.
 //! * `machine`: the compiled module.
+//! * `tally`: what a VM's host calls came to.
 
 mod guest;
 mod hub;
@@ -14,6 +15,7 @@ mod machine;
 mod metrics;
 mod queue;
 mod shared;
+mod tally;
 mod vm;
 
 pub(super) use self::guest::{Callback, Cost, Guest, HttpCall, LocalReply, Response};
@@ -22,4 +24,5 @@ pub use self::machine::Machine;
 pub(super) use self::metrics::Metrics;
 pub(super) use self::queue::Queues;
 pub(super) use self::shared::SharedData;
+pub(super) use self::tally::Tally;
 pub(super) use self::vm::{Body, Job, JobResult, StreamEnd, Vm};

@@ -195,6 +195,24 @@ impl Vm {
         }
     }
 
+    /// Its host's side.
+    pub(crate) fn guest_mut(&mut self) -> &mut Guest {
+        self.store.data_mut()
+    }
+
+    /// What its memory has grown to.
+    #[must_use]
+    pub(crate) fn memory_bytes(&self) -> usize {
+        let memory = self.store.data().memory;
+        memory.map_or(0, |memory| memory.data_size(&self.store))
+    }
+
+    /// Instructions of the job that ran last.
+    #[must_use]
+    pub(crate) fn instructions(&self) -> u64 {
+        FUEL_MAX.saturating_sub(self.store.get_fuel().unwrap_or(0))
+    }
+
     /// Does a job, or traps. `trap_at` is the host call at which it is made to.
     pub(crate) async fn run(
         &mut self,

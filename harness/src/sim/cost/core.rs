@@ -1,0 +1,90 @@
+//! What the core allocates for one request: the same code that the module runs, natively.
+
+use embudo_core::config::Config;
+use embudo_core::hash::HashKey;
+use embudo_core::intake;
+use embudo_core::route::Rules;
+use embudo_core::store::{Expect, Keys, MemoryStore, PutError, Store, Token};
+use embudo_core::time::Now;
+use std::cell::Cell;
+
+use super::allocations::allocations;
+use super::{CONFIGURATION, Kind, Post};
+
+/// A store whose own allocations do not count: the host's are not the guest's, and the buffer of a read
+/// is counted in the VM.
+#[derive(Debug, Default)]
+struct Aside {
+    store: MemoryStore,
+    allocations: Cell<u64>,
+}
+
+// === impl Aside ===
+
+impl Aside {
+    fn beside<T>(&self, before: u64, result: T) -> T {
+        let more = allocations() - before;
+        self.allocations.set(self.allocations.get() + more);
+        result
+    }
+}
+
+impl Store for Aside {
+    fn get(&self, key: &str) -> Option<(Vec<u8>, Token)> {
+        let before = allocations();
+        self.beside(before, self.store.get(key))
+    }
+
+    fn put(&mut self, key: &str, value: &[u8], expect: Expect) -> Result<(), PutError> {
+        let before = allocations();
+        let result = self.store.put(key, value, expect);
+        self.beside(before, result)
+    }
+}
+
+/// `None` in a program that does not count.
+pub(super) fn allocations_of(kind: Kind) -> Option<u64> {
+    let before = allocations();
+    drop(std::hint::black_box(Box::new(0_u64)));
+    if allocations() == before {
+        return None;
+    }
+    if kind == Kind::Untouched {
+        return Some(0);
+    }
+    let rules = Rules {
+        config: Config::parse(CONFIGURATION.as_bytes()).ok()?,
+        key: HashKey::from_bytes([9; 16]),
+    };
+    let keys = Keys::new("embudo");
+    let mut store = Aside::default();
+    // As in the VM: a warm session, and what comes before the kind in its order.
+    take_in(&mut store, &keys, &rules, &Post::qr("warm", 1));
+    take_in(&mut store, &keys, &rules, &Post::qr("warm", 2));
+    let mut last = 0;
+    for earlier in Kind::IN_ORDER {
+        last = take_in(&mut store, &keys, &rules, &Post::of(earlier));
+        if earlier == kind {
+            break;
+        }
+    }
+    Some(last)
+}
+
+/// Allocations of one request. The ring's number and the metrics are the shell's.
+fn take_in(store: &mut Aside, keys: &Keys, rules: &Rules, post: &Post) -> u64 {
+    let now = Now {
+        mono_ms: 500_000,
+        wall_ms: 1_714_521_600_000,
+    };
+    let headers = post.headers();
+    store.allocations.set(0);
+    let before = allocations();
+    if let Ok(head) = rules.head(&headers)
+        && let Ok(update) = rules.update(&head, post.body().as_bytes())
+    {
+        let taken = intake::take_in(store, keys, rules, &update, now);
+        drop(taken);
+    }
+    allocations() - before - store.allocations.get()
+}

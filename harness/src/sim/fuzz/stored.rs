@@ -1,0 +1,111 @@
+//! Shards that no writer of ours would write, in bytes that read as shards.
+
+use embudo_core::route::Destination;
+use embudo_core::shard::{Claim, ClaimId, Dirty, Entry, Ledger, Session, Shard, State};
+
+use super::generate::Dice;
+
+/// A well-formed shard with whatever in it.
+pub(super) fn shard(dice: &mut Dice) -> Vec<u8> {
+    let count = match dice.below(10) {
+        0 => dice.below(300),
+        _ => dice.below(6),
+    };
+    Shard {
+        last_seq: dice.number(),
+        last_wall_ms: dice.number(),
+        rung: dice.chance(50),
+        ledger: Ledger {
+            accepted: dice.number(),
+            delivered: dice.number(),
+            superseded: dice.number(),
+            expired: dice.number(),
+            rejected: dice.number(),
+        },
+        sessions: (0..count).map(|_| session(dice)).collect(),
+    }
+    .encode()
+}
+
+fn session(dice: &mut Dice) -> Session<'static> {
+    let count = match dice.below(30) {
+        0 => dice.below(200),
+        _ => dice.below(4),
+    };
+    let id = match dice.chance(30) {
+        true => 1,
+        false => u128::from(dice.number()),
+    };
+    Session {
+        id,
+        newest_seq: dice.number(),
+        claim: dice.chance(30).then(|| claim(dice)),
+        entries: (0..count).map(|_| entry(dice)).collect(),
+    }
+}
+
+fn claim(dice: &mut Dice) -> Claim<'static> {
+    Claim {
+        id: ClaimId {
+            epoch: dice.number(),
+            counter: dice.number(),
+        },
+        route: route(dice).into(),
+        credential: dice.number(),
+        seq: dice.number(),
+        deadline_ms: dice.number(),
+    }
+}
+
+fn route(dice: &mut Dice) -> String {
+    dice.one_of(&["qr", "qr", "status", "status", "gone", "", "\u{1f600}"])
+        .to_owned()
+}
+
+fn entry(dice: &mut Dice) -> Entry<'static> {
+    let credential = match dice.chance(70) {
+        true => 0,
+        false => dice.number(),
+    };
+    Entry {
+        route: route(dice).into(),
+        credential,
+        seq: dice.number(),
+        value: u128::from(dice.number()),
+        accepted_ms: dice.number(),
+        state: match dice.below(6) {
+            0 => State::Clean {
+                until_ms: dice.number(),
+            },
+            1 => State::Implied { by: dice.number() },
+            _ => State::Dirty(dirty(dice)),
+        },
+    }
+}
+
+fn dirty(dice: &mut Dice) -> Dirty<'static> {
+    let qr = dice.chance(50);
+    let body = match dice.chance(60) {
+        true => dice.body(qr).into_bytes(),
+        false => dice.bytes(),
+    };
+    let destination = match dice.chance(70) {
+        true => Destination {
+            authority: dice.one_of(&["laravel.test", "b.test", ""]).to_owned(),
+            scheme: String::new(),
+            prefix: "/api".to_owned(),
+            path: "/qr".to_owned(),
+            credentials: Vec::new(),
+        }
+        .encode(),
+        false => dice.bytes(),
+    };
+    Dirty {
+        since_ms: dice.number(),
+        timestamp_ms: dice.number(),
+        attempts: u16::try_from(dice.number() % 8).unwrap_or(0),
+        priority: dice.chance(20),
+        destination: destination.into(),
+        body: body.into(),
+    }
+}
