@@ -142,7 +142,9 @@ fn is_paced(index: &Index, rule: &Route, key: &LaneKey, oldest_ms: u64, mono_ms:
     let Some(lane) = index.lane(key) else {
         return true;
     };
-    let from_ms = lane.last_flush_ms.map_or(0, |last_ms| last_ms.min(oldest_ms));
+    let from_ms = lane
+        .last_flush_ms
+        .map_or(0, |last_ms| last_ms.min(oldest_ms));
     lane.backoff.is_over(mono_ms) && mono_ms >= from_ms.saturating_add(rule.batch.max_wait_ms)
 }
 

@@ -52,9 +52,7 @@ pub(super) enum Client {
         stream: u64,
     },
     /// A request that never entered a VM.
-    Direct {
-        stream: u64,
-    },
+    Direct { stream: u64 },
 }
 
 /// A request on its way.

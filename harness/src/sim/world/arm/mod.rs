@@ -93,11 +93,7 @@ pub(super) enum ArmEvent {
 }
 
 /// Runs a scenario to its end.
-pub(in crate::sim) fn run(
-    machine: &Machine,
-    scenario: &Scenario,
-    chance: u64,
-) -> Result<Outcome> {
+pub(in crate::sim) fn run(machine: &Machine, scenario: &Scenario, chance: u64) -> Result<Outcome> {
     let script = super::Scenario {
         seed: chance,
         workers: scenario.workers as usize,
