@@ -16,7 +16,10 @@ EMBUDO := cargo run --quiet --package embudo --
 LARAVEL ?=
 ARGS ?=
 
-.PHONY: help run test build lint fmt tools clean
+# make sim SEEDS=100000 for a long night.
+SEEDS ?= 10000
+
+.PHONY: help run test sim build lint fmt tools clean
 
 help: ## Show this help
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-8s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -31,6 +34,9 @@ test: lint build tools ## Everything that CI runs: format, clippy for both targe
 	  END {printf "\n%d tests passed, %d failed, %d ignored, in %d suites\n", passed, failed, ignored, suites}' \
 	  target/embudo/test.log; \
 	exit $${failed:-0}
+
+sim: rust ## Search 10,000 seeds of the simulation for a mistake, and see that every sabotage is noticed
+	@$(EMBUDO) sim --seeds $(SEEDS) --sabotages $(ARGS)
 
 build: rust ## Build the module and the command, and check the module's size
 	@cargo build --package embudo-filter --profile wasm --target $(WASM_TARGET)

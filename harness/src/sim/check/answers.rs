@@ -123,7 +123,7 @@ impl Checker {
                 short(&last.value)
             ));
         }
-        let newest = history.accepted.last();
+        let newest = history.newest();
         if rule.implied_by.is_some() && newest.is_some_and(|newest| newest.seq != last.seq) {
             return Err("another route's item is newer".into());
         }
@@ -146,7 +146,7 @@ impl Checker {
         if value != Some(&sent.value) {
             return Err("the value is not the implied one".into());
         }
-        let newest = history.accepted.last().ok_or("nothing was accepted")?;
+        let newest = history.newest().ok_or("nothing was accepted")?;
         if newest.route != by.name {
             return Err(format!("the newest update is {}", short(&newest.value)));
         }
@@ -236,8 +236,9 @@ impl Checker {
         let name = self.config.routes.get(sent.route).map(|r| r.name.clone());
         let update = self.sessions.get_mut(&sent.session).and_then(|history| {
             let name = name?;
-            let mut all = history.accepted.iter_mut().rev();
-            all.find(|update| update.route == name)
+            let all = history.accepted.iter_mut();
+            let of_route = all.filter(|update| update.route == name);
+            of_route.max_by_key(|update| update.seq)
         });
         if let Some(update) = update {
             update.touched_ms = clock.mono_ms();

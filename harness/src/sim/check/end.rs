@@ -86,7 +86,7 @@ impl Checker {
                     wrong.push((Invariant::Liveness, what));
                 }
             }
-            let Some(last) = history.accepted.last() else {
+            let Some(last) = history.newest() else {
                 continue;
             };
             let account = laravel.account(&history.name);

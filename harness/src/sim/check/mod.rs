@@ -6,7 +6,7 @@
 //!
 //! # Layout
 //! * `history`: what was accepted of each session, and what became of it.
-//! * `shard`: one write of a shard, as the transitions it is made of.
+//! * `shard`, `entry`, `claim`: one write of a shard, as the transitions it is made of.
 //! * `calls`: calls, from their claims to Laravel's end.
 //! * `answers`: what the gateway is told.
 //! * `lease`: who leads.
@@ -15,8 +15,10 @@
 
 mod answers;
 mod calls;
+mod claim;
 mod coverage;
 mod end;
+mod entry;
 mod history;
 mod lease;
 mod shard;

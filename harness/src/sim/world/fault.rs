@@ -88,6 +88,9 @@ pub enum When {
     Doorbell,
 }
 
+/// The longest that Laravel asks to be left alone, seconds.
+pub(super) const RETRY_AFTER_MAX_S: u64 = 3;
+
 /// Kinds of trouble that a seed may know.
 const KINDS: usize = 13;
 
@@ -184,7 +187,7 @@ fn verb(dice: &mut impl Rng, kind: usize, call_timeout_ms: u64, late_ms: u64) ->
             processed: dice.random_bool(0.3),
         }),
         3 => laravel(match dice.random_bool(0.5) {
-            true => Misbehaviour::throttled(dice.random_range(0..=3)),
+            true => Misbehaviour::throttled(dice.random_range(0..=RETRY_AFTER_MAX_S)),
             false => Misbehaviour::status(*pick(dice, &[422, 413, 404, 403, 302])),
         }),
         4 => laravel(Misbehaviour::Reset {

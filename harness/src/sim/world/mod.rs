@@ -58,6 +58,16 @@ const WALL_START_US: u64 = 1_714_521_600_000_000;
 /// The calm world is looked at this often, ms.
 const LOOK_EVERY_MS: u64 = 250;
 
+/// A lease of which nobody of the newest configuration is left is anybody's after its own life and two
+/// more.
+const LIVES_UNTIL_ABANDONED: u64 = 3;
+
+/// Everybody looks at the lease this often.
+const IDLE_TICK_MS: u64 = 500;
+
+/// A call of an undisturbed Laravel, there and back, at the most.
+const CALL_MS: u64 = 100;
+
 /// Events of one run at most: far more than any run needs.
 const EVENTS_MAX: u64 = 30_000_000;
 
@@ -333,22 +343,19 @@ impl Timers {
         let max_wait = routes.map(|route| route.batch.max_wait_ms).max();
         let max_wait = max_wait.unwrap_or(0);
         let times = &config.times;
-        // What may still be in the way when the faults are over: a claim, a lease that nobody renews (and
-        // of which nobody of the newest configuration is left), a back-off, a `retry-after`.
-        let backoff = config.backoff.max_ms.max(3_000);
-        let abandoned = 4 * times.lease_ms;
+        // What may still be in the way when the faults are over: a claim of unknown fate, a lease that
+        // nobody renews (and of which nobody of the newest configuration is left), a back-off or a
+        // `retry-after`.
+        let claim = config.claim_ms();
+        let takeover = LIVES_UNTIL_ABANDONED * times.lease_ms + IDLE_TICK_MS;
+        let backoff = config.backoff.max_ms.max(fault::RETRY_AFTER_MAX_S * 1_000);
         let calls = scenario.sessions.len() as u64 * 2 + 4;
-        let pace = 1_000 / config.pace.max_requests_per_second.max(1) + 200;
+        let pace = 1_000 / config.pace.max_requests_per_second.max(1) + CALL_MS;
         Self {
             call_timeout: times.call_timeout_ms,
             late: times.late_ms,
             max_wait,
-            settle: 2 * config.claim_ms()
-                + abandoned
-                + 2 * backoff
-                + 3 * max_wait
-                + calls * pace
-                + 5_000,
+            settle: claim + takeover + backoff + max_wait + 1_000 + calls * pace,
         }
     }
 }

@@ -96,7 +96,7 @@ impl Sim {
         if injected {
             *self.strikes.struck.entry("trapped").or_default() += 1;
         } else {
-            let what = format!("{error:?}");
+            let what = format!("{error:#}").replace('\n', " ");
             let now_us = self.now_us;
             self.arm.iter_mut().for_each(Arm::trapped);
             self.hub.lock().checker.trapped(now_us, &what);

@@ -253,6 +253,9 @@ impl Sim {
         };
         let event = schedule.next_event();
         let at_us = START_US + 60_000 + event.at_ms * 1000;
+        if event.at_ms >= self.scenario.traffic_ms {
+            return;
+        }
         let name = self.traffic.sessions[index].name.clone();
         self.traffic.sessions[index].flows += 1;
         let order = self.dice.next_u64();
@@ -331,15 +334,9 @@ impl Sim {
     }
 
     fn send_now(&mut self, id: u64) {
-        let over = self.is_over();
         let Some(sending) = self.traffic.sendings.get(&id) else {
             return;
         };
-        if over && sending.flow.is_some() && sending.outgoing.update.is_none() {
-            // A question of a flow that has not begun.
-            self.traffic.sendings.remove(&id);
-            return;
-        }
         let name = &self.traffic.sessions[sending.session].name;
         let update = sending.outgoing.update.clone();
         let update = update.map(|(_, value)| (name.clone(), value));

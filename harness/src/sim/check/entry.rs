@@ -1,0 +1,187 @@
+//! What a write does to one entry: which transition it is, and whether the end of an update is true.
+
+use embudo_core::shard::{Entry, Session, State};
+
+use super::answers::short;
+use super::history::{Accepted, Fate};
+use super::shard::{Write, show};
+use super::{Checker, Invariant, Transition};
+use crate::sim::host::Callback;
+
+// === impl Checker ===
+
+impl Checker {
+    #[expect(clippy::too_many_arguments, reason = "a change is all of these")]
+    pub(super) fn entry_changes(
+        &mut self,
+        write: &mut Write,
+        id: u128,
+        session: Option<&Session<'_>>,
+        old: Option<&Entry<'_>>,
+        new: Option<&Entry<'_>>,
+        accepted: Option<u64>,
+        forgotten: bool,
+    ) {
+        if old == new {
+            return;
+        }
+        let now_ms = write.clock.mono_ms();
+        let illegal = |write: &mut Write| {
+            let shown = |entry: Option<&Entry<'_>>| entry.map_or("absent".into(), show);
+            let what = format!("{} became {}", shown(old), shown(new));
+            write.wrong(Invariant::EveryWriteIsATransition, what);
+        };
+        let is_accepted = |entry: &Entry<'_>| accepted == Some(entry.seq);
+        match (old, new) {
+            // ## => Dirty, by an offer
+            (old, Some(to)) if to.is_dirty() && is_accepted(to) => {
+                if let Some(from) = old.filter(|entry| entry.is_dirty()) {
+                    self.ends(write, id, from, Fate::Superseded);
+                }
+            }
+            // ## => Implied, by an offer
+            (from, Some(to)) if matches!(to.state, State::Implied { by } if accepted == Some(by)) =>
+            {
+                write.saw(match from.map(|from| &from.state) {
+                    None => Transition::ImpliedFromAbsent,
+                    Some(State::Clean { .. }) => Transition::ImpliedFromClean,
+                    Some(State::Dirty(_)) => Transition::ImpliedFromDirty,
+                    Some(State::Implied { .. }) => Transition::ImpliedFromImplied,
+                });
+                if let Some(from) = from.filter(|entry| entry.is_dirty()) {
+                    self.ends(write, id, from, Fate::Superseded);
+                }
+            }
+            (Some(from), Some(to)) if from.seq == to.seq && from.value == to.value => {
+                match (&from.state, &to.state) {
+                    (State::Dirty(a), State::Dirty(b)) => {
+                        let counted = b.attempts == a.attempts + 1;
+                        let rest = (a.timestamp_ms, &a.body) == (b.timestamp_ms, &b.body);
+                        match counted && rest {
+                            true => write.saw(Transition::Attempted),
+                            false => illegal(write),
+                        }
+                    }
+                    (State::Dirty(_), State::Clean { .. }) => {
+                        write.saw(Transition::Delivered);
+                        self.ends(write, id, from, Fate::Delivered);
+                    }
+                    (State::Implied { by }, State::Clean { .. }) => {
+                        let by = *by;
+                        let history = self.sessions.get(&id);
+                        let all = history.map_or(&[][..], |history| &history.accepted);
+                        // Whether it is the implying item's own end is seen at that item.
+                        match all.iter().any(|update| update.seq == by) {
+                            true => write.saw(Transition::ImpliedToClean),
+                            false => illegal(write),
+                        }
+                    }
+                    (State::Implied { .. }, State::Dirty(_)) => self.revive(write, id, to),
+                    (State::Clean { until_ms: a }, State::Clean { until_ms: b }) if b > a => {
+                        write.saw(Transition::Slid);
+                    }
+                    _ => illegal(write),
+                }
+            }
+            (Some(from), None) if from.is_dirty() => match write.actor.callback {
+                Callback::Stream(_) => {
+                    write.saw(Transition::VoidedDirty);
+                    self.ends(write, id, from, Fate::Superseded);
+                }
+                _ => {
+                    write.saw(Transition::Expired);
+                    let live = session.and_then(|session| session.live_claim(now_ms));
+                    if live.is_some() {
+                        let what = format!("{} expired under a claim", show(from));
+                        write.wrong(Invariant::AClaimIsRespected, what);
+                    }
+                    self.ends(write, id, from, Fate::Expired);
+                }
+            },
+            (Some(from), None) => match from.state {
+                State::Clean { until_ms } if until_ms <= now_ms => {
+                    write.saw(Transition::Forgotten);
+                }
+                // Lives and dies with what it comes from.
+                State::Implied { .. } => {}
+                _ if accepted.is_some() && !forgotten => {
+                    write.saw(Transition::VoidedClean);
+                    let history = self.sessions.get_mut(&id);
+                    if let Some(update) = history.and_then(|h| h.of_seq(from.seq, &from.route)) {
+                        update.fate = Fate::Superseded;
+                    }
+                }
+                _ => illegal(write),
+            },
+            _ => illegal(write),
+        }
+    }
+
+    // ## Implied => Dirty
+    fn revive(&mut self, write: &mut Write, id: u128, entry: &Entry<'_>) {
+        write.saw(Transition::Revived);
+        write.counted.accepted += 1;
+        let State::Dirty(dirty) = &entry.state else {
+            return;
+        };
+        let history = self.sessions.entry(id).or_default();
+        let value = self
+            .config
+            .routes
+            .iter()
+            .filter_map(|route| route.implies.as_ref())
+            .map(|implies| implies.value.clone())
+            .next();
+        history.accepted.push(Accepted {
+            seq: entry.seq,
+            route: entry.route.clone().into_owned(),
+            value: value.unwrap_or_default(),
+            hash: entry.value,
+            timestamp_ms: dirty.timestamp_ms,
+            at_us: write.clock.mono_us,
+            accepted_ms: entry.accepted_ms,
+            fate: Fate::Pending,
+            in_effect: false,
+            touched_ms: write.clock.mono_ms(),
+        });
+    }
+
+    /// A pending update has come to its end, and the end must be true.
+    fn ends(&mut self, write: &mut Write, id: u128, entry: &Entry<'_>, fate: Fate) {
+        let limit_ms = self
+            .config
+            .route_named(&entry.route)
+            .and_then(|(_, rule)| rule.expire_after_ms);
+        let history = self.sessions.get_mut(&id);
+        let Some(update) = history.and_then(|h| h.of_seq(entry.seq, &entry.route)) else {
+            let what = format!("{} ended, and was never accepted", show(entry));
+            return write.wrong(Invariant::EveryWriteIsATransition, what);
+        };
+        let name = format!("seq {} ({})", update.seq, short(&update.value));
+        if update.fate != Fate::Pending {
+            let what = format!("{name} ended as {fate:?} and {:?}", update.fate);
+            write.wrong(Invariant::EveryWriteIsATransition, what);
+        }
+        update.fate = fate;
+        update.touched_ms = write.clock.mono_ms();
+        match fate {
+            Fate::Delivered => {
+                write.counted.delivered += 1;
+                if !update.in_effect {
+                    let what = format!("{name} counts as delivered, and Laravel has not got it");
+                    write.wrong(Invariant::NothingIsLost, what);
+                }
+            }
+            Fate::Superseded => write.counted.superseded += 1,
+            Fate::Expired => {
+                write.counted.expired += 1;
+                let age_ms = write.clock.mono_ms().saturating_sub(update.accepted_ms);
+                if limit_ms.is_none_or(|limit| age_ms <= limit) {
+                    let what = format!("{name} expired when it was {age_ms} ms old");
+                    write.wrong(Invariant::NothingIsLost, what);
+                }
+            }
+            Fate::Pending => {}
+        }
+    }
+}
