@@ -46,7 +46,7 @@ fn trap_everywhere(who: Who, when: When, at_ms: u64) -> u32 {
         if let Some(failure) = report.failure {
             panic!("trapped at host call {at_call} of {when:?}: {failure}");
         }
-        if report.faults.get("trapped").is_none() {
+        if !report.faults.contains_key("trapped") {
             return at_call - 1;
         }
         assert!(
