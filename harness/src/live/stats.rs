@@ -238,8 +238,8 @@ impl Histogram {
             seen += bin.count;
             seen >= rank
         })?;
-        // A bin of whole numbers that is narrower than 1 holds exactly one of them.
-        Some(if bin.width < 1.0 {
+        // A bin that is no wider than 1 holds exactly one whole number.
+        Some(if bin.width <= 1.0 {
             bin.from
         } else {
             bin.from + bin.width
@@ -249,7 +249,7 @@ impl Histogram {
     /// The mean, with each sample in the middle of its bin; `None` without samples.
     pub fn mean(&self) -> Option<f64> {
         let middle = |bin: &Bin| {
-            if bin.width < 1.0 {
+            if bin.width <= 1.0 {
                 bin.from
             } else {
                 bin.from + bin.width / 2.0
@@ -359,13 +359,34 @@ mod tests {
         );
         assert_eq!(
             all.quantile(0.5),
-            Some(91.0),
+            Some(90.0),
+            "so is one of width 1, which ends before the next"
+        );
+        assert_eq!(
+            all.quantile(1.0),
+            Some(130.0),
             "a wide bin counts with its upper edge"
         );
-        assert_eq!(all.quantile(1.0), Some(130.0));
         let qr = stats.histogram("embudo.staleness_ms", &[("route", "qr")]);
         assert_eq!(qr.mean(), Some((3.0 * 7.0 + 125.0) / 4.0));
         assert_eq!(stats.histogram("embudo.call_ms", &[]).quantile(0.99), None);
+    }
+
+    #[test]
+    fn what_a_module_recorded_is_shown_in_the_bins_of_envoy() {
+        let counts: BTreeMap<u64, u64> = [(0, 1), (7, 2), (50, 1), (124, 3)].into();
+        let stats = Stats::of_module(
+            [("embudo.pending", 4)].into_iter(),
+            [("embudo.call_ms", &counts)].into_iter(),
+        );
+        assert_eq!(stats.gauge("embudo.pending"), Some(4));
+        let shown = stats.histogram("embudo.call_ms", &[]);
+        assert_eq!(shown.count(), 7);
+        let at = |q| shown.quantile(q);
+        assert_eq!(
+            [at(0.1), at(0.4), at(0.5), at(1.0)],
+            [Some(0.0), Some(7.0), Some(50.0), Some(130.0)]
+        );
     }
 
     #[test]

@@ -50,6 +50,12 @@ const DRAIN_TIME_MS: u64 = 10_000;
 /// A host call on the machines that Envoy runs on, µs at most.
 const HOST_CALL_US: u64 = 3;
 
+/// One host call in so many finds its thread put aside: tests and Envoy share a machine with others.
+const HICCUP_ONE_IN: u32 = 200;
+
+/// Put aside for so long, µs at most: a time slice or two.
+const HICCUP_US: u64 = 10_000;
+
 /// A message on the loopback, µs at most.
 const NETWORK_US: u64 = 300;
 
@@ -103,8 +109,8 @@ pub(in crate::sim) fn run(machine: &Machine, scenario: &Scenario, chance: u64) -
         config: scaled(&scenario.filter, scenario.compression),
         pace: Pace {
             call_us: HOST_CALL_US,
-            hiccup_one_in: 0,
-            hiccup_us: 0,
+            hiccup_one_in: HICCUP_ONE_IN,
+            hiccup_us: HICCUP_US,
         },
         credentials: false,
         network_us: NETWORK_US,
