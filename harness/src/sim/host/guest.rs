@@ -92,7 +92,7 @@ pub struct Guest {
     /// The guest's own answer.
     pub reply: Option<LocalReply>,
     /// What its host calls came to, where somebody wants to know.
-    pub tally: Option<Box<Tally>>,
+    pub(crate) tally: Option<Box<Tally>>,
     hub: SharedHub,
     vm: u32,
     thread: usize,

@@ -24,5 +24,5 @@ pub use self::machine::Machine;
 pub use self::metrics::Metrics;
 pub use self::queue::Queues;
 pub use self::shared::SharedData;
-pub use self::tally::Tally;
+pub(crate) use self::tally::Tally;
 pub use self::vm::{Body, Job, JobResult, StreamEnd, Vm};
