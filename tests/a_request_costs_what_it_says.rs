@@ -38,7 +38,10 @@ fn a_request_costs_what_it_says() -> Result<()> {
         let (kind, calls, buffers) = (cost.kind, cost.host_calls(), cost.buffers);
         writeln!(counted, "{kind}: {calls} host calls, {buffers} buffers")?;
         let allocations = cost.allocations.unwrap_or(u64::MAX);
-        ensure!(allocations <= ALLOCATIONS_MAX, "{kind}: {allocations} allocations");
+        ensure!(
+            allocations <= ALLOCATIONS_MAX,
+            "{kind}: {allocations} allocations"
+        );
     }
     ensure!(
         counted == HOST_CALLS,

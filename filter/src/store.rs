@@ -1,5 +1,6 @@
 //! Envoy's shared data as the core's [`Store`].
 
+use embudo_core::sabotage::{self, Sabotage};
 use embudo_core::store::{Expect, PutError, Store, Token};
 use proxy_wasm::hostcalls;
 use proxy_wasm::types::Status;
@@ -24,6 +25,7 @@ impl Store for SharedData {
     fn put(&mut self, key: &str, value: &[u8], expect: Expect) -> Result<(), PutError> {
         let token = match expect {
             Expect::Absent => CREATE,
+            Expect::Token(_) if sabotage::is(Sabotage::PutUnconditionally) => 0,
             Expect::Token(token) => token,
         };
         match hostcalls::set_shared_data(key, Some(value), Some(token)) {

@@ -23,6 +23,7 @@ use crate::backoff::Rng;
 use crate::batch::Call;
 use crate::lease::{Candidate, Change};
 use crate::route::Rules;
+use crate::sabotage::{self, Sabotage};
 use crate::shard::{ClaimId, Outcome, Shard};
 use crate::store::{CAS_ATTEMPTS_MAX, Expect, Keys, PutError, Store};
 use crate::time::Now;
@@ -311,7 +312,9 @@ impl Dispatcher {
         if self.candidate.epoch(now.mono_ms).is_none() {
             return;
         }
-        self.scan(now, store, effects);
+        if self.scan_left > 0 || !sabotage::is(Sabotage::NoSlowScan) {
+            self.scan(now, store, effects);
+        }
         for shard in self
             .index
             .stale_shards(now.mono_ms, SCAN_SHARDS_PER_TICK as usize)

@@ -4,6 +4,7 @@
 //! lost races. It never talks to Laravel, and it never waits.
 
 use crate::route::{Bypass, Rules, Update};
+use crate::sabotage::{self, Sabotage};
 use crate::shard::{BYTES_MAX, Decision, Shard, Superseded};
 use crate::store::{CAS_ATTEMPTS_MAX, Expect, Keys, PutError, Store};
 use crate::time::Now;
@@ -44,6 +45,9 @@ pub fn take_in(
 ) -> Taken {
     let index = rules.shard_of(update.session);
     let key = keys.shard(index);
+    if sabotage::is(Sabotage::DedupBySet) && sabotage::was_seen(update.session ^ update.value) {
+        return Taken::of(Reply::Duplicate);
+    }
     for _ in 0..CAS_ATTEMPTS_MAX {
         let read = store.get(&key);
         let bytes = read.as_ref().map_or(&[][..], |(bytes, _)| bytes);
@@ -75,12 +79,28 @@ pub fn take_in(
             return Taken::of(Reply::Pass(Bypass::ShardFull));
         }
         match store.put(&key, &encoded, Expect::of(read.as_ref())) {
-            Ok(()) => return taken,
+            Ok(()) => {
+                #[cfg(feature = "sabotage")]
+                void_late(store, &key, rules, update);
+                return taken;
+            }
+            Err(PutError::Mismatch) if sabotage::is(Sabotage::AnswerBeforeStored) => return taken,
             Err(PutError::Mismatch) => {}
             Err(PutError::Refused) => return Taken::of(Reply::Pass(Bypass::Store)),
         }
     }
     Taken::of(Reply::Busy)
+}
+
+/// For [`Sabotage::VoidLater`].
+#[cfg(feature = "sabotage")]
+fn void_late(store: &mut impl Store, key: &str, rules: &Rules, update: &Update<'_>) {
+    let read = store.get(key);
+    let bytes = read.as_ref().map_or(&[][..], |(bytes, _)| bytes);
+    if let (true, Ok(mut shard)) = (sabotage::is(Sabotage::VoidLater), Shard::decode(bytes)) {
+        shard.void_late(rules, update);
+        let _ = store.put(key, &shard.encode(), Expect::of(read.as_ref()));
+    }
 }
 
 // === impl Taken ===

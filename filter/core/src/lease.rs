@@ -12,6 +12,7 @@
 
 use alloc::vec::Vec;
 
+use crate::sabotage::{self, Sabotage};
 use crate::store::{CAS_ATTEMPTS_MAX, Expect, Keys, PutError, Store};
 
 /// The lease is renewed three times in its life, so that one late tick does not lose it.
@@ -91,8 +92,12 @@ impl Candidate {
     /// When the lease runs out, unless it is renewed; monotonic. 0 if it is not held.
     #[must_use]
     pub fn expires_ms(&self) -> u64 {
+        let lease_ms = match sabotage::is(Sabotage::LeaseWithoutEnd) {
+            true => u64::MAX,
+            false => self.lease_ms,
+        };
         self.held
-            .map_or(0, |held| held.renewed_ms.saturating_add(self.lease_ms))
+            .map_or(0, |held| held.renewed_ms.saturating_add(lease_ms))
     }
 
     /// Renews, gives way or takes over, whatever is called for.

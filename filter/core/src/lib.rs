@@ -13,6 +13,7 @@ pub mod json;
 pub mod layout;
 pub mod lease;
 pub mod route;
+pub mod sabotage;
 pub mod shard;
 pub mod store;
 pub mod time;

@@ -30,6 +30,7 @@ use alloc::vec::Vec;
 
 pub use self::claim::{Claimed, Outcome, Settled, Wanted, balance};
 pub use self::offer::{Decision, Superseded};
+use crate::sabotage::{self, Sabotage};
 
 /// Sessions in one shard. About 8 are expected.
 pub const SESSIONS_MAX: usize = 32;
@@ -215,7 +216,10 @@ impl<'a> Session<'a> {
         self.entries
             .iter()
             .filter(|entry| entry.is_dirty())
-            .min_by_key(|entry| entry.seq)
+            .min_by_key(|entry| match sabotage::is(Sabotage::YoungestFirst) {
+                true => u64::MAX.saturating_sub(entry.seq),
+                false => entry.seq,
+            })
     }
 
     /// The entry of a route and credential.

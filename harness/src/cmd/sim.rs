@@ -6,6 +6,7 @@ use std::time::Duration;
 use anyhow::{Context as _, Result, bail};
 use clap::Args;
 use embudo::live::{paths, wasm};
+use embudo::sim::sabotage::{self, Caught};
 use embudo::sim::{self, Cut, Detail, Machine, Swarm, SwarmOptions};
 use serde_json::json;
 
@@ -47,6 +48,9 @@ pub(crate) struct SimArguments {
     /// Replay: end the traffic then, in ms
     #[arg(long)]
     until: Option<u64>,
+    /// Search: also break every rule on purpose, and see that it is noticed
+    #[arg(long)]
+    sabotages: bool,
     /// A module other than the one that is built here
     #[arg(long)]
     module: Option<PathBuf>,
@@ -151,6 +155,21 @@ fn search(machine: &Machine, arguments: &SimArguments) -> Result<()> {
         progress.finish(&format!("{} seeds", swarm.seeds));
     }
     print_summary(&swarm);
+    let sabotages = match arguments.sabotages {
+        true => search_sabotages()?,
+        false => Vec::new(),
+    };
+    let caught: Vec<_> = sabotages
+        .iter()
+        .map(|caught| {
+            let seed = caught.by.as_ref().map(|(seed, _)| seed);
+            json!({"name": caught.name, "caught_at_seed": seed})
+        })
+        .collect();
+    let at_large = sabotages
+        .iter()
+        .filter(|caught| caught.by.is_none())
+        .count();
     let transitions: Vec<_> = swarm
         .coverage
         .iter()
@@ -162,9 +181,10 @@ fn search(machine: &Machine, arguments: &SimArguments) -> Result<()> {
         "virtual_ms": swarm.virtual_ms,
         "wall_ms": u64::try_from(swarm.wall.as_millis()).unwrap_or(u64::MAX),
         "host_calls": swarm.host_calls,
-        "sabotages": [],
+        "sabotages": caught,
         "transitions": transitions,
     });
+    std::fs::create_dir_all(paths::output())?;
     let path = paths::output().join("sim.json");
     paths::write_atomically(&path, serde_json::to_string_pretty(&report)?.as_bytes())?;
     for found in &swarm.failures {
@@ -174,9 +194,31 @@ fn search(machine: &Machine, arguments: &SimArguments) -> Result<()> {
         }
     }
     match swarm.failures.len() {
+        0 if at_large > 0 => bail!("{at_large} sabotages were not noticed"),
         0 => Ok(()),
         failed => bail!("{failed} of {} seeds failed", swarm.seeds),
     }
+}
+
+/// Every sabotage at its recorded seed first, then at others. The recorded seeds are printed in the form
+/// of their file.
+fn search_sabotages() -> Result<Vec<Caught>> {
+    let module = sabotage::module()?;
+    let bytes =
+        std::fs::read(&module).with_context(|| format!("cannot read {}", module.display()))?;
+    let machine = Machine::new(&bytes)?;
+    let recorded = sabotage::recorded(&paths::root().join("tests/sabotages.txt"))?;
+    let mut all = Vec::new();
+    for name in sabotage::names() {
+        let known = recorded.iter().find(|(known, _)| known == name);
+        let caught = sabotage::search(&machine, name, known.map(|(_, seed)| *seed));
+        match &caught.by {
+            Some((seed, failure)) => println!("{name} {seed}\n# {failure}"),
+            None => println!("# {name} was not noticed in {} seeds", sabotage::SEEDS_MAX),
+        }
+        all.push(caught);
+    }
+    Ok(all)
 }
 
 fn print_summary(swarm: &Swarm) {
@@ -204,6 +246,19 @@ fn print_summary(swarm: &Swarm) {
         .map(|(name, n)| format!("{name} {n}"))
         .collect();
     println!("faults: {}", faults.join(", "));
+    println!("a request costs, on average:");
+    for (outcome, total) in swarm.costs.iter() {
+        let each = |sum: u64| sum as f64 / total.requests.max(1) as f64;
+        println!(
+            "  {outcome:<26} {:>6.2} host calls, {:>5.2} allocations, {:>7.0} bytes copied, {:>7.0} \
+             instructions ({} requests)",
+            each(total.host_calls),
+            each(total.allocations),
+            each(total.bytes),
+            each(total.fuel),
+            total.requests
+        );
+    }
     for (transition, count) in swarm.coverage.iter() {
         println!("{count:>12}  {transition}");
     }

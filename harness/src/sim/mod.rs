@@ -12,6 +12,7 @@
 //! * `check`: what must hold.
 //! * `trace`: what happened.
 //! * `swarm`, `shrink`: many seeds, and less of one that failed.
+//! * `sabotage`: rules broken on purpose, to see that it is noticed.
 //! * `fuzz`: the module under whatever may come.
 //! * `cost`: what a request costs.
 
@@ -20,6 +21,7 @@ mod check;
 mod cost;
 mod fuzz;
 mod host;
+pub mod sabotage;
 mod shrink;
 mod swarm;
 mod trace;
@@ -34,7 +36,7 @@ pub use self::host::Machine;
 pub use self::shrink::{Cut, shrink};
 pub use self::swarm::{Found, Swarm, SwarmOptions};
 pub use self::trace::{Detail, Line, table};
-pub use self::world::{Fault, Pace, Plan, Report, Scenario, Style, Verb, When, Who};
+pub use self::world::{Costs, Fault, Pace, Plan, Report, Scenario, Style, Total, Verb, When, Who};
 
 /// The gateway's name for Laravel.
 pub(crate) const AUTHORITY: &str = "laravel.test";

@@ -6,7 +6,7 @@ use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::thread;
 use std::time::{Duration, Instant};
 
-use super::{Coverage, Cut, Detail, Failure, Machine, Report, Scenario, run, shrink};
+use super::{Costs, Coverage, Cut, Detail, Failure, Machine, Report, Scenario, run, shrink};
 
 /// What to run.
 #[derive(Clone, Debug)]
@@ -23,7 +23,7 @@ pub struct SwarmOptions {
     pub stop_at_failure: bool,
     /// Laid over every configuration: the sabotage.
     pub sabotage: Option<String>,
-    /// Whether failures are shrunk.
+    /// Whether failures are shrunk; that costs a hundred runs each.
     pub shrink: bool,
 }
 
@@ -65,6 +65,8 @@ pub struct Swarm {
     pub faults: BTreeMap<&'static str, u64>,
     /// Transitions.
     pub coverage: Coverage,
+    /// What requests cost.
+    pub costs: Costs,
 }
 
 /// Lays a sabotage over a scenario.
@@ -167,6 +169,7 @@ impl Swarm {
             *self.faults.entry(name).or_default() += count;
         }
         self.coverage.add(&report.coverage);
+        self.costs.merge(&report.costs);
         if let Some(failure) = &report.failure {
             self.failures.push(Found {
                 seed,

@@ -11,7 +11,7 @@ use super::host::HttpCall;
 
 /// The trace of one run.
 #[derive(Debug)]
-pub struct Trace {
+pub(super) struct Trace {
     hash: u64,
     steps: u64,
     /// `None` where nobody reads it.
@@ -48,7 +48,7 @@ pub enum Detail {
 impl Trace {
     /// An empty trace.
     #[must_use]
-    pub fn new(detail: Detail) -> Self {
+    pub(super) fn new(detail: Detail) -> Self {
         Self {
             hash: 0x9e37_79b9_7f4a_7c15,
             steps: 0,
@@ -59,18 +59,18 @@ impl Trace {
 
     /// The hash of everything so far.
     #[must_use]
-    pub fn hash(&self) -> u64 {
+    pub(super) fn hash(&self) -> u64 {
         self.hash
     }
 
     /// Steps so far.
     #[must_use]
-    pub fn steps(&self) -> u64 {
+    pub(super) fn steps(&self) -> u64 {
         self.steps
     }
 
     /// The lines, where they were kept.
-    pub fn take_lines(&mut self) -> Vec<Line> {
+    pub(super) fn take_lines(&mut self) -> Vec<Line> {
         self.lines.take().unwrap_or_default()
     }
 
@@ -102,7 +102,13 @@ impl Trace {
     }
 
     /// Something in the world. `what` is part of the hash.
-    pub fn event(&mut self, at_us: u64, who: &str, number: u64, what: impl FnOnce() -> String) {
+    pub(super) fn event(
+        &mut self,
+        at_us: u64,
+        who: &str,
+        number: u64,
+        what: impl FnOnce() -> String,
+    ) {
         self.steps += 1;
         self.mix(at_us);
         self.mix(number);

@@ -62,6 +62,12 @@ pub(super) fn config(json: &[u8]) -> Result<Config, Vec<Problem>> {
     let upstream = upstream(fields.object("upstream"));
     let prefixes = prefixes(&mut fields);
     let overrides = fields.array("routes").unwrap_or_default();
+    #[cfg(feature = "sabotage")]
+    if let Some(name) = fields.text("sabotage")
+        && !crate::sabotage::choose(&name)
+    {
+        fields.report("sabotage", "there is none of this name");
+    }
     fields.end();
     let routes = routes(overrides, &mut problems);
 

@@ -12,6 +12,7 @@ use super::index::{Index, Item, LaneKey, Waiting};
 use crate::batch::SPLICED_BYTES_MAX;
 use crate::config::Route;
 use crate::route::Rules;
+use crate::sabotage::{self, Sabotage};
 
 /// Refusals after which an item travels alone, to its original path: by then it is the suspect.
 pub(super) const ATTEMPTS_TOGETHER_MAX: u16 = 3;
@@ -132,18 +133,20 @@ fn time_is_up(index: &Index, rules: &Rules, item: &Item, mono_ms: u64) -> bool {
     let Some((_, rule)) = rules.config.route_named(&item.lane.route) else {
         return true;
     };
-    is_paced(index, rule, &item.lane, mono_ms)
+    is_paced(index, rule, &item.lane, item.since_ms, mono_ms)
         && mono_ms >= item.since_ms.saturating_add(rule.batch.quiet_ms)
 }
 
-fn is_paced(index: &Index, rule: &Route, key: &LaneKey, mono_ms: u64) -> bool {
+/// Whether the lane has been silent for long enough, or its oldest item has waited as long by itself: a
+/// flush that it could not be part of must not put it off again.
+fn is_paced(index: &Index, rule: &Route, key: &LaneKey, oldest_ms: u64, mono_ms: u64) -> bool {
     let Some(lane) = index.lane(key) else {
         return true;
     };
-    lane.backoff.is_over(mono_ms)
-        && lane
-            .last_flush_ms
-            .is_none_or(|last_ms| mono_ms >= last_ms.saturating_add(rule.batch.max_wait_ms))
+    let from_ms = lane
+        .last_flush_ms
+        .map_or(0, |last_ms| last_ms.min(oldest_ms));
+    lane.backoff.is_over(mono_ms) && mono_ms >= from_ms.saturating_add(rule.batch.max_wait_ms)
 }
 
 /// Items a batch at the moment.
@@ -162,6 +165,7 @@ impl Waiting {
         if self
             .claim
             .is_some_and(|(_, deadline_ms)| mono_ms < deadline_ms)
+            && !sabotage::is(Sabotage::IgnoreForeignClaims)
         {
             return None;
         }
@@ -189,6 +193,9 @@ impl Ready {
         if let Some(due) = self.due_together(index, rules, key, mono_ms) {
             return Some((due, false));
         }
+        if sabotage::is(Sabotage::StarveTheRefused) {
+            return None;
+        }
         (!self.alone.is_empty() && lane.alone.is_over(mono_ms)).then_some((Due::Ordinary, true))
     }
 
@@ -210,7 +217,7 @@ impl Ready {
         let full =
             self.together.len() >= limit(index, rule, key) || self.bytes >= rule.batch.max_bytes;
         let quiet = mono_ms >= oldest_ms.saturating_add(rule.batch.quiet_ms);
-        (full || self.lent || (quiet && is_paced(index, rule, key, mono_ms)))
+        (full || self.lent || (quiet && is_paced(index, rule, key, oldest_ms, mono_ms)))
             .then_some(Due::Ordinary)
     }
 

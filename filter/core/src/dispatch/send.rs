@@ -11,6 +11,7 @@ use super::{
 };
 use crate::batch::{self, Call, SPLICED_BYTES_MAX};
 use crate::route::Destination;
+use crate::sabotage::{self, Sabotage};
 use crate::shard::{ClaimId, Claimed, Shard, Wanted};
 use crate::store::{CAS_ATTEMPTS_MAX, Expect, PutError, Store};
 use crate::time::Now;
@@ -88,6 +89,7 @@ impl Dispatcher {
             .collect();
         let under_way = own.union(&foreign).count() as u64;
         under_way >= self.rules.config.pace.max_in_flight
+            && !sabotage::is(Sabotage::NoLimitInFlight)
     }
 
     /// Claims what the plan names and emits the call. False where there was nothing to claim after all.

@@ -8,6 +8,7 @@ use super::index::LaneKey;
 use super::{
     Counter, Dispatcher, Effect, End, Flight, FlightItem, Histogram, Level, NotSent, Unsettled,
 };
+use crate::sabotage::{self, Sabotage};
 use crate::shard::{ClaimId, Outcome, Settled, Shard};
 use crate::store::{CAS_ATTEMPTS_MAX, Expect, PutError, Store};
 use crate::time::Now;
@@ -86,7 +87,10 @@ impl Dispatcher {
             Verdict::Unknown { why } => {
                 // The claims stay and run out: the request may still be at work in PHP.
                 self.back_off(&flight, &why, 0, now, effects);
-                return;
+                if !sabotage::is(Sabotage::NoHoldAfterTimeout) {
+                    return;
+                }
+                Outcome::Failed
             }
         };
         let Flight {

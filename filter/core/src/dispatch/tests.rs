@@ -149,6 +149,24 @@ fn what_waits_behind_an_older_sibling_makes_the_sibling_due() {
 }
 
 #[test]
+fn a_flush_that_an_item_could_not_be_part_of_does_not_put_it_off() {
+    let mut world = World::new(r#"{"routes":[{"name":"status","batch":{"max_items":2}}]}"#);
+    world.post("status", "a", "connecting");
+    world.advance(300);
+    let (at_ms, call) = world.call();
+    world.answer(&call, 504, "upstream request timeout");
+    world.post("status", "a", "active");
+    // Others flush just before the session may be called again.
+    world.advance(at_ms + 30_900 - world.now.mono_ms);
+    world.post("status", "b", "active");
+    world.post("status", "c", "active");
+    let (_, others) = world.call();
+    world.answer(&others, 200, OK);
+    world.advance(400);
+    assert!(text(&world.call().1).contains(r#""a""#));
+}
+
+#[test]
 fn a_newer_value_that_comes_while_the_older_is_under_way_is_sent_after_it() {
     let mut world = World::new("{}");
     world.post("status", "a", "active");
@@ -362,6 +380,32 @@ fn a_qr_that_is_too_old_is_dropped_and_its_pending_sent_by_itself() {
         Reply::Queued,
         "an expired value is no duplicate"
     );
+}
+
+#[test]
+fn a_revived_state_goes_where_the_gateway_would_have_posted_it() {
+    let mut world = World::new("{}");
+    world.post("qr", "a", "2@x");
+    world.advance(300);
+    let mut alone = Vec::new();
+    for _ in 0..2_400 {
+        while let Some((_, call)) = world.made.pop_front() {
+            if !path(&call).ends_with("/batch") && text(&call).contains("pending") {
+                alone.push(path(&call).to_owned());
+            }
+            // The QR runs out, and the state is refused until it travels alone.
+            let status = if text(&call).contains("2@x") {
+                500
+            } else {
+                422
+            };
+            world.answer(&call, status, "{}");
+        }
+        world.advance(50);
+    }
+    assert_eq!(world.ends(End::Expired), 1);
+    alone.dedup();
+    assert_eq!(alone, ["/whatsapp/status"]);
 }
 
 #[test]

@@ -5,7 +5,9 @@ use alloc::string::String;
 use alloc::vec::Vec;
 
 use super::{Claim, ClaimId, Dirty, Entry, Shard, State};
-use crate::route::Rules;
+use crate::config::Route;
+use crate::route::{Destination, Rules};
+use crate::sabotage::{self, Sabotage};
 use crate::time::Now;
 
 /// What a batch has room for.
@@ -76,7 +78,9 @@ impl<'a> Shard<'a> {
         now: Now,
     ) -> Option<Claimed> {
         let session = self.session_mut(session)?;
-        if session.live_claim(now.mono_ms).is_some() {
+        if session.live_claim(now.mono_ms).is_some_and(|claim| {
+            claim.id.epoch == id.epoch || !sabotage::is(Sabotage::IgnoreForeignClaims)
+        }) {
             return None;
         }
         let Wanted {
@@ -134,7 +138,9 @@ impl<'a> Shard<'a> {
         let Some(session) = self.session_mut(session) else {
             return Settled::Foreign;
         };
-        if session.claim.as_ref().is_none_or(|claim| claim.id != id) {
+        if session.claim.as_ref().is_none_or(|claim| claim.id != id)
+            && !sabotage::is(Sabotage::SettleAnyClaim)
+        {
             return Settled::Foreign;
         }
         let Some(claim) = session.claim.take() else {
@@ -143,7 +149,10 @@ impl<'a> Shard<'a> {
         let until_ms = now.mono_ms.saturating_add(ttl_ms);
         let Some(entry) = session
             .entry_mut(&claim.route, claim.credential)
-            .filter(|entry| entry.seq == claim.seq && entry.is_dirty())
+            .filter(|entry| {
+                entry.is_dirty()
+                    && (entry.seq == claim.seq || sabotage::is(Sabotage::SettleAnyValue))
+            })
         else {
             return Settled::Released;
         };
@@ -155,7 +164,9 @@ impl<'a> Shard<'a> {
                         implied.state = State::Clean { until_ms };
                     }
                 }
-                self.ledger.delivered = self.ledger.delivered.saturating_add(1);
+                if !sabotage::is(Sabotage::LedgerForgets) {
+                    self.ledger.delivered = self.ledger.delivered.saturating_add(1);
+                }
                 return Settled::Delivered;
             }
             (Outcome::Refused, State::Dirty(dirty)) => {
@@ -176,7 +187,9 @@ impl<'a> Shard<'a> {
         let mut dropped = Vec::new();
         let mut revived = Vec::new();
         for session in &mut self.sessions {
-            if session.live_claim(now.mono_ms).is_some() {
+            if session.live_claim(now.mono_ms).is_some()
+                && !sabotage::is(Sabotage::ExpireUnderClaim)
+            {
                 continue;
             }
             while let Some((at, route)) =
@@ -196,13 +209,10 @@ impl<'a> Shard<'a> {
                     .iter_mut()
                     .find(|entry| matches!(entry.state, State::Implied { by } if by == item.seq));
                 let Some(implied) = implied else { continue };
-                let target = rules
-                    .config
-                    .route_named(&implied.route)
-                    .map(|(index, _)| index);
+                let target = rules.config.route_named(&implied.route);
                 match (target, rules.implied_body(route, &dirty.body)) {
-                    (Some(target), Some(body)) => {
-                        implied.revive(dirty, body, now.mono_ms);
+                    (Some((target, rule)), Some(body)) if !sabotage::is(Sabotage::NeverRevive) => {
+                        implied.revive(rule, dirty, body, now.mono_ms);
                         revived.push(target);
                     }
                     _ => session.drop_implied(&[item.seq]),
@@ -218,7 +228,7 @@ impl<'a> Shard<'a> {
     #[must_use]
     pub fn has_expired(&self, rules: &Rules, now: Now) -> bool {
         self.sessions.iter().any(|session| {
-            session.live_claim(now.mono_ms).is_none()
+            (session.live_claim(now.mono_ms).is_none() || sabotage::is(Sabotage::ExpireUnderClaim))
                 && session.entries.iter().any(|entry| {
                     entry.is_dirty()
                         && entry
@@ -243,15 +253,26 @@ impl<'a> Entry<'a> {
     // ## Implied => Dirty
     //
     // The gateway believes that Laravel has heard this state. It keeps its place in the session's order:
-    // the item whose sequence it bears is gone.
-    fn revive(&mut self, item: Dirty<'a>, body: Vec<u8>, mono_ms: u64) {
+    // the item whose sequence it bears is gone. It goes where the gateway would have posted it, which is
+    // not where that item came from.
+    fn revive(&mut self, rule: &Route, item: Dirty<'a>, body: Vec<u8>, mono_ms: u64) {
+        let destination = match Destination::decode(&item.destination) {
+            Some(destination) => Cow::Owned(
+                Destination {
+                    path: rule.path.clone(),
+                    ..destination
+                }
+                .encode(),
+            ),
+            None => item.destination,
+        };
         self.state = State::Dirty(Dirty {
+            destination,
             since_ms: mono_ms,
             timestamp_ms: item.timestamp_ms.saturating_add(1),
             attempts: 0,
             priority: false,
             body: Cow::Owned(body),
-            ..item
         });
     }
 }

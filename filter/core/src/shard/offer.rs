@@ -6,6 +6,7 @@ use alloc::vec::Vec;
 use super::{Dirty, Entry, SESSIONS_MAX, Session, Shard, State};
 use crate::config::Route;
 use crate::route::{Rules, Update};
+use crate::sabotage::{self, Sabotage};
 use crate::time::Now;
 
 /// Routes whose pending items an offer made superfluous, as indexes into the configuration; an item of a
@@ -120,7 +121,9 @@ impl<'a> Shard<'a> {
                 body: Cow::Borrowed(update.body),
             }),
         });
-        session.void(rules, rule, update, &mut superseded);
+        if !sabotage::is(Sabotage::VoidLater) {
+            session.void(rules, rule, update, &mut superseded);
+        }
         session.imply(rules, rule, update, seq, now.mono_ms, &mut superseded);
 
         // The dispatcher reads a shard again before it sends from it, so it need not hear of a newer
@@ -133,6 +136,23 @@ impl<'a> Shard<'a> {
             .superseded
             .saturating_add(superseded.len() as u64);
         Decision::Queued { ring, superseded }
+    }
+}
+
+/// For [`Sabotage::VoidLater`]: what should have been part of the offer.
+#[cfg(feature = "sabotage")]
+impl Shard<'_> {
+    /// Voids what `update` voids, in a write of its own.
+    pub fn void_late(&mut self, rules: &Rules, update: &Update<'_>) {
+        let Some(rule) = rules.route(update.route) else {
+            return;
+        };
+        let mut superseded = Superseded::new();
+        if let Some(session) = self.session_mut(update.session) {
+            session.void(rules, rule, update, &mut superseded);
+        }
+        let count = superseded.len() as u64;
+        self.ledger.superseded = self.ledger.superseded.saturating_add(count);
     }
 }
 
@@ -163,7 +183,8 @@ impl<'a> Session<'a> {
         let entry = self.entry_mut(&rule.name, update.credential)?;
         // Another credential's newer value, or another route's item, may have changed what Laravel has.
         let is_last = newest_of_route == Some(entry.seq)
-            && (rule.implied_by.is_none() || entry.seq == newest_seq);
+            && (rule.implied_by.is_none() || entry.seq == newest_seq)
+            || sabotage::is(Sabotage::DuplicateOfOlder);
         if entry.value != update.value || !is_last || !entry.is_current(rules, rule, mono_ms) {
             return None;
         }
@@ -199,7 +220,8 @@ impl<'a> Session<'a> {
         };
         update.value == rules.plain_value_hash(rule, &implies.value)
             && self.entry(&by.name, update.credential).is_some_and(|item| {
-                item.seq == self.newest_seq && item.is_current(rules, by, mono_ms)
+                (item.seq == self.newest_seq || sabotage::is(Sabotage::ImpliedByOlder))
+                    && item.is_current(rules, by, mono_ms)
             })
     }
 
@@ -281,9 +303,13 @@ impl Entry<'_> {
     fn is_current(&self, rules: &Rules, rule: &Route, mono_ms: u64) -> bool {
         let age_ms = mono_ms.saturating_sub(self.accepted_ms);
         match self.state {
-            State::Dirty(_) => rule.expire_after_ms.is_none_or(|limit| age_ms <= limit),
+            State::Dirty(_) => {
+                sabotage::is(Sabotage::DuplicateOfExpired)
+                    || rule.expire_after_ms.is_none_or(|limit| age_ms <= limit)
+            }
             State::Clean { until_ms } => {
-                mono_ms < until_ms && age_ms <= rules.config.dedup.max_age_ms
+                let young = age_ms <= rules.config.dedup.max_age_ms;
+                mono_ms < until_ms && (young || sabotage::is(Sabotage::NeverHeals))
             }
             State::Implied { .. } => true,
         }

@@ -2,11 +2,11 @@
 //! then all of them, each with a zero byte behind it.
 
 /// Names in lower case, in the order they came.
-pub type Headers = Vec<(String, Vec<u8>)>;
+pub(crate) type Headers = Vec<(String, Vec<u8>)>;
 
 /// The bytes of a map.
 #[must_use]
-pub fn encode(headers: &Headers) -> Vec<u8> {
+pub(super) fn encode(headers: &Headers) -> Vec<u8> {
     let length = |bytes: usize| u32::try_from(bytes).unwrap_or(u32::MAX).to_le_bytes();
     let mut out = Vec::from(length(headers.len()));
     for (name, value) in headers {
@@ -24,7 +24,7 @@ pub fn encode(headers: &Headers) -> Vec<u8> {
 
 /// The map of these bytes; `None` where they are none.
 #[must_use]
-pub fn decode(mut bytes: &[u8]) -> Option<Headers> {
+pub(super) fn decode(mut bytes: &[u8]) -> Option<Headers> {
     let mut number = || -> Option<u32> {
         let (head, rest) = bytes.split_first_chunk::<4>()?;
         bytes = rest;

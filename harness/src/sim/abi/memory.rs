@@ -7,7 +7,7 @@ use super::Status;
 use crate::sim::host::Guest;
 
 /// The memory and the state of the guest that calls.
-pub struct Call<'a> {
+pub(crate) struct Call<'a> {
     memory: &'a mut [u8],
     /// Bytes that were read.
     taken: Cell<usize>,
@@ -30,7 +30,7 @@ impl<'a> Call<'a> {
     ///
     /// # Errors
     /// [`Status::InvalidMemoryAccess`], as for everything below.
-    pub fn read(&self, at: u32, size: u32) -> Result<&[u8], Status> {
+    pub(crate) fn read(&self, at: u32, size: u32) -> Result<&[u8], Status> {
         let start = at as usize;
         let bytes = start
             .checked_add(size as usize)
@@ -46,19 +46,19 @@ impl<'a> Call<'a> {
     }
 
     /// Text at `at`; what is not UTF-8 is shown as such.
-    pub fn text(&self, at: u32, size: u32) -> Result<String, Status> {
+    pub(crate) fn text(&self, at: u32, size: u32) -> Result<String, Status> {
         Ok(String::from_utf8_lossy(self.read(at, size)?).into_owned())
     }
 
     /// A `u32` at `at`.
-    pub fn read_u32(&self, at: u32) -> Result<u32, Status> {
+    pub(crate) fn read_u32(&self, at: u32) -> Result<u32, Status> {
         let bytes = self.read(at, 4)?;
         let array = bytes.try_into().map_err(|_| Status::InvalidMemoryAccess)?;
         Ok(u32::from_le_bytes(array))
     }
 
     /// Writes bytes.
-    pub fn write(&mut self, at: u32, bytes: &[u8]) -> Result<(), Status> {
+    pub(crate) fn write(&mut self, at: u32, bytes: &[u8]) -> Result<(), Status> {
         let start = at as usize;
         let place = start
             .checked_add(bytes.len())
@@ -69,12 +69,12 @@ impl<'a> Call<'a> {
     }
 
     /// Writes a `u32`.
-    pub fn write_u32(&mut self, at: u32, value: u32) -> Result<(), Status> {
+    pub(crate) fn write_u32(&mut self, at: u32, value: u32) -> Result<(), Status> {
         self.write(at, &value.to_le_bytes())
     }
 
     /// Writes a `u64`.
-    pub fn write_u64(&mut self, at: u32, value: u64) -> Result<(), Status> {
+    pub(crate) fn write_u64(&mut self, at: u32, value: u64) -> Result<(), Status> {
         self.write(at, &value.to_le_bytes())
     }
 }

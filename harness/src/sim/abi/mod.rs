@@ -21,19 +21,19 @@ use std::task::{Context, Poll};
 
 use wasmtime::{Caller, Memory, TypedFunc};
 
-pub use self::maps::Headers;
-pub use self::memory::Call;
-pub use self::table::{HostFunction, link};
+pub(super) use self::maps::Headers;
+pub(super) use self::memory::Call;
+pub(super) use self::table::{HostFunction, link};
 use super::host::Guest;
 
 /// Host calls of one callback after which it counts as endless. A first scan of 64 shards with all their
 /// claims needs some hundreds.
-pub const HOST_CALLS_MAX: u32 = 20_000;
+pub(super) const HOST_CALLS_MAX: u32 = 20_000;
 
 /// `proxy_result_t`: what proxy-wasm functions return.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 #[repr(i32)]
-pub enum Status {
+pub(super) enum Status {
     /// No such key, queue or property.
     NotFound = 1,
     /// A cluster that does not exist, a malformed call.
@@ -52,7 +52,7 @@ pub enum Status {
 
 /// What a host function hands back besides its status.
 #[derive(Debug)]
-pub enum Give {
+pub(super) enum Give {
     /// Nothing.
     Nothing,
     /// Bytes, in memory that the guest allocates: where to write their address and their length.
@@ -61,21 +61,19 @@ pub enum Give {
 
 /// Why a host function gives nothing.
 #[derive(Debug)]
-pub enum Refusal {
+pub(super) enum Refusal {
     /// A status of proxy-wasm.
     Status(Status),
     /// An `errno` of WASI.
     Errno(i32),
-    /// The guest is at its end: `proc_exit`, a panic.
-    Exit(String),
 }
 
 /// The result of a host function's body.
-pub type Outcome = Result<Give, Refusal>;
+pub(super) type Outcome = Result<Give, Refusal>;
 
 /// Why a VM ended that was meant to.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct InjectedTrap;
+pub(super) struct InjectedTrap;
 
 /// Pending once, ready ever after.
 struct YieldOnce(bool);
@@ -116,11 +114,11 @@ async fn enter(caller: &mut Caller<'_, Guest>, function: HostFunction) -> wasmti
     caller.data_mut().about_to_call(function);
     YieldOnce(false).await;
     let guest = caller.data_mut();
-    guest.host_calls += 1;
-    if guest.trap_at == Some(guest.host_calls) {
+    guest.cost.host_calls += 1;
+    if guest.trap_at == Some(guest.cost.host_calls) {
         return Err(InjectedTrap.into());
     }
-    if guest.host_calls > HOST_CALLS_MAX {
+    if guest.cost.host_calls > HOST_CALLS_MAX {
         return Err(wasmtime::format_err!(
             "{HOST_CALLS_MAX} host calls in one callback"
         ));
@@ -145,7 +143,6 @@ async fn carry_out(
         Ok(Give::Bytes(bytes, at, size_at)) => give(caller, memory, &bytes, at, size_at).await?,
         Err(Refusal::Status(status)) => status as i32,
         Err(Refusal::Errno(errno)) => errno,
-        Err(Refusal::Exit(why)) => return Err(wasmtime::format_err!("{why}")),
     };
     caller.data_mut().called(function, code);
     Ok(code)
@@ -169,6 +166,7 @@ async fn give(
     };
     let (guest_bytes, guest) = memory.data_and_store_mut(&mut *caller);
     guest.copied(bytes.len());
+    guest.cost.allocations += u32::from(size > 0);
     guest.given(bytes.len());
     let mut call = Call::new(guest_bytes, guest);
     let written = call

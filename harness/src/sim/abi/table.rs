@@ -14,8 +14,7 @@ macro_rules! table {
         #[allow(non_camel_case_types)]
         #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord)]
         #[repr(u8)]
-        #[expect(missing_docs, reason = "the names are proxy-wasm's and WASI's own")]
-        pub enum HostFunction {
+        pub(crate) enum HostFunction {
             #[default]
             proc_exit,
             $($name,)*
@@ -25,7 +24,7 @@ macro_rules! table {
         impl HostFunction {
             /// Its name, as imported.
             #[must_use]
-            pub fn name(self) -> &'static str {
+            pub(crate) fn name(self) -> &'static str {
                 match self {
                     Self::proc_exit => "proc_exit",
                     $(Self::$name => stringify!($name),)*
@@ -35,7 +34,7 @@ macro_rules! table {
         }
 
         /// Offers every host function. What a module imports beyond them is an error when it is linked.
-        pub fn link(linker: &mut Linker<Guest>) -> wasmtime::Result<()> {
+        pub(crate) fn link(linker: &mut Linker<Guest>) -> wasmtime::Result<()> {
             $(
                 linker.func_wrap_async(
                     stringify!($module),

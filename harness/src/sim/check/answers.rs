@@ -16,8 +16,11 @@ pub(super) struct Stream {
     /// What its offer was accepted as.
     pub(super) accepted: Option<u64>,
     /// Whether, at its last look at the shard, it was a duplicate, and whether it was implied.
-    verdict: Option<(Result<(), String>, Result<(), String>)>,
+    verdict: Option<Verdict>,
 }
+
+/// Whether an update is a duplicate, and whether it is implied; or why not.
+type Verdict = (Result<(), String>, Result<(), String>);
 
 /// An update as the gateway sent it, with the hashes that the store knows it by.
 #[derive(Clone, Debug)]
@@ -34,7 +37,7 @@ pub(super) struct Sent {
 
 impl Checker {
     /// A worker begins with a request: the session's name and the value, if it is an update.
-    pub fn stream_begins(
+    pub(crate) fn stream_begins(
         &mut self,
         clock: Clock,
         stream: u64,
@@ -77,25 +80,26 @@ impl Checker {
 
     /// A worker looks at the shard of its request: what it answers must be true now.
     pub(super) fn stream_reads(&mut self, clock: Clock, stream: u64) {
-        let Some(Stream {
-            update: Some(sent),
-            begun_us,
-            ..
-        }) = self.streams.get(&stream)
-        else {
-            return;
-        };
+        let verdict = self
+            .streams
+            .get(&stream)
+            .and_then(|stream| self.judge(clock, stream));
+        if let Some(stream) = self.streams.get_mut(&stream) {
+            stream.verdict = verdict;
+        }
+    }
+
+    /// Whether a request's update is a duplicate now, and whether it is implied.
+    fn judge(&self, clock: Clock, stream: &Stream) -> Option<Verdict> {
+        let sent = stream.update.as_ref()?;
         // The guest looked at its clock between the beginning and now: it may take the value for as
         // young as it was at the beginning.
-        let begun_ms = (begun_us / 1000).min(clock.mono_ms());
+        let begun_ms = (stream.begun_us / 1000).min(clock.mono_ms());
         let history = self.sessions.get(&sent.session);
-        let verdict = (
+        Some((
             self.is_duplicate(history, sent, begun_ms),
             self.is_implied(history, sent, begun_ms),
-        );
-        if let Some(stream) = self.streams.get_mut(&stream) {
-            stream.verdict = Some(verdict);
-        }
+        ))
     }
 
     // ## 3: duplicates collapse, and only duplicates
@@ -119,7 +123,7 @@ impl Checker {
                 short(&last.value)
             ));
         }
-        let newest = history.accepted.last();
+        let newest = history.newest();
         if rule.implied_by.is_some() && newest.is_some_and(|newest| newest.seq != last.seq) {
             return Err("another route's item is newer".into());
         }
@@ -142,7 +146,7 @@ impl Checker {
         if value != Some(&sent.value) {
             return Err("the value is not the implied one".into());
         }
-        let newest = history.accepted.last().ok_or("nothing was accepted")?;
+        let newest = history.newest().ok_or("nothing was accepted")?;
         if newest.route != by.name {
             return Err(format!("the newest update is {}", short(&newest.value)));
         }
@@ -155,7 +159,7 @@ impl Checker {
         expire_after_ms: Option<u64>,
         now_ms: u64,
     ) -> Result<(), String> {
-        let age_ms = now_ms.saturating_sub(update.at_us / 1000);
+        let age_ms = now_ms.saturating_sub(update.accepted_ms);
         let quiet_ms = now_ms.saturating_sub(update.touched_ms);
         let dedup = &self.config.dedup;
         match update.fate {
@@ -177,11 +181,19 @@ impl Checker {
     }
 
     /// A request was answered by the guest, with this outcome.
-    pub fn stream_answered(&mut self, clock: Clock, stream: u64, status: u16, outcome: &str) {
+    pub(crate) fn stream_answered(
+        &mut self,
+        clock: Clock,
+        stream: u64,
+        status: u16,
+        outcome: &str,
+    ) {
         let Some(known) = self.streams.remove(&stream) else {
             return;
         };
         self.coverage.count(Transition::CollectingToAnswered);
+        // Whoever never looked at the store has no better moment than this.
+        let verdict = known.verdict.clone().or_else(|| self.judge(clock, &known));
         let Some(sent) = known.update else {
             let what = format!("what is no update was answered {outcome}");
             return self.fail(clock.mono_us, Invariant::OnlyDuplicatesCollapse, what);
@@ -198,11 +210,11 @@ impl Checker {
             "busy" if status == 503 => None,
             "duplicate" => {
                 self.coverage.count(Transition::AnsweredDuplicate);
-                known.verdict.map(|(duplicate, _)| duplicate)
+                verdict.map(|(duplicate, _)| duplicate)
             }
             "implied" => {
                 self.coverage.count(Transition::AnsweredImplied);
-                known.verdict.map(|(_, implied)| implied)
+                verdict.map(|(_, implied)| implied)
             }
             other => Some(Err(format!("nobody knows the outcome {other}"))),
         };
@@ -224,8 +236,9 @@ impl Checker {
         let name = self.config.routes.get(sent.route).map(|r| r.name.clone());
         let update = self.sessions.get_mut(&sent.session).and_then(|history| {
             let name = name?;
-            let mut all = history.accepted.iter_mut().rev();
-            all.find(|update| update.route == name)
+            let all = history.accepted.iter_mut();
+            let of_route = all.filter(|update| update.route == name);
+            of_route.max_by_key(|update| update.seq)
         });
         if let Some(update) = update {
             update.touched_ms = clock.mono_ms();
@@ -233,7 +246,7 @@ impl Checker {
     }
 
     /// A request passed through untouched.
-    pub fn stream_passed(&mut self, clock: Clock, stream: u64, had_body: bool) {
+    pub(crate) fn stream_passed(&mut self, clock: Clock, stream: u64, had_body: bool) {
         let Some(known) = self.streams.remove(&stream) else {
             return;
         };
@@ -249,7 +262,7 @@ impl Checker {
     }
 
     /// A request was cut off by a trap.
-    pub fn stream_died(&mut self, stream: u64) {
+    pub(crate) fn stream_died(&mut self, stream: u64) {
         self.streams.remove(&stream);
     }
 }

@@ -30,7 +30,7 @@ pub(super) struct CallInfo {
 
 /// How a call ended, as far as anybody at this end can know.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum CallEnd {
+pub(crate) enum CallEnd {
     /// Laravel has it, and said so.
     Delivered,
     /// Laravel certainly has not.
@@ -178,7 +178,7 @@ impl Checker {
     // ## 2: in the order of acceptance, and never two at once
 
     /// Laravel begins with a call.
-    pub fn laravel_begins(&mut self, clock: Clock, call: u64) {
+    pub(crate) fn laravel_begins(&mut self, clock: Clock, call: u64) {
         let items = self.calls.get(&call).map(|call| call.items.clone());
         for (id, _, seq) in items.unwrap_or_default() {
             let Some(history) = self.sessions.get_mut(&id) else {
@@ -203,7 +203,7 @@ impl Checker {
     }
 
     /// Laravel has ended a call; these sessions' values are in force now.
-    pub fn laravel_ends(&mut self, call: u64, in_effect: &BTreeSet<String>) {
+    pub(crate) fn laravel_ends(&mut self, call: u64, in_effect: &BTreeSet<String>) {
         let items = self.calls.get(&call).map(|call| call.items.clone());
         for (id, route, seq) in items.unwrap_or_default() {
             let Some(history) = self.sessions.get_mut(&id) else {
@@ -220,7 +220,7 @@ impl Checker {
     }
 
     /// The answer to a call is handed to the guest, or there never will be one.
-    pub fn call_ends(&mut self, call: u64, end: Option<CallEnd>) {
+    pub(crate) fn call_ends(&mut self, call: u64, end: Option<CallEnd>) {
         if let Some(call) = self.calls.get_mut(&call) {
             call.out = false;
             call.end = end;

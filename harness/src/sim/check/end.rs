@@ -9,7 +9,7 @@ use crate::sim::host::SharedData;
 
 /// What a run in rest looks like.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub struct Rest {
+pub(crate) struct Rest {
     /// Updates that are not settled.
     pub pending: usize,
     /// Claims that have not run out.
@@ -21,7 +21,7 @@ pub struct Rest {
 impl Checker {
     /// What is still to be done.
     #[must_use]
-    pub fn rest(&self, clock: Clock, data: &SharedData) -> Rest {
+    pub(crate) fn rest(&self, clock: Clock, data: &SharedData) -> Rest {
         let mut rest = Rest::default();
         for (key, value) in data.iter() {
             if let (true, Ok(shard)) = (key.starts_with(SHARDS), Shard::decode(value)) {
@@ -40,7 +40,7 @@ impl Checker {
     // Nothing ever failed, so nothing may take longer than its timers say.
 
     /// Nothing may have been pending for longer than this.
-    pub fn nothing_waits_longer_than(&mut self, clock: Clock, limit_ms: u64) {
+    pub(crate) fn nothing_waits_longer_than(&mut self, clock: Clock, limit_ms: u64) {
         let now_us = clock.mono_us;
         let late = self.sessions.values().find_map(|history| {
             let old = |at_us: u64| now_us.saturating_sub(at_us) > limit_ms * 1000;
@@ -62,7 +62,7 @@ impl Checker {
     // ## 1 and 9: at the end everything has an end
 
     /// The run is over, and everybody had the time that the design allows.
-    pub fn at_rest(&mut self, clock: Clock, data: &SharedData, laravel: &Laravel) {
+    pub(crate) fn at_rest(&mut self, clock: Clock, data: &SharedData, laravel: &Laravel) {
         let mut wrong = Vec::new();
         for (key, value) in data.iter().filter(|(key, _)| key.starts_with(SHARDS)) {
             match Shard::decode(value) {
@@ -86,7 +86,7 @@ impl Checker {
                     wrong.push((Invariant::Liveness, what));
                 }
             }
-            let Some(last) = history.accepted.last() else {
+            let Some(last) = history.newest() else {
                 continue;
             };
             let account = laravel.account(&history.name);

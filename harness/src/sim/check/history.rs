@@ -24,8 +24,10 @@ pub(super) struct Accepted {
     /// Its keyed hash.
     pub(super) hash: u128,
     pub(super) timestamp_ms: u64,
-    /// Monotonic.
+    /// When it was written. Monotonic.
     pub(super) at_us: u64,
+    /// When it was accepted, by the clock that the worker had looked at before. Monotonic.
+    pub(super) accepted_ms: u64,
     pub(super) fate: Fate,
     /// Laravel took it: its call ended with the value in force.
     pub(super) in_effect: bool,
@@ -53,11 +55,17 @@ impl History {
             .find(|update| update.seq == seq && update.route == route)
     }
 
-    /// The newest of a route.
+    /// The newest of all: by its number, since a revived state keeps its QR's place.
+    pub(super) fn newest(&self) -> Option<&Accepted> {
+        self.accepted.iter().max_by_key(|update| update.seq)
+    }
+
+    /// The newest of a route that Laravel may have: what expired before it took effect never was there.
     pub(super) fn newest_of(&self, route: &str) -> Option<&Accepted> {
         self.accepted
             .iter()
-            .rev()
-            .find(|update| update.route == route)
+            .filter(|update| update.route == route)
+            .filter(|update| update.fate != Fate::Expired || update.in_effect)
+            .max_by_key(|update| update.seq)
     }
 }

@@ -32,7 +32,7 @@ use embudo_core::shard::Shard;
 use serde::Serialize;
 
 use self::answers::Stream;
-pub use self::calls::CallEnd;
+pub(super) use self::calls::CallEnd;
 use self::calls::CallInfo;
 pub use self::coverage::{Coverage, Transition};
 use self::history::History;
@@ -82,7 +82,7 @@ pub struct Failure {
 
 /// Whose host call it is.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Actor {
+pub(super) struct Actor {
     /// The VM.
     pub vm: u32,
     /// Its thread.
@@ -93,7 +93,7 @@ pub struct Actor {
 
 /// The checker of one run.
 #[derive(Debug)]
-pub struct Checker {
+pub(super) struct Checker {
     /// What was seen of the record's transitions.
     pub coverage: Coverage,
     failures: Vec<Failure>,
@@ -127,7 +127,7 @@ const LEASE: &str = "embudo/embudo/lease";
 impl Checker {
     /// A checker for a process with this configuration.
     #[must_use]
-    pub fn new(config: Config) -> Self {
+    pub(super) fn new(config: Config) -> Self {
         Self {
             coverage: Coverage::default(),
             failures: Vec::new(),
@@ -147,7 +147,7 @@ impl Checker {
 
     /// One that judges nothing, for a process whose store somebody else writes too.
     #[must_use]
-    pub fn deaf(config: Config) -> Self {
+    pub(crate) fn deaf(config: Config) -> Self {
         Self {
             deaf: true,
             ..Self::new(config)
@@ -156,19 +156,19 @@ impl Checker {
 
     /// The first thing that does not hold.
     #[must_use]
-    pub fn failure(&self) -> Option<&Failure> {
+    pub(super) fn failure(&self) -> Option<&Failure> {
         self.failures.first()
     }
 
     /// The VM that won the lease last.
     #[must_use]
-    pub fn leader_vm(&self) -> Option<u32> {
+    pub(super) fn leader_vm(&self) -> Option<u32> {
         self.leader_vm
     }
 
     /// Updates that were accepted.
     #[must_use]
-    pub fn accepted(&self) -> u64 {
+    pub(super) fn accepted(&self) -> u64 {
         let all = self.sessions.values().map(|history| history.accepted.len());
         all.sum::<usize>() as u64
     }
@@ -184,7 +184,7 @@ impl Checker {
     }
 
     /// A VM trapped that was not meant to.
-    pub fn trapped(&mut self, at_us: u64, what: &str) {
+    pub(super) fn trapped(&mut self, at_us: u64, what: &str) {
         self.fail(at_us, Invariant::NeverTraps, what);
     }
 
@@ -305,7 +305,7 @@ impl Invariant {
 
 /// A value for the trace: a shard in words.
 #[must_use]
-pub fn describe(key: &str, value: &[u8]) -> String {
+pub(super) fn describe(key: &str, value: &[u8]) -> String {
     match Shard::decode(value) {
         Ok(shard) if key.starts_with(SHARDS) => shard::describe(&shard),
         _ if key == LEASE => lease::describe(value),

@@ -145,6 +145,7 @@ impl Checker {
         let Some(Stream {
             update: Some(sent),
             accepted,
+            begun_us,
             ..
         }) = stream
         else {
@@ -160,10 +161,16 @@ impl Checker {
                 format!("seq {} is not what the gateway sent", entry.seq),
             );
         }
+        if !(*begun_us / 1000..=write.clock.mono_ms()).contains(&entry.accepted_ms) {
+            write.wrong(
+                Invariant::EveryWriteIsATransition,
+                format!("seq {} was accepted at {} ms", entry.seq, entry.accepted_ms),
+            );
+        }
         *accepted = Some(entry.seq);
         let history = self.sessions.entry(id).or_default();
         history.name.clone_from(&sent.name);
-        let newest_ms = history.accepted.last().map(|update| update.timestamp_ms);
+        let newest_ms = history.newest().map(|update| update.timestamp_ms);
         if newest_ms.is_some_and(|newest| dirty.timestamp_ms <= newest) {
             write.wrong(
                 Invariant::NeverOlderAfterNewer,
@@ -177,6 +184,7 @@ impl Checker {
             hash: entry.value,
             timestamp_ms: dirty.timestamp_ms,
             at_us: write.clock.mono_us,
+            accepted_ms: entry.accepted_ms,
             fate: Fate::Pending,
             in_effect: false,
             touched_ms: write.clock.mono_ms(),
@@ -325,6 +333,7 @@ impl Checker {
             hash: entry.value,
             timestamp_ms: dirty.timestamp_ms,
             at_us: write.clock.mono_us,
+            accepted_ms: entry.accepted_ms,
             fate: Fate::Pending,
             in_effect: false,
             touched_ms: write.clock.mono_ms(),
@@ -360,8 +369,8 @@ impl Checker {
             Fate::Superseded => write.counted.superseded += 1,
             Fate::Expired => {
                 write.counted.expired += 1;
-                let age_ms = write.clock.mono_ms() - update.at_us / 1000;
-                if limit_ms.is_none_or(|limit| age_ms < limit) {
+                let age_ms = write.clock.mono_ms().saturating_sub(update.accepted_ms);
+                if limit_ms.is_none_or(|limit| age_ms <= limit) {
                     let what = format!("{name} expired when it was {age_ms} ms old");
                     write.wrong(Invariant::NothingIsLost, what);
                 }

@@ -17,7 +17,7 @@ use crate::sim::host::{
 };
 use crate::sim::trace::{Detail, Trace};
 
-/// Instructions of one callback: a tenth of a second of real time, and far more than any needs.
+/// Instructions of one job: a tenth of a second of real time, and far more than any needs.
 const INSTRUCTIONS_MAX: u64 = 200_000_000;
 
 /// What a VM may grow to, bytes: ten times what it has after a day's work.
@@ -159,7 +159,6 @@ pub(in crate::sim) fn hub() -> anyhow::Result<SharedHub> {
         out: Vec::new(),
         yielded_at: <_>::default(),
         host_calls: 0,
-        bytes_copied: 0,
         checker: Checker::deaf(config),
         trace: Trace::new(Detail::Hash),
     }))
@@ -197,7 +196,7 @@ impl Process {
         let mut guest = Guest::new(hub.clone(), 1, 0, 1);
         guest.tally = Some(Box::default());
         let configuration = case.configuration.clone().into();
-        let started = wait(Vm::start(machine.clone(), 1, guest, configuration));
+        let started = wait(Vm::start(machine.clone(), guest, configuration));
         let (mut vm, result) = started.map_err(|error| trap(&error))?;
         let JobResult::Started { context, accepted } = result else {
             return Ok(None);
@@ -227,15 +226,15 @@ impl Process {
     }
 
     fn within_bounds(&mut self) -> Result<(), Found> {
-        let instructions = self.vm.instructions();
+        let cost = self.vm.cost();
         let memory = self.vm.memory_bytes();
         let played = &mut self.played;
         played.jobs += 1;
-        played.host_calls += u64::from(self.vm.host_calls());
-        played.instructions_max = played.instructions_max.max(instructions);
+        played.host_calls += u64::from(cost.host_calls);
+        played.instructions_max = played.instructions_max.max(cost.fuel);
         played.memory_bytes_max = played.memory_bytes_max.max(memory);
-        if instructions > INSTRUCTIONS_MAX {
-            let what = format!("{instructions} instructions in one callback");
+        if cost.fuel > INSTRUCTIONS_MAX {
+            let what = format!("{} instructions in one job", cost.fuel);
             return Err(Found::new(Flaw::TakesTooLong, what));
         }
         if memory > MEMORY_BYTES_MAX {

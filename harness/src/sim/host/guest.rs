@@ -14,7 +14,7 @@ use crate::sim::abi::{Headers, HostFunction, Status};
 use crate::sim::check::Actor;
 
 /// The plugin's name, as `envoy.yaml` has it.
-pub const PLUGIN_NAME: &str = "embudo";
+pub(super) const PLUGIN_NAME: &str = "embudo";
 
 /// The VM's id: one map of shared data.
 const VM_ID: &str = "embudo";
@@ -24,7 +24,7 @@ const BATCH_CLUSTER: &str = "laravel_batch";
 
 /// What the guest was called for.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub enum Callback {
+pub(crate) enum Callback {
     /// `_initialize`, `on_vm_start`, `on_configure`.
     #[default]
     Start,
@@ -40,9 +40,22 @@ pub enum Callback {
     Done,
 }
 
+/// What a job costs at the border between host and guest.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub(crate) struct Cost {
+    /// Host calls.
+    pub host_calls: u32,
+    /// Pieces of memory that the host asked the guest for.
+    pub allocations: u32,
+    /// Bytes that were copied: values, bodies, headers.
+    pub bytes: u64,
+    /// Instructions of the guest, as wasmtime counts them.
+    pub fuel: u64,
+}
+
 /// A call out, as the guest asked for it.
 #[derive(Clone, Debug)]
-pub struct HttpCall {
+pub(crate) struct HttpCall {
     /// The cluster.
     pub cluster: String,
     /// With the pseudo headers.
@@ -55,7 +68,7 @@ pub struct HttpCall {
 
 /// The guest's own answer to a request.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct LocalReply {
+pub(crate) struct LocalReply {
     /// The status.
     pub status: u16,
     /// Without `:status`.
@@ -66,7 +79,7 @@ pub struct LocalReply {
 
 /// An answer to a call out. No headers at all: the connection broke in mid-body.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
-pub struct Response {
+pub(crate) struct Response {
     /// With `:status`.
     pub headers: Headers,
     /// The body.
@@ -74,11 +87,11 @@ pub struct Response {
 }
 
 /// One VM, as the host sees it.
-pub struct Guest {
+pub(crate) struct Guest {
     pub(crate) memory: Option<Memory>,
     pub(crate) allocate: Option<TypedFunc<u32, u32>>,
-    /// Host calls of the callback under way.
-    pub host_calls: u32,
+    /// What the job under way has cost so far.
+    pub cost: Cost,
     /// The VM is to trap instead of this host call of the callback under way.
     pub trap_at: Option<u32>,
     /// Headers of the request under way.
@@ -112,13 +125,13 @@ pub struct Guest {
 impl Guest {
     /// A VM of this process, on this thread.
     #[must_use]
-    pub fn new(hub: SharedHub, vm: u32, thread: usize, seed: u64) -> Self {
+    pub(crate) fn new(hub: SharedHub, vm: u32, thread: usize, seed: u64) -> Self {
         let mut dice = ChaCha8Rng::seed_from_u64(seed);
         dice.set_stream(u64::from(vm));
         Self {
             memory: None,
             allocate: None,
-            host_calls: 0,
+            cost: Cost::default(),
             trap_at: None,
             request_headers: Headers::new(),
             request_body: Bytes::new(),
@@ -141,7 +154,7 @@ impl Guest {
     /// Begins a callback.
     pub(super) fn begin(&mut self, callback: Callback, context: u32, trap_at: Option<u32>) {
         (self.callback, self.context) = (callback, context);
-        (self.host_calls, self.trap_at) = (0, trap_at);
+        (self.cost, self.trap_at) = (Cost::default(), trap_at);
     }
 
     pub(super) fn select(&mut self, context: u32) {
@@ -189,7 +202,7 @@ impl Guest {
     }
 
     pub(crate) fn copied(&mut self, bytes: usize) {
-        self.hub.lock().bytes_copied += bytes as u64;
+        self.cost.bytes += bytes as u64;
     }
 
     /// Bytes that the host wrote into memory that the guest allocated for them.

@@ -14,7 +14,7 @@ use crate::sim::trace::Trace;
 
 /// Both clocks, in µs.
 #[derive(Clone, Copy, Debug)]
-pub struct Clock {
+pub(crate) struct Clock {
     /// The monotonic one: what the simulation lives by.
     pub mono_us: u64,
     /// The wall clock, which may step.
@@ -23,7 +23,7 @@ pub struct Clock {
 
 /// What the cluster of the batches does with a call at dispatch.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub enum Cluster {
+pub(crate) enum Cluster {
     /// Takes it.
     #[default]
     Healthy,
@@ -35,7 +35,7 @@ pub enum Cluster {
 
 /// What a host call leaves for the simulation to do.
 #[derive(Debug)]
-pub enum Out {
+pub(crate) enum Out {
     /// A call out, with the token under which it is answered.
     HttpCall {
         /// The VM's token.
@@ -70,7 +70,7 @@ pub enum Out {
 
 /// The process.
 #[derive(Debug)]
-pub struct Hub {
+pub(crate) struct Hub {
     /// The clocks.
     pub clock: Clock,
     /// Shared data.
@@ -85,10 +85,8 @@ pub struct Hub {
     pub out: Vec<Out>,
     /// The host function at which the VM that ran last has yielded.
     pub yielded_at: HostFunction,
-    /// Host calls so far, and bytes copied between host and guests.
+    /// Host calls so far.
     pub host_calls: u64,
-    /// See above.
-    pub bytes_copied: u64,
     /// The checker.
     pub checker: Checker,
     /// The trace.
@@ -97,14 +95,14 @@ pub struct Hub {
 
 /// The process, as every VM holds it.
 #[derive(Clone, Debug)]
-pub struct SharedHub(Arc<Mutex<Hub>>);
+pub(crate) struct SharedHub(Arc<Mutex<Hub>>);
 
 // === impl Clock ===
 
 impl Clock {
     /// Monotonic milliseconds.
     #[must_use]
-    pub fn mono_ms(self) -> u64 {
+    pub(crate) fn mono_ms(self) -> u64 {
         self.mono_us / 1000
     }
 }
@@ -114,12 +112,12 @@ impl Clock {
 impl SharedHub {
     /// Shares a process.
     #[must_use]
-    pub fn new(hub: Hub) -> Self {
+    pub(crate) fn new(hub: Hub) -> Self {
         Self(Arc::new(Mutex::new(hub)))
     }
 
     /// The process. A panic while it was held leaves a test that fails anyway.
-    pub fn lock(&self) -> MutexGuard<'_, Hub> {
+    pub(crate) fn lock(&self) -> MutexGuard<'_, Hub> {
         self.0.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }

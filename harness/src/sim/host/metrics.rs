@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 
 /// All metrics of the process.
 #[derive(Clone, Debug, Default)]
-pub struct Metrics {
+pub(crate) struct Metrics {
     ids: BTreeMap<String, u32>,
     values: Vec<u64>,
 }
@@ -13,7 +13,7 @@ pub struct Metrics {
 
 impl Metrics {
     /// The id of a metric, which is created if need be.
-    pub fn define(&mut self, name: &str) -> u32 {
+    pub(crate) fn define(&mut self, name: &str) -> u32 {
         if let Some(id) = self.ids.get(name) {
             return *id;
         }
@@ -24,19 +24,19 @@ impl Metrics {
     }
 
     /// Sets a gauge, or records in a histogram, of which the last value is kept.
-    pub fn record(&mut self, metric: u32, value: u64) -> bool {
+    pub(crate) fn record(&mut self, metric: u32, value: u64) -> bool {
         let slot = self.values.get_mut(metric as usize);
         slot.map(|slot| *slot = value).is_some()
     }
 
     /// Adds to a counter.
-    pub fn increment(&mut self, metric: u32, by: u64) -> bool {
+    pub(crate) fn increment(&mut self, metric: u32, by: u64) -> bool {
         let slot = self.values.get_mut(metric as usize);
         slot.map(|slot| *slot = slot.saturating_add(by)).is_some()
     }
 
     /// Every metric's name and value.
-    pub fn iter(&self) -> impl Iterator<Item = (&str, u64)> {
+    pub(crate) fn iter(&self) -> impl Iterator<Item = (&str, u64)> {
         self.ids.iter().map(|(name, id)| {
             let value = self.values.get(*id as usize).copied();
             (&**name, value.unwrap_or_default())

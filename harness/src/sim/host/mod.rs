@@ -18,11 +18,11 @@ mod shared;
 mod tally;
 mod vm;
 
-pub use self::guest::{Callback, Guest, HttpCall, LocalReply, Response};
-pub use self::hub::{Clock, Cluster, Hub, Out, SharedHub};
+pub(super) use self::guest::{Callback, Cost, Guest, HttpCall, LocalReply, Response};
+pub(super) use self::hub::{Clock, Cluster, Hub, Out, SharedHub};
 pub use self::machine::Machine;
-pub use self::metrics::Metrics;
-pub use self::queue::Queues;
-pub use self::shared::SharedData;
-pub(crate) use self::tally::Tally;
-pub use self::vm::{Body, Job, JobResult, StreamEnd, Vm};
+pub(super) use self::metrics::Metrics;
+pub(super) use self::queue::Queues;
+pub(super) use self::shared::SharedData;
+pub(super) use self::tally::Tally;
+pub(super) use self::vm::{Body, Job, JobResult, StreamEnd, Vm};

@@ -4,7 +4,7 @@ use std::collections::{BTreeMap, VecDeque};
 
 /// Who is woken.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Registrar {
+pub(crate) struct Registrar {
     /// The VM.
     pub vm: u32,
     /// The root context that registered.
@@ -13,7 +13,7 @@ pub struct Registrar {
 
 /// All queues of the process.
 #[derive(Clone, Debug, Default)]
-pub struct Queues {
+pub(crate) struct Queues {
     names: BTreeMap<(String, String), u32>,
     queues: BTreeMap<u32, Queue>,
 }
@@ -28,7 +28,7 @@ struct Queue {
 
 impl Queues {
     /// Creates the queue if need be. The last to register is the one that is woken.
-    pub fn register(&mut self, vm_id: &str, name: &str, registrar: Registrar) -> u32 {
+    pub(crate) fn register(&mut self, vm_id: &str, name: &str, registrar: Registrar) -> u32 {
         let next = u32::try_from(self.names.len())
             .unwrap_or(u32::MAX)
             .saturating_add(1);
@@ -46,21 +46,21 @@ impl Queues {
 
     /// The queue of this name, once somebody registered it.
     #[must_use]
-    pub fn resolve(&self, vm_id: &str, name: &str) -> Option<u32> {
+    pub(crate) fn resolve(&self, vm_id: &str, name: &str) -> Option<u32> {
         self.names
             .get(&(vm_id.to_owned(), name.to_owned()))
             .copied()
     }
 
     /// Adds an item, and says who is to be woken.
-    pub fn enqueue(&mut self, queue: u32, item: Vec<u8>) -> Option<Registrar> {
+    pub(crate) fn enqueue(&mut self, queue: u32, item: Vec<u8>) -> Option<Registrar> {
         let queue = self.queues.get_mut(&queue)?;
         queue.items.push_back(item);
         Some(queue.registrar)
     }
 
     /// Takes the oldest item: `None` without such a queue, `Some(None)` where it is empty.
-    pub fn dequeue(&mut self, queue: u32) -> Option<Option<Vec<u8>>> {
+    pub(crate) fn dequeue(&mut self, queue: u32) -> Option<Option<Vec<u8>>> {
         Some(self.queues.get_mut(&queue)?.items.pop_front())
     }
 }

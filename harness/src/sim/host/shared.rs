@@ -8,7 +8,7 @@ use std::sync::Arc;
 
 /// The map.
 #[derive(Clone, Debug, Default)]
-pub struct SharedData {
+pub(crate) struct SharedData {
     values: BTreeMap<String, (Arc<[u8]>, u32)>,
     last: u32,
 }
@@ -18,12 +18,12 @@ pub struct SharedData {
 impl SharedData {
     /// The value of a key and its token.
     #[must_use]
-    pub fn get(&self, key: &str) -> Option<(Arc<[u8]>, u32)> {
+    pub(crate) fn get(&self, key: &str) -> Option<(Arc<[u8]>, u32)> {
         self.values.get(key).cloned()
     }
 
     /// Every key and its value, in the order of the keys. The guest has no such thing; the checker does.
-    pub fn iter(&self) -> impl Iterator<Item = (&str, &Arc<[u8]>)> {
+    pub(crate) fn iter(&self) -> impl Iterator<Item = (&str, &Arc<[u8]>)> {
         self.values.iter().map(|(key, (value, _))| (&**key, value))
     }
 
@@ -31,7 +31,7 @@ impl SharedData {
     ///
     /// # Errors
     /// The token does not fit.
-    pub fn put(
+    pub(crate) fn put(
         &mut self,
         key: &str,
         value: Arc<[u8]>,

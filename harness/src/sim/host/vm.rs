@@ -9,12 +9,12 @@ use std::sync::Arc;
 use wasmtime::{Store, TypedFunc};
 
 use super::machine::FUEL_MAX;
-use super::{Callback, Guest, LocalReply, Machine, Response};
+use super::{Callback, Cost, Guest, LocalReply, Machine, Response};
 use crate::sim::abi::Headers;
 
 /// What a VM is to do.
 #[derive(Clone, Debug)]
-pub enum Job {
+pub(crate) enum Job {
     /// A listener update: one more root context.
     AddRoot {
         /// The plugin's configuration.
@@ -75,7 +75,7 @@ pub enum Job {
 
 /// A request's body.
 #[derive(Clone, Debug, Default)]
-pub struct Body {
+pub(crate) struct Body {
     /// The pieces; none at all is a request that ends with its headers.
     pub pieces: Vec<Bytes>,
     /// The request ends in trailers.
@@ -84,7 +84,7 @@ pub struct Body {
 
 /// What came of a job.
 #[derive(Clone, Debug)]
-pub enum JobResult {
+pub(crate) enum JobResult {
     /// A root context took its configuration, or refused it.
     Started {
         /// Its id.
@@ -107,7 +107,7 @@ pub enum JobResult {
 
 /// How far a stream came.
 #[derive(Clone, Debug)]
-pub enum StreamEnd {
+pub(crate) enum StreamEnd {
     /// The guest answered.
     Answered(LocalReply),
     /// It goes on to Laravel, and its context waits for the answer.
@@ -120,9 +120,7 @@ pub enum StreamEnd {
 
 /// One VM.
 #[derive(Debug)]
-pub struct Vm {
-    /// Unique in the process.
-    pub id: u32,
+pub(crate) struct Vm {
     /// The newest root context: new streams are its.
     pub root: u32,
     store: Store<Guest>,
@@ -157,9 +155,8 @@ fn size(bytes: usize) -> u32 {
 
 impl Vm {
     /// Starts a VM with one root context, as Envoy does for a thread and after a trap.
-    pub async fn start(
+    pub(crate) async fn start(
         machine: Machine,
-        id: u32,
         guest: Guest,
         configuration: Arc<[u8]>,
     ) -> wasmtime::Result<(Self, JobResult)> {
@@ -173,7 +170,6 @@ impl Vm {
         let exports = Exports::of(&instance, &mut store)?;
         initialize.call_async(&mut store, ()).await?;
         let mut vm = Self {
-            id,
             root: 0,
             store,
             exports,
@@ -185,36 +181,38 @@ impl Vm {
 
     /// Whether this is a root context of the VM that is still there.
     #[must_use]
-    pub fn has_root(&self, context: u32) -> bool {
+    pub(crate) fn has_root(&self, context: u32) -> bool {
         self.store.data().is_root(context)
     }
 
-    /// Host calls of the job that ran last.
+    /// What the job that ran last has cost.
     #[must_use]
-    pub fn host_calls(&self) -> u32 {
-        self.store.data().host_calls
+    pub(crate) fn cost(&self) -> Cost {
+        let left = self.store.get_fuel().unwrap_or(FUEL_MAX);
+        Cost {
+            fuel: FUEL_MAX.saturating_sub(left),
+            ..self.store.data().cost
+        }
     }
 
     /// Its host's side.
-    pub fn guest_mut(&mut self) -> &mut Guest {
+    pub(crate) fn guest_mut(&mut self) -> &mut Guest {
         self.store.data_mut()
     }
 
     /// What its memory has grown to.
     #[must_use]
-    pub fn memory_bytes(&self) -> usize {
+    pub(crate) fn memory_bytes(&self) -> usize {
         let memory = self.store.data().memory;
         memory.map_or(0, |memory| memory.data_size(&self.store))
     }
 
-    /// Instructions of the job that ran last.
-    #[must_use]
-    pub fn instructions(&self) -> u64 {
-        FUEL_MAX.saturating_sub(self.store.get_fuel().unwrap_or(0))
-    }
-
     /// Does a job, or traps. `trap_at` is the host call at which it is made to.
-    pub async fn run(&mut self, job: Job, trap_at: Option<u32>) -> wasmtime::Result<JobResult> {
+    pub(crate) async fn run(
+        &mut self,
+        job: Job,
+        trap_at: Option<u32>,
+    ) -> wasmtime::Result<JobResult> {
         self.store.set_fuel(FUEL_MAX)?;
         let (callback, context) = match &job {
             Job::AddRoot { .. } => (Callback::Start, 0),

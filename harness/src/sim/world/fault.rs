@@ -123,8 +123,46 @@ pub(super) fn draw(
             verb,
         });
     }
+    if dice.random_bool(0.3) {
+        faults.extend(zombie(dice, traffic_ms, call_timeout_ms, late_ms));
+    }
     faults.sort_by_key(|fault| fault.at_ms);
     faults
+}
+
+/// Troubles that come together: Laravel is slow, and the leader sleeps over its claims, or dies with its
+/// calls under way. What comes of its answers then is what claims are for.
+fn zombie(dice: &mut impl Rng, traffic_ms: u64, call_timeout_ms: u64, late_ms: u64) -> [Fault; 2] {
+    let at_ms = dice.random_range(1_000..traffic_ms / 2);
+    let slow = Fault {
+        at_ms,
+        for_ms: (traffic_ms - at_ms).min(15_000),
+        verb: Verb::Laravel(
+            Misbehaviour::Slow {
+                ms: dice.random_range(call_timeout_ms / 4..=call_timeout_ms * 9 / 10),
+            },
+            1.0,
+        ),
+    };
+    let who = Who::Leader;
+    let when = *pick(dice, &[When::Answer, When::Answer, When::Tick]);
+    let at_call = dice.random_range(1..=12);
+    let claim_ms = call_timeout_ms + late_ms;
+    let verb = match dice.random_bool(0.7) {
+        true => Verb::Stall {
+            who,
+            when,
+            at_call,
+            ms: dice.random_range(claim_ms..=2 * claim_ms + 3_000),
+        },
+        false => Verb::Trap { who, when, at_call },
+    };
+    let sleep = Fault {
+        at_ms: at_ms + dice.random_range(100..=2_000),
+        for_ms: 0,
+        verb,
+    };
+    [slow, sleep]
 }
 
 /// A verb of a kind, and whether it lasts.

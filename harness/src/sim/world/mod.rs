@@ -8,14 +8,19 @@
 //! # Layout
 //! * `scenario`, `fault`: the script.
 //! * `queue`: events in order.
-//! * `threads`: Envoy's threads and what their VMs are asked to do.
+//! * `cost`: what requests cost at the border between host and guest.
+//! * `threads`: Envoy's threads and what their VMs are asked to do; `results`: what comes of it; `roots`:
+//!   root contexts, their timers, and listener updates.
 //! * `net`: Laravel, and the way there and back.
 //! * `traffic`: the gateway.
 //! * `strike`: what goes wrong.
 
+mod cost;
 mod fault;
 mod net;
 mod queue;
+mod results;
+mod roots;
 mod scenario;
 mod strike;
 mod threads;
@@ -28,6 +33,7 @@ use rand_chacha::ChaCha8Rng;
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
+pub use self::cost::{Costs, Total};
 pub use self::fault::{Fault, Verb, When, Who};
 use self::net::Net;
 use self::queue::{Event, Events};
@@ -52,7 +58,7 @@ const LOOK_EVERY_MS: u64 = 250;
 const EVENTS_MAX: u64 = 30_000_000;
 
 /// One run.
-pub struct Sim {
+pub(super) struct Sim {
     scenario: Scenario,
     machine: Machine,
     hub: SharedHub,
@@ -68,11 +74,11 @@ pub struct Sim {
     traffic: Traffic,
     strikes: Strikes,
     timers: Timers,
+    costs: Costs,
 }
 
 /// The configuration's times, as far as the run's end depends on them; ms.
 struct Timers {
-    claim: u64,
     call_timeout: u64,
     late: u64,
     max_wait: u64,
@@ -104,6 +110,10 @@ pub struct Report {
     pub faults: BTreeMap<&'static str, u64>,
     /// Transitions that were seen.
     pub coverage: Coverage,
+    /// What requests cost, by what became of them.
+    pub costs: Costs,
+    /// Every metric's last value, by name.
+    pub metrics: BTreeMap<String, u64>,
     /// The trace, as far as it was kept.
     pub lines: Vec<Line>,
 }
@@ -115,7 +125,7 @@ impl Sim {
     ///
     /// # Errors
     /// The configuration is none.
-    pub fn new(machine: &Machine, scenario: &Scenario, detail: Detail) -> Result<Self> {
+    pub(super) fn new(machine: &Machine, scenario: &Scenario, detail: Detail) -> Result<Self> {
         let mut json = scenario.config.clone();
         if let Some(fields) = json.as_object_mut() {
             fields.remove("sabotage");
@@ -137,7 +147,6 @@ impl Sim {
             out: Vec::new(),
             yielded_at: <_>::default(),
             host_calls: 0,
-            bytes_copied: 0,
             checker: Checker::new(config),
             trace: Trace::new(detail),
         });
@@ -156,6 +165,7 @@ impl Sim {
             net: Net::new(scenario, START_US / 1000),
             traffic: Traffic::new(scenario),
             strikes: Strikes::default(),
+            costs: Costs::default(),
             timers,
             scenario: scenario.clone(),
         })
@@ -165,7 +175,7 @@ impl Sim {
     ///
     /// # Errors
     /// The module does not start.
-    pub fn run(mut self) -> Result<Report> {
+    pub(super) fn run(mut self) -> Result<Report> {
         self.start_process().context("the process does not start")?;
         self.begin_traffic();
         self.schedule_faults();
@@ -295,6 +305,12 @@ impl Sim {
             calls: self.net.calls(),
             vms: self.vms,
             faults,
+            metrics: hub
+                .metrics
+                .iter()
+                .map(|(name, value)| (name.to_owned(), value))
+                .collect(),
+            costs: std::mem::take(&mut self.costs),
             coverage: hub.checker.coverage.clone(),
             lines: hub.trace.take_lines(),
         }
@@ -316,7 +332,6 @@ impl Timers {
         let calls = scenario.sessions.len() as u64 * 2 + 4;
         let pace = 1_000 / config.pace.max_requests_per_second.max(1) + 200;
         Self {
-            claim: config.claim_ms(),
             call_timeout: times.call_timeout_ms,
             late: times.late_ms,
             max_wait,

@@ -26,6 +26,8 @@ pub struct Scenario {
     pub config: Value,
     /// How time passes within a callback.
     pub pace: Pace,
+    /// Callers of one session use two credentials in turn, and both are trusted.
+    pub credentials: bool,
     /// How long a message is on its way between two processes, µs at most.
     pub network_us: u64,
 }
@@ -53,6 +55,11 @@ pub enum Style {
         gap_ms: u64,
         /// Whether it waits for the answer before it sends again.
         patient: bool,
+    },
+    /// A fixed round of updates, each of them new: for tests that look at one callback.
+    Round {
+        /// From one send to the next.
+        gap_ms: u64,
     },
 }
 
@@ -110,13 +117,19 @@ impl Scenario {
             true => Vec::new(),
             false => fault::draw(&mut dice, traffic_ms, times.call_timeout, times.late),
         };
+        let mut config = times.config(&mut dice);
+        let credentials = dice.random_bool(0.15);
+        if credentials {
+            config["credentials"] = json!({"trust": "always"});
+        }
         Self {
             seed,
+            credentials,
             workers: dice.random_range(2..=3),
             sessions,
             faults,
             traffic_ms,
-            config: times.config(&mut dice),
+            config,
             pace: Pace::drawn(&mut dice),
             network_us: *pick(&mut dice, &[300, 2_000, 20_000]),
         }
@@ -138,7 +151,7 @@ fn style(dice: &mut impl Rng, as_shipped: bool) -> Style {
         return Style::Gateway { times_faster };
     }
     Style::Chaos {
-        gap_ms: *pick(dice, &[20, 200, 1_000, 4_000]),
+        gap_ms: *pick(dice, &[50, 300, 1_000, 4_000]),
         patient: dice.random_bool(0.7),
     }
 }

@@ -5,7 +5,8 @@ use std::collections::BTreeMap;
 use rand::Rng;
 
 use super::queue::Event;
-use super::{START_US, Sim, Verb, Who};
+use super::threads::Armed;
+use super::{Fault, START_US, Sim, Verb, Who};
 use crate::sim::host::Cluster;
 
 /// Faults that are in force.
@@ -101,5 +102,23 @@ impl Sim {
             Verb::LoseRings { rings } => self.strikes.rings_to_lose += rings,
         }
         self.hub.lock().cluster = self.strikes.cluster();
+    }
+
+    fn armed_by(fault: &Fault) -> Option<Armed> {
+        match fault.verb {
+            Verb::Trap { when, at_call, .. } => Some(Armed {
+                when,
+                at_call,
+                stall_us: None,
+            }),
+            Verb::Stall {
+                when, at_call, ms, ..
+            } => Some(Armed {
+                when,
+                at_call,
+                stall_us: Some(ms * 1000),
+            }),
+            _ => None,
+        }
     }
 }

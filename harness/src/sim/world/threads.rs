@@ -9,20 +9,20 @@ use std::task::{Context, Poll, Waker};
 use anyhow::{Result, bail};
 use rand::RngExt;
 
+use super::Sim;
 use super::fault::When;
 use super::queue::Event;
-use super::{Fault, Sim, Verb};
 use crate::sim::abi::HostFunction;
-use crate::sim::host::{Guest, Job, JobResult, Out, StreamEnd, Vm};
+use crate::sim::host::{Guest, Job, JobResult, Vm};
 
 /// What a thread is busy with: gives back the VM, unless it trapped.
 type Running = Pin<Box<dyn Future<Output = Ended> + Send>>;
 
-struct Ended {
+pub(super) struct Ended {
     /// `None`: it trapped.
-    vm: Option<Vm>,
-    results: Vec<JobResult>,
-    error: Option<wasmtime::Error>,
+    pub(super) vm: Option<Vm>,
+    pub(super) results: Vec<JobResult>,
+    pub(super) error: Option<wasmtime::Error>,
 }
 
 /// A way to interrupt the next job that fits.
@@ -38,31 +38,31 @@ pub(super) struct Armed {
 pub(super) struct Thread {
     pub(super) index: usize,
     /// The VM, while it has nothing to do.
-    vm: Option<Vm>,
+    pub(super) vm: Option<Vm>,
     /// Its number, dead or alive; none after a trap.
     pub(super) vm_id: Option<u32>,
-    running: Option<Running>,
-    inbox: VecDeque<(Option<u32>, Job)>,
+    pub(super) running: Option<Running>,
+    pub(super) inbox: VecDeque<(Option<u32>, Job)>,
     /// Whether a step is in the queue of events.
     is_due: bool,
     /// Root contexts of the VM, with the number of their configuration.
-    roots: BTreeMap<u32, Root>,
+    pub(super) roots: BTreeMap<u32, Root>,
     /// Those that will be asked to go, or were.
-    leaving: BTreeSet<u32>,
+    pub(super) leaving: BTreeSet<u32>,
     pub(super) armed: Vec<Armed>,
     /// A stall for the job under way: host calls left until then.
     stall: Option<(u32, u64)>,
     /// The stream under way, for when the VM traps.
-    stream: Option<u64>,
+    pub(super) stream: Option<u64>,
     /// What the job under way came for.
-    ticking: Option<u32>,
+    pub(super) ticking: Option<u32>,
 }
 
 /// A root context's timer.
 #[derive(Clone, Copy, Debug, Default)]
 pub(super) struct Root {
-    period_us: u64,
-    generation: u64,
+    pub(super) period_us: u64,
+    pub(super) generation: u64,
 }
 
 // === impl Thread ===
@@ -85,7 +85,7 @@ impl Thread {
         }
     }
 
-    fn name(&self) -> String {
+    pub(super) fn name(&self) -> String {
         match self.index {
             0 => "main".to_owned(),
             worker => format!("w{worker}"),
@@ -137,7 +137,7 @@ impl Sim {
         place.roots.clear();
         place.leaving.clear();
         place.running = Some(Box::pin(async move {
-            let (mut vm, started) = match Vm::start(machine, id, guest, configuration).await {
+            let (mut vm, started) = match Vm::start(machine, guest, configuration).await {
                 Ok(started) => started,
                 Err(error) => return Ended::trapped(error),
             };
@@ -162,7 +162,7 @@ impl Sim {
         self.due(thread, 0);
     }
 
-    fn due(&mut self, thread: usize, after_us: u64) {
+    pub(super) fn due(&mut self, thread: usize, after_us: u64) {
         if !std::mem::replace(&mut self.threads[thread].is_due, true) {
             self.after_us(after_us, Event::Step { thread });
         }
@@ -349,236 +349,6 @@ impl Sim {
         if let Some(ended) = ended {
             self.threads[thread].running = None;
             self.ended(thread, ended);
-        }
-    }
-
-    fn carry_out(&mut self, thread: usize, out: Out) {
-        let vm = self.threads[thread].vm_id.unwrap_or(0);
-        match out {
-            Out::HttpCall {
-                token,
-                context,
-                call,
-                http,
-            } => self.call_leaves(thread, vm, token, context, call, http),
-            Out::Tick { context, ms } => self.arm(thread, context, u64::from(ms) * 1000),
-            Out::Ring { queue, registrar } => {
-                if self.strikes.lose_ring() {
-                    return self.note("world", 9, || "a wake-up is lost".to_owned());
-                }
-                let us = self.dice.random_range(1..=50);
-                let (vm, context) = (registrar.vm, registrar.context);
-                self.after_us(us, Event::WakeUp { vm, context, queue });
-            }
-            Out::Done { context } => {
-                let vm = Some(vm);
-                self.threads[thread]
-                    .inbox
-                    .push_front((vm, Job::Delete { context }));
-                self.due(thread, 1);
-            }
-        }
-    }
-
-    fn arm(&mut self, thread: usize, context: u32, period_us: u64) {
-        let place = &mut self.threads[thread];
-        let Some(vm) = place.vm_id else { return };
-        let root = place.roots.entry(context).or_default();
-        root.generation += 1;
-        root.period_us = period_us;
-        let generation = root.generation;
-        if period_us > 0 {
-            let late_us = self.dice.random_range(0..=200);
-            let event = Event::Timer {
-                thread,
-                vm,
-                context,
-                generation,
-            };
-            self.after_us(period_us + late_us, event);
-        }
-    }
-
-    pub(super) fn timer(&mut self, thread: usize, vm: u32, context: u32, generation: u64) {
-        // The canary's timer outlives its thread.
-        let Some(place) = self.threads.get(thread) else {
-            return;
-        };
-        let root = place.roots.get(&context);
-        if place.vm_id == Some(vm) && root.is_some_and(|root| root.generation == generation) {
-            self.post(thread, Some(vm), Job::Tick { context });
-        }
-    }
-
-    pub(super) fn wake_up(&mut self, vm: u32, context: u32, queue: u32) {
-        let thread = self.threads.iter().position(|t| t.vm_id == Some(vm));
-        match thread {
-            Some(thread) => self.post(thread, Some(vm), Job::QueueReady { context, queue }),
-            None => self.note("world", 8, || "a wake-up finds its VM dead".to_owned()),
-        }
-    }
-
-    fn ended(&mut self, thread: usize, ended: Ended) {
-        let Ended { vm, results, error } = ended;
-        let ticked = self.threads[thread].ticking.take();
-        self.threads[thread].vm = vm;
-        let stream = self.threads[thread].stream;
-        for result in results {
-            self.result(thread, result);
-        }
-        if let Some(error) = error {
-            self.died(thread, stream, &error);
-        } else if let Some(context) = ticked {
-            // Envoy arms the timer again once the handler is through.
-            let root = self.threads[thread].roots.get(&context).copied();
-            if let Some(root) = root {
-                self.arm(thread, context, root.period_us);
-            }
-        }
-        self.threads[thread].stream = None;
-    }
-
-    fn result(&mut self, thread: usize, result: JobResult) {
-        match result {
-            JobResult::Started { context, accepted } => {
-                if !accepted {
-                    let now_us = self.now_us;
-                    let what = format!("root {context} refuses its configuration");
-                    self.hub.lock().checker.trapped(now_us, &what);
-                }
-            }
-            JobResult::Quiet => {}
-            JobResult::Stream(stream, end) => self.stream_ends(thread, stream, end),
-            JobResult::Drained { context, gone } => {
-                self.note("world", u64::from(context), || {
-                    format!("root {context} of thread {thread} is asked to go; gone: {gone}")
-                });
-                if gone {
-                    self.threads[thread].roots.remove(&context);
-                }
-            }
-        }
-    }
-
-    fn stream_ends(&mut self, thread: usize, stream: u64, end: StreamEnd) {
-        let clock = self.clock();
-        match end {
-            StreamEnd::Answered(reply) => {
-                let outcome = reply.headers.iter().find(|(name, _)| name == "x-embudo");
-                let outcome = outcome.map_or(String::new(), |(_, value)| {
-                    String::from_utf8_lossy(value).into_owned()
-                });
-                self.note("envoy", stream, || {
-                    format!("request {stream} is answered {} {outcome}", reply.status)
-                });
-                let mut hub = self.hub.lock();
-                hub.checker
-                    .stream_answered(clock, stream, reply.status, &outcome);
-                drop(hub);
-                self.answer_gateway(stream, reply.status, reply.body);
-            }
-            StreamEnd::Passed(context) => {
-                let had_body = self.traffic.had_body(stream);
-                self.hub
-                    .lock()
-                    .checker
-                    .stream_passed(clock, stream, had_body);
-                self.request_passes(thread, stream, context);
-            }
-            StreamEnd::Held => {
-                let what = format!("request {stream} is held without an answer");
-                self.hub.lock().checker.trapped(clock.mono_us, &what);
-            }
-            StreamEnd::Relayed(headers) => self.relay(stream, &headers),
-        }
-    }
-
-    /// A VM is dead: its streams, its calls and its timers with it.
-    fn died(&mut self, thread: usize, stream: Option<u64>, error: &wasmtime::Error) {
-        let name = self.threads[thread].name();
-        let injected = error.is::<crate::sim::abi::InjectedTrap>();
-        self.note(&name, 99, || format!("traps: {error:#}"));
-        if !injected {
-            let what = format!("{error:?}");
-            let now_us = self.now_us;
-            self.hub.lock().checker.trapped(now_us, &what);
-        }
-        let place = &mut self.threads[thread];
-        place.vm = None;
-        place.roots.clear();
-        if let Some(vm) = place.vm_id.take() {
-            self.forget_calls_of(vm);
-        }
-        if let Some(stream) = stream {
-            self.hub.lock().checker.stream_died(stream);
-            self.answer_gateway(stream, 503, bytes::Bytes::new());
-        }
-        if !self.threads[thread].inbox.is_empty() {
-            self.due(thread, 5);
-        }
-    }
-
-    /// What traffic would do: a request for each worker, so that a dead VM comes back.
-    pub(super) fn revive_workers(&mut self) {
-        for thread in 1..self.threads.len() {
-            self.probe(thread);
-        }
-    }
-
-    /// The thread of the leader, as far as the lease says.
-    pub(super) fn leader(&self) -> Option<usize> {
-        let vm = self.hub.lock().checker.leader_vm()?;
-        self.threads
-            .iter()
-            .position(|thread| thread.vm_id == Some(vm))
-    }
-
-    /// A listener update: one more root in every VM, and later the old ones go.
-    pub(super) fn update_listener(&mut self, drain_ms: u64) {
-        self.updates += 1;
-        let number = self.updates;
-        let mut json = self.scenario.config.clone();
-        // Another configuration must differ in its bytes, and change nothing that the checker relies on.
-        json["bypass_header"] = format!("x-bypass-{number}").into();
-        let configuration: Arc<[u8]> = json.to_string().into_bytes().into();
-        self.configuration = Arc::clone(&configuration);
-        for thread in 0..self.threads.len() {
-            let Some(vm) = self.threads[thread].vm_id else {
-                continue;
-            };
-            let place = &mut self.threads[thread];
-            let all = place.roots.keys().copied();
-            let old: Vec<u32> = all.filter(|root| !place.leaving.contains(root)).collect();
-            place.leaving.extend(&old);
-            let us = self.dice.random_range(10..=5_000);
-            let job = Job::AddRoot {
-                configuration: Arc::clone(&configuration),
-            };
-            let vm = Some(vm);
-            self.after_us(us, Event::Post { thread, vm, job });
-            for context in old {
-                let job = Job::Drain { context };
-                let us = drain_ms * 1000 + self.dice.random_range(10..=5_000);
-                self.after_us(us, Event::Post { thread, vm, job });
-            }
-        }
-    }
-
-    pub(super) fn armed_by(fault: &Fault) -> Option<Armed> {
-        match fault.verb {
-            Verb::Trap { when, at_call, .. } => Some(Armed {
-                when,
-                at_call,
-                stall_us: None,
-            }),
-            Verb::Stall {
-                when, at_call, ms, ..
-            } => Some(Armed {
-                when,
-                at_call,
-                stall_us: Some(ms * 1000),
-            }),
-            _ => None,
         }
     }
 }

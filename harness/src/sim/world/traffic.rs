@@ -38,6 +38,7 @@ pub(super) enum TrafficEvent {
 #[derive(Debug)]
 struct Session {
     plan: Plan,
+    credentials: bool,
     name: String,
     dice: ChaCha8Rng,
     schedule: Option<Schedule>,
@@ -73,7 +74,6 @@ pub(super) struct Traffic {
     policy: RetryPolicy,
     last: u64,
     requests: u64,
-    stopped: bool,
 }
 
 // === impl Traffic ===
@@ -93,10 +93,11 @@ impl Traffic {
                     };
                     Some(Schedule::new(config, scenario.seed, plan.index))
                 }
-                Style::Chaos { .. } => None,
+                Style::Chaos { .. } | Style::Round { .. } => None,
             };
             Session {
                 plan: plan.clone(),
+                credentials: scenario.credentials,
                 name: names.get(plan.index).cloned().unwrap_or_default(),
                 dice,
                 schedule,
@@ -111,7 +112,6 @@ impl Traffic {
             policy: RetryPolicy::default().compressed(10.0),
             last: 0,
             requests: 0,
-            stopped: false,
         }
     }
 
@@ -138,28 +138,74 @@ impl Traffic {
 // === impl Session ===
 
 impl Session {
-    /// A send from a few values, so that they repeat: the last one again, an older one, a new one.
+    /// A send from a few values, so that they repeat: the last one again, an older one, a new one. Now
+    /// and then it is nothing for Embudo.
     fn anything(&mut self) -> Outgoing {
         self.sent += 1;
-        let (route, field, path, value) = if self.dice.random_bool(0.45) {
+        if self.dice.random_ratio(1, 50) {
+            return self.something_else();
+        }
+        if self.dice.random_bool(0.45) {
             let number = match self.dice.random_bool(0.5) {
                 true => self.dice.random_range(0..3),
                 false => 3 + self.sent / 2,
             };
             let qr = format!("2@{:08x}{number:04}", self.plan.index);
-            (Route::Qr, "qr", "/api/qr", qr)
-        } else {
-            let state = (*pick(&mut self.dice, &STATES)).to_owned();
-            (Route::Status, "estado_qr", "/api/whatsapp/status", state)
-        };
-        let kind = match route {
-            Route::Qr => Kind::PostQr,
-            Route::Status => Kind::PostStatus,
+            return self.update(Route::Qr, &qr);
+        }
+        let state = *pick(&mut self.dice, &STATES);
+        self.update(Route::Status, state)
+    }
+
+    /// A token rotates, or two gateways share a session.
+    fn with_credential(&mut self, mut outgoing: Outgoing) -> Outgoing {
+        if self.credentials {
+            let token = *pick(&mut self.dice, &["Bearer one", "Bearer two"]);
+            outgoing.request = outgoing.request.with_header("authorization", token);
+        }
+        outgoing
+    }
+}
+
+impl Session {
+    /// Every one of them new: urgent, ordinary, and a QR that the next one voids.
+    fn round(&mut self) -> Outgoing {
+        self.sent += 1;
+        let qr = format!("2@{:012}", self.sent);
+        match self.sent % 4 {
+            0 => self.update(Route::Qr, &qr),
+            1 => self.update(Route::Status, "inactive"),
+            2 => self.update(Route::Status, "connecting"),
+            _ => self.update(Route::Status, "active"),
+        }
+    }
+
+    fn update(&self, route: Route, value: &str) -> Outgoing {
+        let (kind, field, path) = match route {
+            Route::Qr => (Kind::PostQr, "qr", "/api/qr"),
+            Route::Status => (Kind::PostStatus, "estado_qr", "/api/whatsapp/status"),
         };
         let body = format!(r#"{{"session_id":"{}","{field}":"{value}"}}"#, self.name);
         Outgoing {
             kind,
-            update: Some((route, value)),
+            update: Some((route, value.to_owned())),
+            request: Request::new("POST", path).with_json(body),
+        }
+    }
+
+    /// What passes through untouched: a message, a body that is no JSON, an update without a session.
+    fn something_else(&mut self) -> Outgoing {
+        let (path, body) = *pick(
+            &mut self.dice,
+            &[
+                ("/api/whatsapp-webhook/t", r#"{"message":"hello"}"#),
+                ("/api/qr", "{"),
+                ("/api/whatsapp/status", r#"{"estado_qr":"active"}"#),
+            ],
+        );
+        Outgoing {
+            kind: Kind::Other,
+            update: None,
             request: Request::new("POST", path).with_json(body),
         }
     }
@@ -187,6 +233,7 @@ impl Sim {
                 };
                 self.now_us.max(START_US + 60_000) + gap_us
             }
+            (None, Style::Round { gap_ms }) => self.now_us.max(START_US + 60_000) + gap_ms * 1000,
             (None, Style::Gateway { .. }) => return,
         };
         let order = self.dice.next_u64();
@@ -238,14 +285,17 @@ impl Sim {
         match event {
             TrafficEvent::Next(index) => {
                 if self.is_over() {
-                    self.traffic.stopped = true;
                     return;
                 }
                 let session = &mut self.traffic.sessions[index];
-                let Style::Chaos { patient, .. } = session.plan.style else {
-                    return self.next_of_schedule(index);
+                let (outgoing, patient) = match session.plan.style {
+                    Style::Gateway { .. } => return self.next_of_schedule(index),
+                    Style::Chaos { patient, .. } => {
+                        let outgoing = session.anything();
+                        (session.with_credential(outgoing), patient)
+                    }
+                    Style::Round { .. } => (session.round(), true),
                 };
-                let outgoing = session.anything();
                 let id = self.add_sending(Sending {
                     session: index,
                     outgoing,
@@ -409,7 +459,7 @@ impl Sim {
             None => {
                 let patient = matches!(
                     self.traffic.sessions[session].plan.style,
-                    Style::Chaos { patient: true, .. }
+                    Style::Chaos { patient: true, .. } | Style::Round { .. }
                 );
                 if patient && !over {
                     self.next_of(session);

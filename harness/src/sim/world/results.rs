@@ -1,0 +1,116 @@
+//! What comes of a job: answers, and VMs that die.
+
+use super::Sim;
+use super::threads::Ended;
+use crate::sim::host::{JobResult, StreamEnd, Vm};
+
+// === impl Sim ===
+
+impl Sim {
+    /// A job is over.
+    pub(super) fn ended(&mut self, thread: usize, ended: Ended) {
+        let Ended { vm, results, error } = ended;
+        let ticked = self.threads[thread].ticking.take();
+        let cost = vm.as_ref().map(Vm::cost);
+        self.threads[thread].vm = vm;
+        let stream = self.threads[thread].stream;
+        for result in results {
+            if let (JobResult::Stream(_, end), Some(cost)) = (&result, cost) {
+                self.costs.add(end, cost);
+            }
+            self.result(thread, result);
+        }
+        if let Some(error) = error {
+            self.died(thread, stream, &error);
+        } else if let Some(context) = ticked {
+            // Envoy arms the timer again once the handler is through.
+            let root = self.threads[thread].roots.get(&context).copied();
+            if let Some(root) = root {
+                self.arm(thread, context, root.period_us);
+            }
+        }
+        self.threads[thread].stream = None;
+    }
+
+    fn result(&mut self, thread: usize, result: JobResult) {
+        match result {
+            JobResult::Started { context, accepted } => {
+                if !accepted {
+                    let now_us = self.now_us;
+                    let what = format!("root {context} refuses its configuration");
+                    self.hub.lock().checker.trapped(now_us, &what);
+                }
+            }
+            JobResult::Quiet => {}
+            JobResult::Stream(stream, end) => self.stream_ends(thread, stream, end),
+            JobResult::Drained { context, gone } => {
+                self.note("world", u64::from(context), || {
+                    format!("root {context} of thread {thread} is asked to go; gone: {gone}")
+                });
+                if gone {
+                    self.threads[thread].roots.remove(&context);
+                }
+            }
+        }
+    }
+
+    fn stream_ends(&mut self, thread: usize, stream: u64, end: StreamEnd) {
+        let clock = self.clock();
+        match end {
+            StreamEnd::Answered(reply) => {
+                let outcome = reply.headers.iter().find(|(name, _)| name == "x-embudo");
+                let outcome = outcome.map_or(String::new(), |(_, value)| {
+                    String::from_utf8_lossy(value).into_owned()
+                });
+                self.note("envoy", stream, || {
+                    format!("request {stream} is answered {} {outcome}", reply.status)
+                });
+                let mut hub = self.hub.lock();
+                hub.checker
+                    .stream_answered(clock, stream, reply.status, &outcome);
+                drop(hub);
+                self.answer_gateway(stream, reply.status, reply.body);
+            }
+            StreamEnd::Passed(context) => {
+                let had_body = self.traffic.had_body(stream);
+                self.hub
+                    .lock()
+                    .checker
+                    .stream_passed(clock, stream, had_body);
+                self.request_passes(thread, stream, context);
+            }
+            StreamEnd::Held => {
+                let what = format!("request {stream} is held without an answer");
+                self.hub.lock().checker.trapped(clock.mono_us, &what);
+            }
+            StreamEnd::Relayed(headers) => self.relay(stream, &headers),
+        }
+    }
+
+    /// A VM is dead: its streams, its calls and its timers with it.
+    fn died(&mut self, thread: usize, stream: Option<u64>, error: &wasmtime::Error) {
+        let name = self.threads[thread].name();
+        let injected = error.is::<crate::sim::abi::InjectedTrap>();
+        self.note(&name, 99, || format!("traps: {error:#}"));
+        if injected {
+            *self.strikes.struck.entry("trapped").or_default() += 1;
+        } else {
+            let what = format!("{error:?}");
+            let now_us = self.now_us;
+            self.hub.lock().checker.trapped(now_us, &what);
+        }
+        let place = &mut self.threads[thread];
+        place.vm = None;
+        place.roots.clear();
+        if let Some(vm) = place.vm_id.take() {
+            self.forget_calls_of(vm);
+        }
+        if let Some(stream) = stream {
+            self.hub.lock().checker.stream_died(stream);
+            self.answer_gateway(stream, 503, bytes::Bytes::new());
+        }
+        if !self.threads[thread].inbox.is_empty() {
+            self.due(thread, 5);
+        }
+    }
+}

@@ -1,0 +1,47 @@
+//! The transitions that the simulation counts are those that the sources announce.
+
+use std::collections::BTreeSet;
+use std::fs;
+
+use embudo::live::paths;
+
+/// Headings of the record's state machines, as the coverage knows them. A heading that is not here is a
+/// transition that nobody counts: add it to `harness/src/sim/check/coverage.rs` first.
+const KNOWN: [&str; 11] = [
+    "Dirty => Dirty under a claim",
+    "Dirty under a claim => (Clean | Dirty)",
+    "Dirty => absent, and what it implied => Dirty",
+    "Implied => Dirty",
+    "absent | Clean | Dirty | Implied => Dirty",
+    "voided routes: Dirty | Clean => absent",
+    "the implied route: absent | Clean | Dirty | Implied => Implied",
+    "Leader => (Leader | Follower)",
+    "Follower => (Follower | Leader)",
+    "New | Collecting => Passed",
+    "Collecting => Passed | Answered",
+];
+
+#[test]
+fn every_announced_transition_is_counted() {
+    let root = paths::root();
+    let mut files = vec![
+        root.join("filter/core/src/lease.rs"),
+        root.join("filter/src/stream.rs"),
+    ];
+    let shard = fs::read_dir(root.join("filter/core/src/shard")).expect("the folder is there");
+    files.extend(shard.map(|entry| entry.expect("readable").path()));
+    let mut found = BTreeSet::new();
+    for file in files {
+        let text = fs::read_to_string(&file).expect("readable");
+        let headings = text
+            .lines()
+            .filter_map(|line| line.trim().strip_prefix("// ## "));
+        found.extend(
+            headings
+                .filter(|text| text.contains("=>"))
+                .map(str::to_owned),
+        );
+    }
+    let known: BTreeSet<String> = KNOWN.iter().map(|text| (*text).to_owned()).collect();
+    assert_eq!(found, known);
+}
