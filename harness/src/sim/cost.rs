@@ -158,7 +158,7 @@ impl Process {
             },
         };
         let result = wait(self.vm.run(job, None)).map_err(words)?;
-        let mut instructions = self.vm.instructions();
+        let mut instructions = self.vm.cost().fuel;
         let headers = match result {
             JobResult::Stream(_, StreamEnd::Answered(reply)) => reply.headers,
             JobResult::Stream(_, StreamEnd::Passed(context)) => {
@@ -169,7 +169,7 @@ impl Process {
                     headers,
                 };
                 let result = wait(self.vm.run(job, None)).map_err(words)?;
-                instructions += self.vm.instructions();
+                instructions += self.vm.cost().fuel;
                 match result {
                     JobResult::Stream(_, StreamEnd::Relayed(headers)) => headers,
                     other => bail!("the answer is not relayed: {other:?}"),

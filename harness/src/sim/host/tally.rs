@@ -11,17 +11,17 @@ const LINES_KEPT: usize = 64;
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub(crate) struct Tally {
     /// Host calls by function.
-    pub calls: BTreeMap<HostFunction, u32>,
+    pub(crate) calls: BTreeMap<HostFunction, u32>,
     /// Bytes that the host wrote into buffers of the guest; numbers and pointers are not counted.
-    pub bytes_in: u64,
+    pub(crate) bytes_in: u64,
     /// Bytes that the host read from the guest's memory: keys, values, header maps, bodies.
-    pub bytes_out: u64,
+    pub(crate) bytes_out: u64,
     /// Buffers that the guest allocated for the host (`proxy_on_memory_allocate`).
-    pub buffers: u32,
+    pub(crate) buffers: u32,
     /// The first lines of its log, with their levels.
-    pub lines: Vec<(u32, String)>,
+    pub(crate) lines: Vec<(u32, String)>,
     /// Lines of its log in all.
-    pub lines_total: u64,
+    pub(crate) lines_total: u64,
 }
 
 // === impl Tally ===

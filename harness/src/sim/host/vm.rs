@@ -207,12 +207,6 @@ impl Vm {
         memory.map_or(0, |memory| memory.data_size(&self.store))
     }
 
-    /// Instructions of the job that ran last.
-    #[must_use]
-    pub(crate) fn instructions(&self) -> u64 {
-        FUEL_MAX.saturating_sub(self.store.get_fuel().unwrap_or(0))
-    }
-
     /// Does a job, or traps. `trap_at` is the host call at which it is made to.
     pub(crate) async fn run(
         &mut self,
