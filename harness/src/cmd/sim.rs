@@ -246,19 +246,6 @@ fn print_summary(swarm: &Swarm) {
         .map(|(name, n)| format!("{name} {n}"))
         .collect();
     println!("faults: {}", faults.join(", "));
-    println!("a request costs, on average:");
-    for (outcome, total) in swarm.costs.iter() {
-        let each = |sum: u64| sum as f64 / total.requests.max(1) as f64;
-        println!(
-            "  {outcome:<26} {:>6.2} host calls, {:>5.2} allocations, {:>7.0} bytes copied, {:>7.0} \
-             instructions ({} requests)",
-            each(total.host_calls),
-            each(total.allocations),
-            each(total.bytes),
-            each(total.fuel),
-            total.requests
-        );
-    }
     for (transition, count) in swarm.coverage.iter() {
         println!("{count:>12}  {transition}");
     }

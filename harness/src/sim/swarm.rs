@@ -6,7 +6,7 @@ use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::thread;
 use std::time::{Duration, Instant};
 
-use super::{Costs, Coverage, Cut, Detail, Failure, Machine, Report, Scenario, run, shrink};
+use super::{Coverage, Cut, Detail, Failure, Machine, Report, Scenario, run, shrink};
 
 /// What to run.
 #[derive(Clone, Debug)]
@@ -65,8 +65,6 @@ pub struct Swarm {
     pub faults: BTreeMap<&'static str, u64>,
     /// Transitions.
     pub coverage: Coverage,
-    /// What requests cost.
-    pub costs: Costs,
 }
 
 /// Lays a sabotage over a scenario.
@@ -169,7 +167,6 @@ impl Swarm {
             *self.faults.entry(name).or_default() += count;
         }
         self.coverage.add(&report.coverage);
-        self.costs.merge(&report.costs);
         if let Some(failure) = &report.failure {
             self.failures.push(Found {
                 seed,

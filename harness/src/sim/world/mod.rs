@@ -8,7 +8,6 @@
 //! # Layout
 //! * `scenario`, `fault`: the script.
 //! * `queue`: events in order.
-//! * `cost`: what requests cost at the border between host and guest.
 //! * `threads`: Envoy's threads and what their VMs are asked to do; `results`: what comes of it; `roots`:
 //!   root contexts, their timers, and listener updates.
 //! * `net`: Laravel, and the way there and back.
@@ -17,7 +16,6 @@
 //! * `arm`: a scenario file instead of a seed's script.
 
 mod arm;
-mod cost;
 mod fault;
 mod net;
 mod queue;
@@ -37,7 +35,6 @@ use std::sync::Arc;
 
 use self::arm::Arm;
 pub(in crate::sim) use self::arm::run as run_file;
-pub use self::cost::{Costs, Total};
 pub use self::fault::{Fault, Verb, When, Who};
 use self::net::Net;
 use self::queue::{Event, Events};
@@ -90,7 +87,6 @@ pub(super) struct Sim {
     timers: Timers,
     /// What a scenario file adds; none for a seed's script.
     arm: Option<Arm>,
-    costs: Costs,
 }
 
 /// The configuration's times, as far as the run's end depends on them; ms.
@@ -126,8 +122,6 @@ pub struct Report {
     pub faults: BTreeMap<&'static str, u64>,
     /// Transitions that were seen.
     pub coverage: Coverage,
-    /// What requests cost, by what became of them.
-    pub costs: Costs,
     /// Every metric's last value, by name.
     pub metrics: BTreeMap<String, u64>,
     /// The trace, as far as it was kept.
@@ -181,7 +175,6 @@ impl Sim {
             net: Net::new(scenario, START_US / 1000),
             traffic: Traffic::new(scenario),
             strikes: Strikes::default(),
-            costs: Costs::default(),
             timers,
             arm: None,
             scenario: scenario.clone(),
@@ -328,7 +321,6 @@ impl Sim {
                 .numbers()
                 .map(|(name, value)| (name.to_owned(), value))
                 .collect(),
-            costs: std::mem::take(&mut self.costs),
             coverage: hub.checker.coverage.clone(),
             lines: hub.trace.take_lines(),
         }

@@ -2,7 +2,7 @@
 
 use super::threads::Ended;
 use super::{Arm, Sim};
-use crate::sim::host::{JobResult, StreamEnd, Vm};
+use crate::sim::host::{JobResult, StreamEnd};
 
 // === impl Sim ===
 
@@ -11,13 +11,9 @@ impl Sim {
     pub(super) fn ended(&mut self, thread: usize, ended: Ended) {
         let Ended { vm, results, error } = ended;
         let ticked = self.threads[thread].ticking.take();
-        let cost = vm.as_ref().map(Vm::cost);
         self.threads[thread].vm = vm;
         let stream = self.threads[thread].stream;
         for result in results {
-            if let (JobResult::Stream(_, end), Some(cost)) = (&result, cost) {
-                self.costs.add(end, cost);
-            }
             self.result(thread, result);
         }
         if let Some(error) = error {
