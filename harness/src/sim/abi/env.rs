@@ -159,7 +159,6 @@ pub(super) fn set_shared_data(
 ) -> Outcome {
     let key = call.text(key, key_size)?;
     let value = call.read(value, value_size)?.to_vec();
-    call.guest.copied(value.len());
     match call.guest.set_shared(&key, value, token) {
         true => Ok(Give::Nothing),
         false => Err(Status::CasMismatch.into()),
@@ -256,7 +255,6 @@ pub(super) fn http_call(
     if !PSEUDO_HEADERS.iter().all(|name| has(name)) {
         return Err(Status::BadArgument.into());
     }
-    call.guest.copied(body.len());
     let token = call.guest.http_call(HttpCall {
         cluster,
         headers,
@@ -281,7 +279,6 @@ pub(super) fn send_local_response(
 ) -> Outcome {
     let body = call.read(body, body_size)?.to_vec();
     let headers = maps::decode(call.read(headers, headers_size)?).ok_or(Status::BadArgument)?;
-    call.guest.copied(body.len());
     call.guest.reply = Some(LocalReply {
         status: u16::try_from(status).map_err(|_| Status::BadArgument)?,
         headers,

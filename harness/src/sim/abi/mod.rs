@@ -165,8 +165,6 @@ async fn give(
         }
     };
     let (guest_bytes, guest) = memory.data_and_store_mut(&mut *caller);
-    guest.copied(bytes.len());
-    guest.cost.allocations += u32::from(size > 0);
     guest.given(bytes.len());
     let mut call = Call::new(guest_bytes, guest);
     let written = call

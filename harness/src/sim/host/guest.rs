@@ -40,15 +40,11 @@ pub(crate) enum Callback {
     Done,
 }
 
-/// What a job costs at the border between host and guest.
+/// What a job has cost, for the limits on it.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub(crate) struct Cost {
     /// Host calls.
     pub host_calls: u32,
-    /// Pieces of memory that the host asked the guest for.
-    pub allocations: u32,
-    /// Bytes that were copied: values, bodies, headers.
-    pub bytes: u64,
     /// Instructions of the guest, as wasmtime counts them.
     pub fuel: u64,
 }
@@ -210,10 +206,6 @@ impl Guest {
         let at_us = hub.clock.mono_us;
         hub.trace
             .host_call(at_us, self.thread, self.vm, function, code);
-    }
-
-    pub(crate) fn copied(&mut self, bytes: usize) {
-        self.cost.bytes += bytes as u64;
     }
 
     /// Bytes that the host wrote into memory that the guest allocated for them.
