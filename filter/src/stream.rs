@@ -59,9 +59,9 @@ impl Stream {
     fn decide(&mut self, body_size: usize) -> Action {
         let head = match std::mem::replace(&mut self.state, State::New) {
             State::Collecting(head) => head,
-            // The trailers of a request that passes: it stays what it is.
-            other => {
-                self.state = other;
+            // The trailers of a body that was too long: the request has passed, and stays so.
+            decided => {
+                self.state = decided;
                 return Action::Continue;
             }
         };

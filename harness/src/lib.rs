@@ -1,5 +1,16 @@
-//! The harness.
+//! Embudo's harness: the production module between a gateway and a Laravel that behave as the real ones
+//! do, and a checker for what comes of it.
+//!
+//! # Layout
+//!
+//! * [`model`]: the gateway and Laravel, without I/O and clocks.
+//! * [`live`]: a real Envoy, started by func-e, and both models behind sockets.
+//! * [`scenario`]: what happens, as data.
+//! * [`check`]: what must hold after it.
+//! * [`sim`]: the module in a deterministic simulation.
 
+pub mod check;
 pub mod live;
 pub mod model;
+pub mod scenario;
 pub mod sim;

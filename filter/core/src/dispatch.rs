@@ -259,7 +259,7 @@ impl Dispatcher {
             }
             Event::Done => {
                 self.done = true;
-                self.candidate.release(store, &self.keys);
+                self.candidate.release(store, &self.keys, now.mono_ms);
                 self.index.clear();
             }
         }

@@ -120,11 +120,14 @@ impl Candidate {
     }
 
     /// Gives the lease back, so that the next leader need not wait for it to run out.
-    pub fn release(&mut self, store: &mut impl Store, keys: &Keys) {
+    ///
+    /// It ends now and not at 0: one that ended long ago counts as abandoned, and would be anybody's, an
+    /// older configuration's root's too.
+    pub fn release(&mut self, store: &mut impl Store, keys: &Keys, mono_ms: u64) {
         let Some(held) = self.held.take() else { return };
         update(store, keys, |record| {
             (record.leader == self.id && record.epoch == held.epoch).then_some(Record {
-                expires_ms: 0,
+                expires_ms: record.expires_ms.min(mono_ms),
                 ..record
             })
         });
@@ -138,12 +141,12 @@ impl Candidate {
             if record.leader != self.id || record.epoch != held.epoch {
                 return None;
             }
-            // A newer configuration's roots are waiting: make room at once.
+            // A newer configuration's roots are waiting: make room at once, and for nobody else.
             stays = Some(record.stamp_ms) == self.stamp_ms;
             let expires_ms = if stays {
                 mono_ms.saturating_add(self.lease_ms)
             } else {
-                0
+                mono_ms
             };
             Some(Record {
                 expires_ms,
@@ -370,8 +373,36 @@ mod tests {
         let mut a = Candidate::new(1, 7, 100, LIFE_MS);
         let mut b = Candidate::new(2, 7, 100, LIFE_MS);
         assert_eq!(world.tick(&mut a, 100), Change::Won);
-        a.release(&mut world.store, &world.keys);
+        a.release(&mut world.store, &world.keys, 101);
         assert_eq!(a.epoch(101), None);
         assert_eq!(world.tick(&mut b, 110), Change::Won);
+    }
+
+    #[test]
+    fn a_lease_that_was_given_up_is_the_newer_configurations_however_long_the_machine_has_run() {
+        // Later than any number of lives after 0.
+        const UP_MS: u64 = 1_000_000;
+        for released in [false, true] {
+            let mut world = World::new();
+            let mut old = Candidate::new(1, 7, UP_MS, LIFE_MS);
+            let mut sibling = Candidate::new(2, 7, UP_MS, LIFE_MS);
+            let mut new = Candidate::new(3, 8, UP_MS + 4_000, LIFE_MS);
+            assert_eq!(world.tick(&mut old, UP_MS), Change::Won);
+            assert_eq!(world.tick(&mut sibling, UP_MS), Change::None);
+            assert_eq!(world.tick(&mut old, UP_MS + 2_900), Change::None);
+            assert_eq!(world.tick(&mut new, UP_MS + 4_010), Change::None);
+            match released {
+                true => old.release(&mut world.store, &world.keys, UP_MS + 4_100),
+                false => assert_eq!(world.tick(&mut old, UP_MS + 4_100), Change::Lost),
+            }
+            for older in [&mut old, &mut sibling] {
+                assert_eq!(
+                    world.tick(older, UP_MS + 4_200),
+                    Change::None,
+                    "an older configuration's root leaves it alone"
+                );
+            }
+            assert_eq!(world.tick(&mut new, UP_MS + 4_500), Change::Won);
+        }
     }
 }

@@ -81,6 +81,10 @@ impl Verdict {
                     retry_after_ms: 0,
                 },
             },
+            503 if !answer.from_upstream => Self::Retry {
+                why: "no connection to Laravel (503)".into(),
+                retry_after_ms: 0,
+            },
             408 | 425 | 429 | 500..=599 => Self::Retry {
                 why,
                 retry_after_ms: retry_after_ms(answer.retry_after),

@@ -4,22 +4,31 @@
 //! and waits until it has gone. All ports are chosen by the system unless asked for, and every run
 //! has its own folder, so any number of them run side by side.
 //!
+//! # Layout
+//!
+//! * `options`: what a run may choose, and the command line it makes.
+//! * `watched`: the listener as a file that Envoy follows.
+//!
 //! # The run folder
 //!
 //! `bootstrap.json` (what Envoy read), `lds/lds.json` (the listener, if it is watched), `envoy.log`
 //! (all that func-e and Envoy printed), `config_dump.json` (what Envoy made of it), `func-e/`
 //! (func-e's own directories).
 
-use std::ffi::OsString;
+mod options;
+mod watched;
+
 use std::fs;
 use std::net::{Ipv4Addr, SocketAddr};
 use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
 
 use anyhow::{Context as _, Result, anyhow, bail};
-use serde_json::{Value, json};
+use serde_json::Value;
 
-use super::bootstrap::{Bootstrap, Endpoint, LISTENER, ListenerFile};
+pub use self::options::{EnvoyOptions, Starter};
+use self::watched::{Lds, Watched};
+use super::bootstrap::LISTENER;
 use super::supervise::{self, Supervised};
 use super::tools::Tools;
 use super::{Admin, paths, wasm};
@@ -37,48 +46,6 @@ const POLL: Duration = Duration::from_millis(20);
 /// How much of the log an error shows: the reason is in the last few lines.
 const LOG_LINES_SHOWN: usize = 12;
 
-/// A loopback port that the system chooses.
-const ANY_PORT: SocketAddr = SocketAddr::new(std::net::IpAddr::V4(Ipv4Addr::LOCALHOST), 0);
-
-/// What a run changes in the shipped configuration; the defaults suit a test.
-#[derive(Clone, Debug)]
-pub struct EnvoyOptions {
-    /// The beginning of the run folder's name.
-    pub name: String,
-    /// Laravel, for both of its clusters.
-    pub laravel: Endpoint,
-    /// Where the cluster `webhook` points; as shipped if `None`.
-    pub webhook: Option<Endpoint>,
-    /// Embudo's configuration.
-    pub filter_config: Value,
-    /// Envoy's workers. Two by default: with one, nothing is ever concurrent.
-    pub concurrency: u32,
-    /// Where the gateway is served.
-    pub listener: SocketAddr,
-    /// Where the admin page is.
-    pub admin: SocketAddr,
-    /// Envoy's log level; Embudo's own lines obey it too.
-    pub log_level: String,
-    /// Whether Embudo is in the chain; without it, Envoy only passes requests on.
-    pub embudo: bool,
-    /// Whether the listener is a watched file, so that [`Envoy::update_filter_config`] works.
-    pub watch_listener: bool,
-    /// How long the old listener goes on after an update, in seconds.
-    pub drain_time_s: u32,
-    /// What starts Envoy.
-    pub starter: Starter,
-}
-
-/// What starts Envoy.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub enum Starter {
-    /// `func-e run`, as on a developer's machine.
-    #[default]
-    FuncE,
-    /// The binary itself: one process less, where that matters for a measurement.
-    Direct,
-}
-
 /// A running Envoy.
 #[derive(Debug)]
 pub struct Envoy {
@@ -94,128 +61,14 @@ pub struct Envoy {
     process: Supervised,
 }
 
-/// The listener's file, and how often it was written.
-#[derive(Debug)]
-struct Watched {
-    listener: ListenerFile,
-    file: PathBuf,
-    version: u32,
-}
-
-/// What Envoy says about the watched listener.
-///
-/// Not taken from the config dump: after an update that only changes a filter chain, which is what
-/// ours are, it goes on showing the version the listener was first loaded with.
-struct Lds {
-    version: String,
-    rejected: u64,
-}
-
-// === impl EnvoyOptions ===
-
-impl EnvoyOptions {
-    /// The defaults for a test: Embudo with `{}`, two workers, func-e, ports chosen by the system.
-    pub fn new(name: &str, laravel: impl Into<Endpoint>) -> Self {
-        Self {
-            name: name.to_owned(),
-            laravel: laravel.into(),
-            webhook: None,
-            filter_config: json!({}),
-            concurrency: 2,
-            listener: ANY_PORT,
-            admin: ANY_PORT,
-            log_level: "info".to_owned(),
-            embudo: true,
-            watch_listener: false,
-            drain_time_s: 10,
-            starter: Starter::default(),
-        }
-    }
-
-    /// The shipped configuration with this run's changes, and the listener's file if it is watched.
-    fn configuration(
-        &self,
-        module: Option<&Path>,
-        run_dir: &Path,
-    ) -> Result<(Bootstrap, Option<Watched>)> {
-        let mut bootstrap = Bootstrap::shipped()?;
-        bootstrap.listen_on(self.listener)?;
-        bootstrap.admin_on(self.admin)?;
-        bootstrap.point("laravel", &self.laravel)?;
-        bootstrap.point("laravel_batch", &self.laravel)?;
-        if let Some(webhook) = &self.webhook {
-            bootstrap.point("webhook", webhook)?;
-        }
-        match module {
-            Some(module) => {
-                bootstrap.module(module)?;
-                bootstrap.filter_config(&self.filter_config)?;
-            }
-            None => bootstrap.without_embudo()?,
-        }
-        if !self.watch_listener {
-            return Ok((bootstrap, None));
-        }
-        // A folder of its own: Envoy looks at the file whenever anything is moved into the folder.
-        let file = run_dir.join("lds").join("lds.json");
-        paths::make_dir(&run_dir.join("lds"))?;
-        let listener = bootstrap.listener_from(&file)?;
-        let mut watched = Watched {
-            listener,
-            file,
-            version: 0,
-        };
-        watched.write_next()?;
-        Ok((bootstrap, Some(watched)))
-    }
-
-    /// The command line, and the environment that keeps func-e inside the run folder.
-    fn command(
-        &self,
-        tools: &Tools,
-        run_dir: &Path,
-    ) -> (PathBuf, Vec<OsString>, Vec<(&'static str, OsString)>) {
-        let mut args: Vec<OsString> = Vec::new();
-        let mut env = Vec::new();
-        let program = match self.starter {
-            Starter::FuncE => {
-                args.push("run".into());
-                let own = |folder: &str| run_dir.join("func-e").join(folder).into_os_string();
-                env.push(("ENVOY_PATH", tools.envoy.clone().into_os_string()));
-                env.push(("FUNC_E_CONFIG_HOME", own("config")));
-                env.push(("FUNC_E_DATA_HOME", own("data")));
-                env.push(("FUNC_E_STATE_HOME", own("state")));
-                env.push(("FUNC_E_RUNTIME_DIR", own("runtime")));
-                env.push(("FUNC_E_RUN_ID", "run".into()));
-                tools.func_e.clone()
-            }
-            Starter::Direct => tools.envoy.clone(),
-        };
-        let options: [(&str, OsString); 5] = [
-            ("--config-path", run_dir.join("bootstrap.json").into()),
-            ("--admin-address-path", admin_address_file(run_dir).into()),
-            ("--concurrency", self.concurrency.to_string().into()),
-            ("--drain-time-s", self.drain_time_s.to_string().into()),
-            ("--log-level", self.log_level.clone().into()),
-        ];
-        args.extend(
-            options
-                .into_iter()
-                .flat_map(|(name, value)| [name.into(), value]),
-        );
-        // Shared memory for hot restarts is numbered; without this, two Envoys fight for number 0.
-        args.push("--use-dynamic-base-id".into());
-        (program, args, env)
-    }
-}
-
 // === impl Envoy ===
 
 impl Envoy {
     /// Starts Envoy and waits until it serves.
     ///
     /// # Errors
-    /// When a tool is missing, the filter does not build, or Envoy does not start: then with the end of its log.
+    /// When a tool is missing, the filter does not build, or Envoy does not start: then with the end
+    /// of its log.
     pub async fn start(options: EnvoyOptions) -> Result<Self> {
         let (tools, module) = Self::prepare(&options).await?;
         let run_dir = paths::new_run(&options.name)?;
@@ -290,15 +143,15 @@ impl Envoy {
     /// The old listener, and the old root context with it, goes on for the drain time.
     ///
     /// # Errors
-    /// When Envoy was not started with `watch_listener`, or refuses the configuration: then with its reason.
+    /// When Envoy was not started with `watch_listener`, or refuses the configuration: then with its
+    /// reason.
     pub async fn update_filter_config(&mut self, config: &Value) -> Result<()> {
         let rejected_before = Lds::read(&self.admin).await?.rejected;
         let watched = self
             .watched
             .as_mut()
             .context("start Envoy with watch_listener to update it")?;
-        watched.listener.filter_config(config)?;
-        let version = watched.write_next()?;
+        let version = watched.update(config)?;
         let deadline = Instant::now() + UPDATE_MAX;
         loop {
             let lds = Lds::read(&self.admin).await?;
@@ -332,38 +185,6 @@ impl Envoy {
     async fn save_config_dump(&self) -> Result<()> {
         let dump = format!("{:#}", self.admin.config_dump().await?);
         paths::write_atomically(&self.run_dir.join("config_dump.json"), dump.as_bytes())
-    }
-}
-
-// === impl Lds ===
-
-impl Lds {
-    async fn read(admin: &Admin) -> Result<Self> {
-        let text = admin.get("/stats?filter=listener_manager.lds.").await?;
-        let value = |name: &str| {
-            let mut lines = text.lines().filter_map(|line| line.split_once(": "));
-            lines
-                .find(|(full, _)| full.ends_with(name))
-                .map(|(_, value)| value.trim_matches('"'))
-        };
-        Ok(Self {
-            version: value(".version_text").unwrap_or_default().to_owned(),
-            rejected: value(".update_rejected")
-                .and_then(|n| n.parse().ok())
-                .unwrap_or(0),
-        })
-    }
-}
-
-// === impl Watched ===
-
-impl Watched {
-    /// Writes the file under a new version, and returns that.
-    fn write_next(&mut self) -> Result<String> {
-        self.version += 1;
-        let version = self.version.to_string();
-        paths::write_atomically(&self.file, self.listener.to_json(&version).as_bytes())?;
-        Ok(version)
     }
 }
 

@@ -17,6 +17,7 @@
 //! * [`laravel`]: the stand-in Laravel at the other end, with PHP's manners.
 //! * [`load`]: the gateway's traffic, an open loop with a report.
 //! * [`staleness`]: how old a value is when Laravel has it.
+//! * [`scenario`]: runs a scenario file with all of these.
 //! * [`paths`]: where files go.
 
 pub mod admin;
@@ -26,6 +27,7 @@ pub mod filter_config;
 pub mod laravel;
 pub mod load;
 pub mod paths;
+pub mod scenario;
 pub mod staleness;
 pub mod stats;
 pub mod supervise;

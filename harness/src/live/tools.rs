@@ -38,7 +38,8 @@ impl Tools {
     /// Finds both programs and installs what is missing.
     ///
     /// # Errors
-    /// When a program is missing and cannot be installed: the message names it, why, and the command to try.
+    /// When a program is missing and cannot be installed: the message names it, why, and the command
+    /// to try.
     pub fn find_or_install() -> Result<Self> {
         Ok(Self {
             func_e: find_or_install_func_e()?,

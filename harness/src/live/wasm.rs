@@ -70,7 +70,8 @@ fn build() -> Result<PathBuf> {
         .context("cannot run cargo to build the filter")?;
     if !output.status.success() {
         bail!(
-            "the filter does not build for {TARGET} (if the target is missing: rustup target add {TARGET})\n{}",
+            "the filter does not build for {TARGET} (if the target is missing: \
+             rustup target add {TARGET})\n{}",
             String::from_utf8_lossy(&output.stderr).trim_end()
         );
     }

@@ -19,6 +19,8 @@ pub(super) struct Fields<'p> {
     pub(super) pointer: String,
     map: Map<String, Value>,
     asked: Vec<&'static str>,
+    /// It was no object at all: that is the problem, and not the fields that it lacks.
+    broken: bool,
     problems: &'p mut Vec<Problem>,
 }
 
@@ -68,20 +70,21 @@ fn distance(a: &str, b: &str) -> usize {
 impl<'p> Fields<'p> {
     /// Starts on `value`, which should be an object; anything else is one problem and counts as `{}`.
     pub(super) fn of(pointer: String, value: Value, problems: &'p mut Vec<Problem>) -> Self {
-        let map = match value {
-            Value::Object(map) => map,
+        let (map, broken) = match value {
+            Value::Object(map) => (map, false),
             other => {
                 problems.push(problem(
                     &pointer,
                     format!("expected an object, found {}", kind(&other)),
                 ));
-                Map::new()
+                (Map::new(), true)
             }
         };
         Self {
             pointer,
             map,
             asked: Vec::new(),
+            broken,
             problems,
         }
     }
@@ -154,7 +157,7 @@ impl<'p> Fields<'p> {
 
     /// A string that must be there.
     pub(super) fn needed(&mut self, name: &'static str) -> Option<String> {
-        if !self.has(name) {
+        if !self.has(name) && !self.broken {
             self.asked.push(name);
             self.report(name, "is needed");
         }

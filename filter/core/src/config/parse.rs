@@ -232,6 +232,10 @@ fn routes(overrides: Vec<Value>, problems: &mut Vec<Problem>) -> Vec<Route> {
         .into_iter()
         .filter_map(|(pointer, rule)| draft(Fields::of(pointer, rule, problems)))
         .collect();
+    if !problems.is_empty() {
+        // A rule that could not be read would be missed by those that name it.
+        return Vec::new();
+    }
     link(drafts, problems)
 }
 

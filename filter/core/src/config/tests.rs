@@ -56,6 +56,18 @@ fn every_problem_is_reported_at_its_place() {
 }
 
 #[test]
+fn one_mistake_is_one_problem() {
+    assert_eq!(
+        problems(r#"{"routes":[{"name":"qr","batch":3}]}"#),
+        ["/routes/0/batch: expected an object, found a number"]
+    );
+    assert_eq!(
+        problems("[]"),
+        ["the configuration: expected an object, found an array"]
+    );
+}
+
+#[test]
 fn nonsense_is_refused_with_a_reason() {
     assert!(problems("[]")[0].contains("expected an object, found an array"));
     assert!(problems("{")[0].contains("not valid JSON"));

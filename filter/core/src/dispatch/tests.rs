@@ -1,8 +1,6 @@
 mod world;
 
-use alloc::string::ToString;
-
-use self::world::{OK, World, items, path, text};
+use self::world::{OK, World, items, path, text, timestamp};
 use super::*;
 use crate::intake::Reply;
 
@@ -360,6 +358,7 @@ fn a_qr_that_is_too_old_is_dropped_and_its_pending_sent_by_itself() {
     let mut world = World::new("{}");
     world.post("qr", "a", "2@x");
     world.advance(300);
+    let qr_timestamp = timestamp(&world.made[0].1);
     for _ in 0..1_300 {
         while let Some((_, call)) = world.made.pop_front() {
             world.answer(&call, 500, "");
@@ -371,6 +370,10 @@ fn a_qr_that_is_too_old_is_dropped_and_its_pending_sent_by_itself() {
     assert_eq!(calls.len(), 1);
     assert_eq!(path(&calls[0].1), "/whatsapp/status/batch");
     assert!(text(&calls[0].1).contains(r#""estado_qr":"pending""#));
+    assert!(
+        timestamp(&calls[0].1) > qr_timestamp,
+        "Laravel may have seen the QR"
+    );
     assert_eq!(world.pending(), 0);
     assert_eq!(
         world.post("qr", "a", "2@x"),
@@ -484,7 +487,8 @@ fn a_root_that_must_go_finishes_when_its_calls_are_answered() {
     world.answer(&call, 200, OK);
     assert_eq!(world.effects.last(), Some(&Effect::Finished));
     assert_eq!(world.pending(), 0);
-    let value = world.store.get(&world.keys.lease()).unwrap().0;
-    assert_eq!(value[16..24], [0; 8], "the lease is free at once");
-    assert_eq!(call.id.to_string(), "1");
+    world.dispatcher = World::root(&world.rules, &world.keys, 2);
+    world.step(Event::Tick);
+    let leads = world.dispatcher.candidate.epoch(world.now.mono_ms);
+    assert_eq!(leads, Some(2), "the lease was free at once");
 }

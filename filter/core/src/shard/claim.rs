@@ -212,7 +212,7 @@ impl<'a> Shard<'a> {
                 let target = rules.config.route_named(&implied.route);
                 match (target, rules.implied_body(route, &dirty.body)) {
                     (Some((target, rule)), Some(body)) if !sabotage::is(Sabotage::NeverRevive) => {
-                        implied.revive(rule, dirty, body, now.mono_ms);
+                        implied.revive(dirty, rule, body, now.mono_ms);
                         revived.push(target);
                     }
                     _ => session.drop_implied(&[item.seq]),
@@ -253,26 +253,20 @@ impl<'a> Entry<'a> {
     // ## Implied => Dirty
     //
     // The gateway believes that Laravel has heard this state. It keeps its place in the session's order:
-    // the item whose sequence it bears is gone. It goes where the gateway would have posted it, which is
-    // not where that item came from.
-    fn revive(&mut self, rule: &Route, item: Dirty<'a>, body: Vec<u8>, mono_ms: u64) {
-        let destination = match Destination::decode(&item.destination) {
-            Some(destination) => Cow::Owned(
-                Destination {
-                    path: rule.path.clone(),
-                    ..destination
-                }
-                .encode(),
-            ),
-            None => item.destination,
-        };
+    // the item whose sequence it bears is gone. It goes where the item would have gone, but for the path:
+    // alone it would end at the item's route, which refuses it.
+    fn revive(&mut self, item: Dirty<'a>, rule: &Route, body: Vec<u8>, mono_ms: u64) {
+        let destination = Destination::decode(&item.destination).map(|destination| Destination {
+            path: rule.path.clone(),
+            ..destination
+        });
         self.state = State::Dirty(Dirty {
-            destination,
             since_ms: mono_ms,
+            timestamp_ms: item.timestamp_ms.saturating_add(1),
             attempts: 0,
             priority: false,
+            destination: destination.map_or(item.destination, |new| Cow::Owned(new.encode())),
             body: Cow::Owned(body),
-            ..item
         });
     }
 }

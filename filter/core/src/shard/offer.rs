@@ -74,7 +74,9 @@ impl<'a> Shard<'a> {
         let seq = self.last_seq.saturating_add(1);
         self.last_seq = seq;
         let timestamp_ms = now.wall_ms.max(self.last_wall_ms.saturating_add(1));
-        self.last_wall_ms = timestamp_ms;
+        // The state that an item implies may have to be sent by itself one day, after the item and before
+        // whatever follows: its timestamp is set aside now.
+        self.last_wall_ms = timestamp_ms.saturating_add(u64::from(rule.implies.is_some()));
         let rung = self.rung;
 
         let Some(session) = self.session_mut(update.session) else {

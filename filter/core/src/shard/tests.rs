@@ -329,3 +329,36 @@ fn a_shard_keeps_its_limits_and_never_drops_for_space() {
         "what is pending keeps its place"
     );
 }
+
+#[test]
+fn a_state_that_outlives_its_qr_goes_to_its_own_path() {
+    let rules = rules("{}");
+    let mut now = Now {
+        mono_ms: 1,
+        wall_ms: 1,
+    };
+    let destination = Destination {
+        prefix: "/api".into(),
+        path: "/qr".into(),
+        ..<_>::default()
+    };
+    let head = Head {
+        route: 0,
+        destination,
+    };
+    let body = br#"{"session_id":"s","qr":"2@x"}"#;
+    let update = rules.update(&head, body).unwrap();
+    let mut shard = Shard::default();
+    shard.offer(&rules, &update, now);
+    now.mono_ms += 60_001;
+    assert_eq!(shard.expire(&rules, now), (vec![0], vec![1]));
+    let State::Dirty(revived) = &shard.sessions[0].entries[0].state else {
+        panic!("`pending` has to be sent by itself");
+    };
+    let destination = Destination::decode(&revived.destination).unwrap();
+    assert_eq!(
+        (destination.prefix.as_str(), destination.path.as_str()),
+        ("/api", "/whatsapp/status"),
+        "where it is posted if it goes alone"
+    );
+}

@@ -171,3 +171,11 @@ pub(super) fn path(call: &Call) -> &str {
 pub(super) fn items(call: &Call) -> usize {
     text(call).matches("session_id").count()
 }
+
+pub(super) fn timestamp(call: &Call) -> u64 {
+    let (_, rest) = text(call)
+        .split_once("\"timestamp\":")
+        .expect("an item has a timestamp");
+    let digits = rest.split(|c: char| !c.is_ascii_digit()).next().unwrap();
+    digits.parse().unwrap()
+}

@@ -1,0 +1,274 @@
+//! Scenarios: traffic, Laravel's behaviour and what must come of it, as data.
+//!
+//! A scenario is a TOML file. The same file runs on the live arm (a real Envoy, real time) and on the
+//! sim arm (the same module, virtual time), and one checker judges both: what differs between the arms
+//! is a mistake of one of them. So a file says nothing of sockets, threads or Envoy; it says what the
+//! gateway does, what happens to Laravel and when, and within which bounds the outcome must lie, each
+//! bound with its reason.
+
+use std::collections::BTreeMap;
+use std::path::{Path, PathBuf};
+use std::{fmt, fs};
+
+use anyhow::{Context as _, Result, ensure};
+use serde::Deserialize;
+use serde_json::Value;
+
+use crate::model::laravel::Fault;
+
+/// A scenario, as its file says.
+#[derive(Clone, Debug, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Scenario {
+    /// What the scenario shows, as a sentence.
+    pub name: String,
+    /// Decides everything that looks random.
+    #[serde(default = "one")]
+    pub seed: u64,
+    /// WhatsApp sessions.
+    pub sessions: usize,
+    /// For how long events begin, seconds of the arm's clock.
+    pub seconds: u64,
+    /// How long after that everything must be settled, seconds.
+    pub settled_within_seconds: u64,
+    /// How much faster than in life the gateway is, and Embudo's own timers with it. Calls and claims
+    /// keep their times: Laravel is as fast as ever.
+    #[serde(default = "real_time")]
+    pub compression: f64,
+    /// Envoy's workers.
+    #[serde(default = "two")]
+    pub workers: u32,
+    /// Embudo's own configuration.
+    #[serde(default = "empty")]
+    pub filter: Value,
+    /// How the sessions behave.
+    #[serde(default)]
+    pub gateway: Gateway,
+    /// How Laravel behaves.
+    #[serde(default)]
+    pub laravel: Laravel,
+    /// What goes wrong at Laravel; times count from the first event.
+    #[serde(default, rename = "fault")]
+    pub faults: Vec<Fault>,
+    /// What else happens, in the order of time.
+    #[serde(default, rename = "happening")]
+    pub happenings: Vec<Happening>,
+    /// What must come of it.
+    #[serde(rename = "expect")]
+    pub expectations: Vec<Expectation>,
+}
+
+/// How the sessions behave.
+#[derive(Clone, Copy, Debug, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct Gateway {
+    /// How likely a QR cycle ends in a scan.
+    pub scan_probability: f64,
+    /// How likely a scan is followed by a reconnect before `active`.
+    pub restart_probability: f64,
+}
+
+/// How Laravel behaves when nothing is wrong.
+#[derive(Clone, Copy, Debug, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct Laravel {
+    /// PHP workers.
+    pub workers: usize,
+    /// Milliseconds a request.
+    pub request_ms: u64,
+    /// Milliseconds more a batch item.
+    pub item_ms: u64,
+}
+
+/// Something that happens at a time.
+#[derive(Clone, Debug, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Happening {
+    /// Milliseconds from the first event.
+    pub at_ms: u64,
+    /// What.
+    #[serde(rename = "do")]
+    pub what: Verb,
+}
+
+/// What can happen.
+#[derive(Clone, Debug, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Verb {
+    /// Laravel's host refuses connections, and drops those it has.
+    LaravelDown,
+    /// It is back.
+    LaravelUp,
+    /// The operator changes Embudo's configuration to this.
+    UpdateFilter(Value),
+}
+
+/// A bound on the outcome.
+#[derive(Clone, Debug, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Expectation {
+    /// What is bounded.
+    pub of: Measure,
+    /// The least it may be.
+    pub min: Option<f64>,
+    /// The most it may be.
+    pub max: Option<f64>,
+    /// The reason for the bound.
+    pub why: String,
+}
+
+/// What an arm measures.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Measure {
+    /// POSTs that the gateway sent, retries included.
+    GatewayPosts,
+    /// POSTs that the gateway got no 2xx for.
+    GatewayFailures,
+    /// POSTs that reached Laravel.
+    LaravelPosts,
+    /// Updates answered `queued`.
+    Queued,
+    /// Updates answered `implied`.
+    Implied,
+    /// Updates that ended delivered.
+    Delivered,
+    /// Updates that ended superseded.
+    Superseded,
+    /// QRs that ended expired.
+    Expired,
+    /// Items of the largest batch.
+    BatchItemsMax,
+    /// 99th percentile of the age of a QR when Laravel had it, milliseconds.
+    QrStalenessP99Ms,
+}
+
+/// What an arm measured.
+pub type Measures = BTreeMap<Measure, f64>;
+
+fn one() -> u64 {
+    1
+}
+
+fn two() -> u32 {
+    2
+}
+
+fn real_time() -> f64 {
+    1.0
+}
+
+fn empty() -> Value {
+    Value::Object(serde_json::Map::new())
+}
+
+// === impl Scenario ===
+
+impl Scenario {
+    /// Reads a scenario.
+    ///
+    /// # Errors
+    /// If the file cannot be read, is no scenario, or contradicts itself; the message says where.
+    pub fn load(path: &Path) -> Result<Self> {
+        let text =
+            fs::read_to_string(path).with_context(|| format!("cannot read {}", path.display()))?;
+        let scenario: Self =
+            toml::from_str(&text).with_context(|| format!("{} is no scenario", path.display()))?;
+        scenario
+            .validate()
+            .with_context(|| path.display().to_string())?;
+        Ok(scenario)
+    }
+
+    /// The scenarios in a folder, by name.
+    ///
+    /// # Errors
+    /// If the folder cannot be read.
+    pub fn all_in(dir: &Path) -> Result<Vec<PathBuf>> {
+        let entries =
+            fs::read_dir(dir).with_context(|| format!("cannot read {}", dir.display()))?;
+        let mut paths: Vec<PathBuf> = entries
+            .filter_map(|entry| entry.ok().map(|entry| entry.path()))
+            .filter(|path| path.extension().is_some_and(|ext| ext == "toml"))
+            .collect();
+        paths.sort();
+        Ok(paths)
+    }
+
+    fn validate(&self) -> Result<()> {
+        ensure!(
+            self.sessions > 0 && self.seconds > 0,
+            "nothing would happen"
+        );
+        ensure!(self.compression > 0.0, "compression must be more than 0");
+        ensure!(
+            !self.expectations.is_empty(),
+            "a scenario that expects nothing shows nothing"
+        );
+        for expectation in &self.expectations {
+            ensure!(
+                expectation.min.is_some() || expectation.max.is_some(),
+                "{:?} needs a min or a max",
+                expectation.of
+            );
+        }
+        let filter = self.filter.to_string();
+        if let Err(problems) = embudo_core::config::Config::parse(filter.as_bytes()) {
+            let problems: Vec<String> = problems.iter().map(ToString::to_string).collect();
+            anyhow::bail!("filter: {}", problems.join("; "));
+        }
+        Ok(())
+    }
+}
+
+// === impl Gateway ===
+
+impl Default for Gateway {
+    fn default() -> Self {
+        Self {
+            scan_probability: 0.1,
+            restart_probability: 0.5,
+        }
+    }
+}
+
+// === impl Laravel ===
+
+impl Default for Laravel {
+    /// PHP-FPM on a small machine.
+    fn default() -> Self {
+        Self {
+            workers: 8,
+            request_ms: 20,
+            item_ms: 1,
+        }
+    }
+}
+
+// === impl Expectation ===
+
+impl Expectation {
+    /// What is wrong with the measure, if anything is.
+    #[must_use]
+    pub fn verdict(&self, measures: &Measures) -> Option<String> {
+        let Some(found) = measures.get(&self.of) else {
+            return Some(format!("{:?} was not measured", self.of));
+        };
+        let low = self.min.is_some_and(|min| *found < min);
+        let high = self.max.is_some_and(|max| *found > max);
+        (low || high).then(|| format!("{self}, but it is {found}"))
+    }
+}
+
+impl fmt::Display for Expectation {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{:?} must be", self.of)?;
+        if let Some(min) = self.min {
+            write!(f, " at least {min}")?;
+        }
+        if let Some(max) = self.max {
+            write!(f, " at most {max}")?;
+        }
+        write!(f, " ({})", self.why)
+    }
+}

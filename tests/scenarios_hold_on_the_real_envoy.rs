@@ -1,0 +1,59 @@
+//! Every scenario in `tests/data`, on a real Envoy.
+
+use std::path::Path;
+
+use anyhow::Result;
+use embudo::check::check;
+use embudo::live;
+use embudo::scenario::Scenario;
+use futures::StreamExt as _;
+
+/// Envoys side by side: each has two workers, and the machine may have two cores.
+const AT_ONCE: usize = 3;
+
+#[tokio::test(flavor = "multi_thread")]
+async fn every_scenario_holds() -> Result<()> {
+    let dir = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/data");
+    let paths = Scenario::all_in(&dir)?;
+    assert!(
+        paths.len() >= 8,
+        "only {} scenarios in {}",
+        paths.len(),
+        dir.display()
+    );
+
+    let results: Vec<(String, Result<Vec<String>>)> = futures::stream::iter(paths)
+        .map(|path| async move {
+            let name = path
+                .file_stem()
+                .unwrap_or_default()
+                .to_string_lossy()
+                .into_owned();
+            let failures = async {
+                let scenario = Scenario::load(&path)?;
+                let outcome = live::scenario::run(&scenario).await?;
+                println!("{name}: {:?}", outcome.measures);
+                let failures = check(&scenario, &outcome);
+                Ok(failures
+                    .into_iter()
+                    .map(|f| format!("{}: {}", f.rule, f.what))
+                    .collect())
+            };
+            let failures = failures.await;
+            (name, failures)
+        })
+        .buffer_unordered(AT_ONCE)
+        .collect()
+        .await;
+
+    let mut wrong = Vec::new();
+    for (name, failures) in results {
+        wrong.extend(
+            failures?
+                .into_iter()
+                .map(|failure| format!("{name}: {failure}")),
+        );
+    }
+    assert!(wrong.is_empty(), "{}", wrong.join("\n"));
+    Ok(())
+}
