@@ -9,6 +9,7 @@
 //! * [`scenario`]: what happens, as data.
 //! * [`sim`]: the module in a deterministic simulation.
 //! * [`check`]: what must hold after it.
+//! * [`sim`]: the module in a deterministic simulation.
 
 pub mod check;
 pub mod live;
