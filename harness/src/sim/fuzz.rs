@@ -6,7 +6,7 @@
 //! is found can be played again; and since the process is fresh, it depends on nothing that came before.
 //!
 //! What must hold whatever comes is in [`Flaw`]. At the end of most cases stands a question: a new update
-//! is posted, and must be on its way to Laravel within a minute. A dispatcher that stays alive but never
+//! is posted, and must be on its way to Laravel within three minutes. A dispatcher that stays alive but never
 //! does anything again would pass for healthy otherwise.
 //!
 //! # Layout

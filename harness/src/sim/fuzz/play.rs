@@ -41,6 +41,9 @@ const PROBLEMS_MAX: u64 = 33;
 const WARN: u32 = 3;
 const ERROR: u32 = 4;
 
+/// A spoiled lease may look like one of the longest that can be, twice over, and must be abandoned then.
+const PATIENCE_S: u32 = 180;
+
 /// Names that are tried, until one is in a shard that can be read and has room.
 const SURVIVORS_MAX: u32 = 32;
 
@@ -412,7 +415,7 @@ impl Process {
     }
 
     /// A cluster that is well, a Laravel that answers, and a shard that somebody has emptied: the update of a
-    /// new session must be on its way within a minute, whatever was before, and whatever is in the others.
+    /// new session must be on its way within three minutes, whatever was before, and whatever is in the others.
     fn survives(&mut self) -> Result<(), Found> {
         if self.roots.len() > 1 {
             // The other configuration may have any timers.
@@ -438,7 +441,7 @@ impl Process {
             return Err(Found::new(Flaw::DispatcherIsDead, what));
         };
         let session = survivor(number);
-        for _ in 0..60 {
+        for _ in 0..PATIENCE_S {
             let is_his = |call: &Call| {
                 call.body
                     .windows(session.len())
@@ -453,7 +456,7 @@ impl Process {
             }
             self.pass(1_000, 1)?;
         }
-        let what = "an update was taken and not sent within a minute";
+        let what = "an update was taken and not sent within three minutes";
         Err(Found::new(Flaw::DispatcherIsDead, what))
     }
 
