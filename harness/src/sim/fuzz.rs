@@ -12,9 +12,10 @@
 //! # Layout
 //! * `case`: what happens.
 //! * `generate`, `stored`: cases from dice.
-//! * `play`: plays a case, and judges it.
+//! * `play`: plays a case, and judges it by what is in `flaw`.
 
 mod case;
+mod flaw;
 mod generate;
 mod play;
 mod stored;
@@ -26,7 +27,7 @@ use std::sync::{Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
 pub use self::case::Case;
-pub use self::play::{Flaw, Found};
+pub use self::flaw::{Flaw, Found};
 use self::play::{Played, play};
 pub(super) use self::play::{hub, wait};
 use super::host::Machine;
