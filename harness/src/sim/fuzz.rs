@@ -6,15 +6,16 @@
 //! is found can be played again; and since the process is fresh, it depends on nothing that came before.
 //!
 //! What must hold whatever comes is in [`Flaw`]. At the end of most cases stands a question: a new update
-//! is posted, and must be on its way to Laravel within a minute. A dispatcher that stays alive but never
+//! is posted, and must be on its way to Laravel within three minutes. A dispatcher that stays alive but never
 //! does anything again would pass for healthy otherwise.
 //!
 //! # Layout
 //! * `case`: what happens.
 //! * `generate`, `stored`: cases from dice.
-//! * `play`: plays a case, and judges it.
+//! * `play`: plays a case, and judges it by what is in `flaw`.
 
 mod case;
+mod flaw;
 mod generate;
 mod play;
 mod stored;
@@ -26,7 +27,7 @@ use std::sync::{Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
 pub use self::case::Case;
-pub use self::play::{Flaw, Found};
+pub use self::flaw::{Flaw, Found};
 use self::play::{Played, play};
 pub(super) use self::play::{hub, wait};
 use super::host::Machine;

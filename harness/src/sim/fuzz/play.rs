@@ -1,7 +1,6 @@
 //! Plays a case against a fresh process, and looks at what must hold whatever comes.
 
 use std::collections::VecDeque;
-use std::fmt;
 use std::pin::pin;
 use std::task::{Context, Poll, Waker};
 
@@ -10,6 +9,7 @@ use embudo_core::config::Config;
 use embudo_core::shard::Shard;
 
 use super::case::{Case, Key, Step, whole};
+use super::flaw::{Flaw, Found};
 use crate::sim::check::Checker;
 use crate::sim::host::{
     Clock, Cluster, Guest, Hub, Job, JobResult, Machine, Metrics, Out, Queues, Response,
@@ -41,43 +41,14 @@ const PROBLEMS_MAX: u64 = 33;
 const WARN: u32 = 3;
 const ERROR: u32 = 4;
 
+/// A spoiled lease may look like one of the longest that can be, twice over, and must be abandoned then.
+const PATIENCE_S: u32 = 180;
+
 /// Names that are tried, until one is in a shard that can be read and has room.
 const SURVIVORS_MAX: u32 = 32;
 
 /// Longer than any timer of a plain configuration, and than any `retry-after` that is honoured.
 const LONG_MS: u64 = 400_000;
-
-/// What must not be.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
-pub enum Flaw {
-    /// The VM is gone, be it by a panic, an endless loop or too many host calls.
-    Traps,
-    /// A callback takes too long.
-    TakesTooLong,
-    /// The VM takes too much memory.
-    TakesTooMuchMemory,
-    /// The log fills up.
-    FloodsTheLog,
-    /// A refused configuration is not explained.
-    RefusesSilently,
-    /// A request that came whole is neither answered nor passed on.
-    HoldsARequest,
-    /// Bad input is answered with an error of ours.
-    AnswersWithAnError,
-    /// An update was taken while no store could be read.
-    TakesWhatItCannotStore,
-    /// After all of it, nothing is delivered any more.
-    DispatcherIsDead,
-}
-
-/// A flaw and how it shows.
-#[derive(Clone, Debug)]
-pub struct Found {
-    /// What must not be.
-    pub flaw: Flaw,
-    /// How it shows.
-    pub what: String,
-}
 
 /// What a case came to.
 #[derive(Clone, Copy, Debug, Default)]
@@ -412,7 +383,7 @@ impl Process {
     }
 
     /// A cluster that is well, a Laravel that answers, and a shard that somebody has emptied: the update of a
-    /// new session must be on its way within a minute, whatever was before, and whatever is in the others.
+    /// new session must be on its way within three minutes, whatever was before, and whatever is in the others.
     fn survives(&mut self) -> Result<(), Found> {
         if self.roots.len() > 1 {
             // The other configuration may have any timers.
@@ -438,7 +409,7 @@ impl Process {
             return Err(Found::new(Flaw::DispatcherIsDead, what));
         };
         let session = survivor(number);
-        for _ in 0..60 {
+        for _ in 0..PATIENCE_S {
             let is_his = |call: &Call| {
                 call.body
                     .windows(session.len())
@@ -453,7 +424,7 @@ impl Process {
             }
             self.pass(1_000, 1)?;
         }
-        let what = "an update was taken and not sent within a minute";
+        let what = "an update was taken and not sent within three minutes";
         Err(Found::new(Flaw::DispatcherIsDead, what))
     }
 
@@ -525,39 +496,4 @@ fn explains(tally: &Tally, accepted: bool) -> Result<(), Found> {
         return Err(Found::new(Flaw::RefusesSilently, what));
     }
     Ok(())
-}
-
-// === impl Found ===
-
-impl Found {
-    fn new(flaw: Flaw, what: impl Into<String>) -> Self {
-        let what = what.into();
-        Self { flaw, what }
-    }
-}
-
-impl fmt::Display for Found {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "{}: {}", self.flaw.text(), self.what)
-    }
-}
-
-// === impl Flaw ===
-
-impl Flaw {
-    /// In words.
-    #[must_use]
-    pub fn text(self) -> &'static str {
-        match self {
-            Self::Traps => "the VM traps",
-            Self::TakesTooLong => "a callback takes too long",
-            Self::TakesTooMuchMemory => "the VM takes too much memory",
-            Self::FloodsTheLog => "the log fills up",
-            Self::RefusesSilently => "a refused configuration is not explained",
-            Self::HoldsARequest => "a request is held for ever",
-            Self::AnswersWithAnError => "bad input is answered with an error",
-            Self::TakesWhatItCannotStore => "an update is taken that cannot be stored",
-            Self::DispatcherIsDead => "the dispatcher is dead",
-        }
-    }
 }
