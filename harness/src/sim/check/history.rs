@@ -60,12 +60,13 @@ impl History {
         self.accepted.iter().max_by_key(|update| update.seq)
     }
 
-    /// The newest of a route that Laravel may have: what expired before it took effect never was there.
+    /// The newest of a route that Laravel has or will get: what ended before it took effect (too old, or
+    /// replaced by something that then was too old) never was there.
     pub(super) fn newest_of(&self, route: &str) -> Option<&Accepted> {
         self.accepted
             .iter()
             .filter(|update| update.route == route)
-            .filter(|update| update.fate != Fate::Expired || update.in_effect)
+            .filter(|update| update.fate == Fate::Pending || update.in_effect)
             .max_by_key(|update| update.seq)
     }
 }
