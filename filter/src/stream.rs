@@ -14,6 +14,7 @@ use std::rc::Rc;
 use embudo_core::dispatch::{Counter, End};
 use embudo_core::intake::{self, Reply};
 use embudo_core::route::{BODY_BYTES_MAX, Bypass, Head};
+use embudo_core::sabotage::{self, Sabotage};
 use proxy_wasm::traits::{Context, HttpContext};
 use proxy_wasm::types::Action;
 
@@ -71,6 +72,7 @@ impl Stream {
         let plugin = Rc::clone(&self.plugin);
         let update = match plugin.rules.update(&head, &body) {
             Ok(update) => update,
+            Err(_) if sabotage::is(Sabotage::TrapOnBadJson) => std::process::abort(),
             Err(reason) => return self.pass(Some(head.route), reason),
         };
         let taken = intake::take_in(

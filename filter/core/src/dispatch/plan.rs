@@ -12,6 +12,7 @@ use super::index::{Index, Item, LaneKey, Waiting};
 use crate::batch::SPLICED_BYTES_MAX;
 use crate::config::Route;
 use crate::route::Rules;
+use crate::sabotage::{self, Sabotage};
 
 /// Refusals after which an item travels alone, to its original path: by then it is the suspect.
 pub(super) const ATTEMPTS_TOGETHER_MAX: u16 = 3;
@@ -164,6 +165,7 @@ impl Waiting {
         if self
             .claim
             .is_some_and(|(_, deadline_ms)| mono_ms < deadline_ms)
+            && !sabotage::is(Sabotage::IgnoreForeignClaims)
         {
             return None;
         }
@@ -190,6 +192,9 @@ impl Ready {
         }
         if let Some(due) = self.due_together(index, rules, key, mono_ms) {
             return Some((due, false));
+        }
+        if sabotage::is(Sabotage::StarveTheRefused) {
+            return None;
         }
         (!self.alone.is_empty() && lane.alone.is_over(mono_ms)).then_some((Due::Ordinary, true))
     }
