@@ -66,7 +66,7 @@ clean: ## Remove everything that was built; .tools/ stays, since it is downloade
 # rust-toolchain.toml names the toolchain and the target, and rustup gets them; without rustup they must be there.
 .PHONY: rust
 rust:
-	@command -v cargo >/dev/null || { echo "Rust is missing: install it with rustup (https://rustup.rs)" >&2; exit 1; }
+	@command -v cargo >/dev/null || { echo "Rust is missing: install it with rustup" >&2; exit 1; }
 	@test -d "$$(rustc --print sysroot)/lib/rustlib/$(WASM_TARGET)" || { \
 	  command -v rustup >/dev/null || { echo "the target $(WASM_TARGET) is missing, and there is no rustup to add it" >&2; exit 1; }; \
 	  rustup target add $(WASM_TARGET); }
