@@ -42,21 +42,20 @@ async fn a_batch_with_a_refused_item_delivers_the_others() -> Result<()> {
         stack.laravel.journal().answers()[&(Kind::PostStatusBatch, 422)] > 0,
         "the batch was refused for one of its items"
     );
-    let alone = || stack.laravel.counts().of(Kind::PostStatus).requests;
-    let before = alone();
     wait_until(
-        "the refused item is tried again, alone",
+        "the refused item has been posted alone, and what Laravel says there is final",
         Duration::from_secs(20),
-        async || alone() >= before + 2,
+        async || stack.ledger().await.rejected == 1,
     )
     .await;
     stack.assert_ledger_balances().await;
     let ledger = stack.ledger().await;
     assert_eq!(
         (ledger.accepted, ledger.delivered, ledger.pending),
-        (20, 19, 1),
-        "the refused item is not lost: it is still pending"
+        (20, 19, 0)
     );
+    let posts = stack.laravel.journal().answers()[&(Kind::PostStatus, 422)];
+    assert_eq!(posts, 1, "once, and no more");
 
     // Nobody waits behind it.
     let later = sessions(GOOD + 1);

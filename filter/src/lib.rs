@@ -19,7 +19,7 @@ mod stats;
 mod store;
 mod stream;
 
-use std::cell::RefCell;
+use std::cell::{Cell, RefCell};
 
 use embudo_core::route::Rules;
 use embudo_core::store::Keys;
@@ -47,4 +47,17 @@ struct Plugin {
     keys: Keys,
     doorbell: Doorbell,
     stats: RefCell<Stats>,
+    /// Of the last request that may have had to pass: random at first, so that no two VMs' meet.
+    number: Cell<u64>,
+}
+
+// === impl Plugin ===
+
+impl Plugin {
+    /// A number that no other request of this process has.
+    fn next_number(&self) -> u64 {
+        let number = self.number.get().wrapping_add(1);
+        self.number.set(number);
+        number
+    }
 }

@@ -1,5 +1,6 @@
 //! A root context: one for each thread and configuration, every one of them a dispatcher in waiting.
 
+use std::cell::Cell;
 use std::collections::{BTreeMap, VecDeque};
 use std::rc::Rc;
 use std::time::Duration;
@@ -100,6 +101,7 @@ impl Root {
                 keys,
                 doorbell,
                 stats,
+                number: Cell::new(u64::from_le_bytes(host::random())),
             }),
             calls: BTreeMap::new(),
             shards_wanted: (wanted != layout.shards).then_some(wanted),

@@ -18,6 +18,7 @@ use proxy_wasm::types::MetricType;
 #[derive(Debug)]
 pub(crate) struct Stats {
     routes: Vec<RouteStats>,
+    reads: Vec<[Option<u32>; 3]>,
     bypasses: BTreeMap<(Option<usize>, Bypass), Option<u32>>,
     call_bytes: Option<u32>,
     batch_items: Option<u32>,
@@ -34,10 +35,23 @@ struct RouteStats {
     queued: Option<u32>,
     duplicate: Option<u32>,
     implied: Option<u32>,
+    stale: Option<u32>,
+    passing: Option<u32>,
     busy: Option<u32>,
     revived: Option<u32>,
     items: [Option<u32>; End::ALL.len()],
     calls: [Option<u32>; VerdictLabel::ALL.len()],
+}
+
+/// Who answered a read.
+#[derive(Clone, Copy, Debug)]
+pub(crate) enum ReadOutcome {
+    /// The store.
+    Cached,
+    /// The store, because Laravel failed.
+    Stale,
+    /// Laravel.
+    Fresh,
 }
 
 fn define(kind: MetricType, name: &str) -> Option<u32> {
@@ -73,6 +87,18 @@ impl Stats {
                 .map(|route| RouteStats::define(&route.name))
                 .collect(),
             bypasses: BTreeMap::new(),
+            reads: config
+                .reads
+                .iter()
+                .map(|read| {
+                    ReadOutcome::ALL.map(|outcome| {
+                        let (name, outcome) = (&read.name, outcome.label());
+                        counter(&format!(
+                            "embudo.requests;route=get_{name};outcome={outcome}"
+                        ))
+                    })
+                })
+                .collect(),
             call_bytes: counter("embudo.call_bytes"),
             batch_items: define(MetricType::Histogram, "embudo.batch_items"),
             call_ms: define(MetricType::Histogram, "embudo.call_ms"),
@@ -95,9 +121,18 @@ impl Stats {
             Reply::Queued => stats.queued,
             Reply::Duplicate => stats.duplicate,
             Reply::Implied => stats.implied,
+            Reply::Stale => stats.stale,
+            Reply::Passing(_) => stats.passing,
             Reply::Busy | Reply::Pass(_) => stats.busy,
         };
         add(metric, 1);
+    }
+
+    /// Counts a read.
+    pub(crate) fn read(&self, read: usize, outcome: ReadOutcome) {
+        if let Some(metrics) = self.reads.get(read) {
+            add(*metrics.get(outcome as usize).unwrap_or(&None), 1);
+        }
     }
 
     /// Counts an untouched request.
@@ -150,6 +185,20 @@ impl Stats {
     }
 }
 
+// === impl ReadOutcome ===
+
+impl ReadOutcome {
+    const ALL: [Self; 3] = [Self::Cached, Self::Stale, Self::Fresh];
+
+    fn label(self) -> &'static str {
+        match self {
+            Self::Cached => "cached",
+            Self::Stale => "stale",
+            Self::Fresh => "fresh",
+        }
+    }
+}
+
 // === impl RouteStats ===
 
 impl RouteStats {
@@ -161,6 +210,8 @@ impl RouteStats {
             queued: outcome("queued"),
             duplicate: outcome("duplicate"),
             implied: outcome("implied"),
+            stale: outcome("stale"),
+            passing: outcome("passing"),
             busy: outcome("busy"),
             revived: counter(&format!("embudo.revived;route={name}")),
             items: End::ALL

@@ -8,18 +8,24 @@
 //! A request that passes through takes three or four: the headers, the body if it came to that, a counter,
 //! and the header on the answer. The first ring of a VM resolves the queue, and the first bypass for a reason
 //! defines its metric: one more, once. `embudo cost` counts them, and a test holds them.
+//!
+//! A read that is answered from the store takes five: the headers, two clocks, one get, the answer, and a
+//! counter. A credential costs one get more.
 
 use std::rc::Rc;
 
 use embudo_core::dispatch::{Counter, End};
 use embudo_core::intake::{self, Reply};
-use embudo_core::route::{BODY_BYTES_MAX, Bypass, Head};
+use embudo_core::kept::{self, Fetch, Found};
+use embudo_core::passing::{self, Fate, Pass};
+use embudo_core::route::{Asked, BODY_BYTES_MAX, Bypass, Head};
 use embudo_core::sabotage::{self, Sabotage};
 use proxy_wasm::traits::{Context, HttpContext};
 use proxy_wasm::types::Action;
 
 use crate::Plugin;
 use crate::host;
+use crate::stats::ReadOutcome;
 use crate::store::SharedData;
 
 /// A request, from its headers to its answer.
@@ -35,6 +41,12 @@ enum State {
     Collecting(Head),
     /// Untouched: Laravel answers.
     Passed(Bypass),
+    /// Untouched, but with its session's claim: Laravel's answer settles it.
+    Passing(Bypass, Pass),
+    /// A read that Laravel answers.
+    Asking(Fetch),
+    /// Laravel's 200 to a read; its body is held until it is whole.
+    Relaying(Fetch),
     /// Answered here.
     Answered,
 }
@@ -80,6 +92,7 @@ impl Stream {
             &plugin.keys,
             &plugin.rules,
             &update,
+            plugin.next_number(),
             host::now(),
         );
         // First the store, then the ring: a dispatcher that is woken finds what it was woken for.
@@ -90,9 +103,175 @@ impl Stream {
         for route in taken.superseded {
             stats.count(Counter::Items(route, End::Superseded), 1);
         }
-        stats.reply(head.route, taken.reply);
+        stats.reply(update.route, taken.reply);
         drop(stats);
+        if let (Reply::Passing(reason), Some(pass)) = (taken.reply, taken.pass) {
+            if host::mono_ms() > pass.send_by_ms {
+                let now = host::now();
+                passing::end(
+                    &mut SharedData,
+                    &plugin.keys,
+                    &plugin.rules,
+                    &pass,
+                    Fate::Failed,
+                    now,
+                );
+                return self.answer(Reply::Busy);
+            }
+            // The claim is made for a call of this length: Laravel may not take longer here either.
+            self.let_take(plugin.rules.config.times.call_timeout_ms);
+            self.state = State::Passing(reason, pass);
+            return Action::Continue;
+        }
         self.answer(taken.reply)
+    }
+
+    /// How long Envoy's router gives Laravel for this request.
+    fn let_take(&self, ms: u64) {
+        self.set_http_request_header("x-envoy-upstream-rq-timeout-ms", Some(&ms.to_string()));
+    }
+
+    // ## New => Answered | Asking
+    fn read(&mut self, asked: Asked) -> Action {
+        let plugin = Rc::clone(&self.plugin);
+        let index = asked.read;
+        match kept::look(
+            &mut SharedData,
+            &plugin.keys,
+            &plugin.rules,
+            asked,
+            host::now(),
+        ) {
+            Found::Cached(body) => {
+                plugin.stats.borrow().read(index, ReadOutcome::Cached);
+                self.reply_read("cached", &body)
+            }
+            Found::Ask(fetch) => {
+                // So that the answer is whole, and in a form that can be kept and patched.
+                for name in ["accept-encoding", "if-none-match", "if-modified-since"] {
+                    self.set_http_request_header(name, None);
+                }
+                if fetch.has_kept {
+                    self.let_take(plugin.rules.config.kept.refresh_timeout_ms);
+                }
+                self.state = State::Asking(fetch);
+                Action::Continue
+            }
+        }
+    }
+
+    fn reply_read(&mut self, outcome: &str, body: &[u8]) -> Action {
+        self.state = State::Answered;
+        let headers = vec![("content-type", "application/json"), ("x-embudo", outcome)];
+        self.send_http_response(200, headers, Some(body));
+        Action::Pause
+    }
+
+    // ## Asking => Answered | Relaying | Passed
+    fn read_is_answered(&mut self, fetch: Fetch) -> Action {
+        let plugin = Rc::clone(&self.plugin);
+        let (status, from_upstream) = self.response_head();
+        let failed = !from_upstream || status.is_none_or(|status| status >= 500);
+        if failed
+            && let Some(body) = kept::stale(
+                &mut SharedData,
+                &plugin.keys,
+                &plugin.rules,
+                &fetch,
+                host::now(),
+            )
+        {
+            plugin
+                .stats
+                .borrow()
+                .read(fetch.asked.read, ReadOutcome::Stale);
+            return self.reply_read("stale", &body);
+        }
+        plugin
+            .stats
+            .borrow()
+            .read(fetch.asked.read, ReadOutcome::Fresh);
+        self.set_http_response_header("x-embudo", Some("fresh"));
+        let refused = from_upstream && matches!(status, Some(401 | 403 | 404 | 410));
+        if refused {
+            kept::refused(&mut SharedData, &plugin.keys, &plugin.rules, &fetch);
+        }
+        if status != Some(200) || !from_upstream || !self.is_plain_json() {
+            self.state = State::Answered;
+            return Action::Continue;
+        }
+        self.state = State::Relaying(fetch);
+        Action::Pause
+    }
+
+    /// Whether a response is JSON that can be read as it is, and not too long to be held.
+    fn is_plain_json(&self) -> bool {
+        let header = |name| self.get_http_response_header_bytes(name);
+        let length = header("content-length")
+            .and_then(|bytes| String::from_utf8(bytes).ok()?.parse::<usize>().ok());
+        let json = header("content-type").is_some_and(|value| {
+            value
+                .windows(5)
+                .any(|part| part == b"/json" || part == b"+json")
+        });
+        json && header("content-encoding").is_none()
+            && length.is_none_or(|length| length <= RELAYED_BYTES_MAX)
+    }
+
+    // ## Relaying => Answered
+    fn relay(&mut self, body_size: usize) -> Action {
+        let fetch = match std::mem::replace(&mut self.state, State::Answered) {
+            State::Relaying(fetch) => fetch,
+            decided => {
+                self.state = decided;
+                return Action::Continue;
+            }
+        };
+        let plugin = Rc::clone(&self.plugin);
+        let body = self
+            .get_http_response_body(0, body_size)
+            .unwrap_or_default();
+        let patched = kept::answered(
+            &mut SharedData,
+            &plugin.keys,
+            &plugin.rules,
+            &fetch,
+            &body,
+            host::now(),
+        );
+        if let Some(patched) = patched {
+            self.set_http_response_header("content-length", Some(&patched.len().to_string()));
+            self.set_http_response_body(0, body_size, &patched);
+        }
+        Action::Continue
+    }
+
+    /// Status, and whether it is Laravel's own.
+    fn response_head(&self) -> (Option<u16>, bool) {
+        let status = self
+            .get_http_response_header_bytes(":status")
+            .and_then(|bytes| String::from_utf8(bytes).ok()?.parse().ok());
+        let served = self.get_http_response_header_bytes("x-envoy-upstream-service-time");
+        (status, served.is_some())
+    }
+
+    // ## Passing => Answered
+    fn pass_is_answered(&mut self, pass: &Pass, body: &[u8]) {
+        let plugin = Rc::clone(&self.plugin);
+        let (status, from_upstream) = self.response_head();
+        let superseded = passing::end(
+            &mut SharedData,
+            &plugin.keys,
+            &plugin.rules,
+            pass,
+            Fate::of(status, from_upstream, body),
+            host::now(),
+        );
+        let mut stats = plugin.stats.borrow_mut();
+        for route in superseded {
+            stats.count(Counter::Items(route, End::Superseded), 1);
+        }
+        self.state = State::Answered;
     }
 
     fn answer(&mut self, reply: Reply) -> Action {
@@ -104,6 +283,12 @@ impl Stream {
                 return Action::Continue;
             }
             Reply::Queued => (status, "queued", br#"{"success":true,"queued":true}"#),
+            Reply::Passing(_) => return Action::Continue,
+            Reply::Stale => (
+                status,
+                "stale",
+                br#"{"success":true,"skipped":true,"reason":"stale"}"#,
+            ),
             Reply::Duplicate => (status, "duplicate", SKIPPED),
             Reply::Implied => (status, "implied", SKIPPED),
             Reply::Busy => (
@@ -122,6 +307,10 @@ impl Stream {
     }
 }
 
+/// Longest answer to a read that is held so that it can be patched, bytes: well below the connection's
+/// buffer, beyond which Envoy would answer 500. What is longer is relayed as it is.
+const RELAYED_BYTES_MAX: usize = 64 * 1024;
+
 /// As Laravel answers what it skips.
 const SKIPPED: &[u8] = br#"{"success":true,"skipped":true,"reason":"duplicate"}"#;
 
@@ -129,11 +318,11 @@ impl Context for Stream {}
 
 impl HttpContext for Stream {
     fn on_http_request_headers(&mut self, _: usize, end_of_stream: bool) -> Action {
-        let head = self
-            .plugin
-            .rules
-            .head(&self.get_http_request_headers_bytes());
-        match head {
+        let headers = self.get_http_request_headers_bytes();
+        if end_of_stream && let Some(asked) = self.plugin.rules.asked(&headers) {
+            return self.read(asked);
+        }
+        match self.plugin.rules.head(&headers) {
             Err(reason) => self.pass(None, reason),
             Ok(head) if end_of_stream => self.pass(Some(head.route), Bypass::Empty),
             Ok(head) => {
@@ -163,11 +352,63 @@ impl HttpContext for Stream {
         self.decide(BODY_BYTES_MAX)
     }
 
-    fn on_http_response_headers(&mut self, _: usize, _: bool) -> Action {
+    fn on_http_response_headers(&mut self, _: usize, end_of_stream: bool) -> Action {
         // Runs for our own answers too, which carry the header already.
-        if let State::Passed(reason) = self.state {
-            self.set_http_response_header("x-embudo", Some(&format!("bypass; {reason}")));
+        match std::mem::replace(&mut self.state, State::Answered) {
+            State::Passed(reason) => {
+                self.set_http_response_header("x-embudo", Some(&format!("bypass; {reason}")));
+            }
+            State::Passing(reason, pass) => {
+                self.set_http_response_header("x-embudo", Some(&format!("passing; {reason}")));
+                let (status, from_upstream) = self.response_head();
+                // Envoy's own answer says in its body whether anything was sent.
+                match status == Some(503) && !from_upstream && !end_of_stream {
+                    true => {
+                        self.state = State::Passing(reason, pass);
+                        return Action::Pause;
+                    }
+                    false => self.pass_is_answered(&pass, b""),
+                }
+            }
+            State::Asking(fetch) => {
+                let action = self.read_is_answered(fetch);
+                if !end_of_stream || matches!(self.state, State::Answered) {
+                    return action;
+                }
+                // A 200 without a body.
+                self.state = State::Answered;
+            }
+            State::New | State::Collecting(_) | State::Relaying(_) | State::Answered => {}
         }
         Action::Continue
+    }
+
+    fn on_http_response_body(&mut self, body_size: usize, end_of_stream: bool) -> Action {
+        match std::mem::replace(&mut self.state, State::Answered) {
+            State::Relaying(fetch) => self.state = State::Relaying(fetch),
+            State::Passing(_, pass) => {
+                let body = self
+                    .get_http_response_body(0, body_size)
+                    .unwrap_or_default();
+                self.pass_is_answered(&pass, &body);
+                return Action::Continue;
+            }
+            decided => {
+                self.state = decided;
+                return Action::Continue;
+            }
+        }
+        if body_size > RELAYED_BYTES_MAX {
+            self.state = State::Answered;
+            return Action::Continue;
+        }
+        match end_of_stream {
+            true => self.relay(body_size),
+            false => Action::Pause,
+        }
+    }
+
+    fn on_http_response_trailers(&mut self, _: usize) -> Action {
+        self.relay(RELAYED_BYTES_MAX)
     }
 }

@@ -8,7 +8,7 @@ use alloc::format;
 use alloc::string::{String, ToString};
 use alloc::vec::Vec;
 
-use crate::config::Route;
+use crate::config::{BatchCall, Route};
 use crate::hash::HashKey;
 use crate::json::Pointer;
 use crate::route::{Destination, Rules};
@@ -37,19 +37,28 @@ pub const SPLICED_BYTES_MAX: usize = 256;
 
 /// The body of a batch.
 #[must_use]
-pub fn batch_body(rules: &Rules, route: usize, rule: &Route, items: &[Claimed]) -> Vec<u8> {
+pub fn batch_body(
+    rules: &Rules,
+    route: usize,
+    rule: &Route,
+    call: &BatchCall,
+    items: &[Claimed],
+) -> Vec<u8> {
     let size = items
         .iter()
         .map(|item| item.body.len().saturating_add(SPLICED_BYTES_MAX));
     let mut out = Vec::with_capacity(size.fold(64, usize::saturating_add));
     out.extend_from_slice(b"{\"");
-    out.extend_from_slice(rule.batch.field.as_bytes());
+    out.extend_from_slice(call.field.as_bytes());
     out.extend_from_slice(b"\":[");
     for (index, item) in items.iter().enumerate() {
         if index > 0 {
             out.push(b',');
         }
-        splice(rules, route, rule, item, &mut out);
+        match call.verbatim {
+            true => out.extend_from_slice(item.body.trim_ascii()),
+            false => splice(rules, route, rule, item, &mut out),
+        }
     }
     out.extend_from_slice(b"]}");
     out
@@ -69,7 +78,7 @@ fn splice(rules: &Rules, route: usize, rule: &Route, claimed: &Claimed, out: &mu
             extra.push_str(&format!(",\"{key}\":{json}"));
         }
     };
-    for key in rule.session.iter().filter_map(Pointer::top_level_key) {
+    for key in rule.session_pointers().filter_map(Pointer::top_level_key) {
         add(key, &item.session_json);
     }
     add("timestamp", &claimed.timestamp_ms.to_string());
@@ -154,7 +163,14 @@ mod tests {
         let rules = rules("{}");
         let items: Vec<_> = bodies.iter().copied().map(claimed).collect();
         let rule = rules.route(route).unwrap();
-        String::from_utf8(batch_body(&rules, route, rule, &items)).unwrap()
+        String::from_utf8(batch_body(
+            &rules,
+            route,
+            rule,
+            rule.batch.call.as_ref().unwrap(),
+            &items,
+        ))
+        .unwrap()
     }
 
     #[test]

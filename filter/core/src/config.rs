@@ -6,6 +6,9 @@
 
 mod fields;
 mod parse;
+mod path;
+mod presets;
+mod rules;
 
 #[cfg(test)]
 mod tests;
@@ -14,11 +17,15 @@ use alloc::string::String;
 use alloc::vec::Vec;
 use core::fmt;
 
+pub use self::path::Path;
 use crate::json::Pointer;
 
 /// Sessions a shard holds on average; with a keyed hash more than `shard::SESSIONS_MAX` in one
 /// of 2048 shards is a 3·10⁻¹¹ event.
 const SESSIONS_PER_SHARD: u64 = 8;
+
+/// Most rules: a request's candidates are one bit each in a 64-bit word.
+pub const ROUTES_MAX: usize = 64;
 
 /// A validated configuration.
 #[derive(Clone, Debug)]
@@ -45,8 +52,14 @@ pub struct Config {
     pub upstream: Upstream,
     /// What may precede a route's path. The first that fits wins.
     pub prefixes: Vec<String>,
-    /// The rules, in the order in which they are tried.
+    /// The rules, in the order in which they are tried; at most [`ROUTES_MAX`].
     pub routes: Vec<Route>,
+    /// Lower-case names of the headers in which a rule looks for a session.
+    pub session_headers: Vec<String>,
+    /// Answers of Laravel's that are kept.
+    pub reads: Vec<Read>,
+    /// How long they are kept.
+    pub kept: KeptTimes,
 }
 
 /// The dispatcher's limits.
@@ -103,6 +116,8 @@ pub struct Credentials {
 pub enum Trust {
     /// Nobody's: they pass through, and Laravel judges each.
     Never,
+    /// Those whose credential Laravel itself has accepted for the same route, until it refuses it.
+    Learn,
     /// Everybody's. Only where nobody but the gateway can reach Envoy: a stranger's item with a false
     /// credential is accepted too, and holds its session's order until Laravel takes it.
     Always,
@@ -129,19 +144,26 @@ pub struct Route {
     /// Request method, upper case.
     pub method: String,
     /// Path without the prefix, as in `/qr`.
-    pub path: String,
+    pub path: Path,
+    /// What a body must say for the rule to fit; any body where absent.
+    pub fits: Option<Match>,
     /// Where the session's name is; the first hit wins.
-    pub session: Vec<Pointer>,
+    pub session: Vec<Place>,
     /// Where the value is; the first hit wins.
     pub value: Vec<Pointer>,
     /// What must be equal too for a duplicate.
     pub same: Vec<Pointer>,
+    /// The sender's own clock; the first hit wins. What is older than the session's last is stale.
+    pub order: Vec<Pointer>,
     /// Values that are sent at once.
-    pub priority: Vec<String>,
+    pub priority: Priority,
     /// ... unless the session's last value was one of these.
     pub not_priority_after: Vec<String>,
     /// Values that are never duplicates.
     pub no_dedup: Vec<String>,
+    /// Routes that tell of one state: a value is a duplicate only while nothing newer of the family is
+    /// known. A route without one is a family of its own.
+    pub family: Option<String>,
     /// What accepting an item of this route says about another route.
     pub implies: Option<Implies>,
     /// The route, if any, whose `implies` names this one. Index into [`Config::routes`].
@@ -150,8 +172,67 @@ pub struct Route {
     pub voids: Option<Voids>,
     /// Items older than this are dropped unsent; none for states.
     pub expire_after_ms: Option<u64>,
+    /// A kept answer shows this route's value, so the store keeps its text.
+    pub is_shown: bool,
     /// How items travel.
     pub batch: Batch,
+}
+
+/// What a body must say: the string at `pointer` is one of `values`.
+#[derive(Clone, Debug)]
+pub struct Match {
+    /// Where.
+    pub pointer: Pointer,
+    /// One of these.
+    pub values: Vec<String>,
+}
+
+/// Where the name of a session is looked for.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Place {
+    /// In the body: a string, or a whole number.
+    Body(Pointer),
+    /// The `{session}` segment of the path.
+    Segment,
+    /// A parameter of the query string.
+    Query(String),
+    /// A header, lower case.
+    Header(String),
+    /// One name for all requests of the rule.
+    Constant(String),
+}
+
+/// Which values are sent at once.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Priority {
+    /// Every one.
+    Always,
+    /// These.
+    Values(Vec<String>),
+}
+
+/// An answer of Laravel's to a GET that is kept and served from the store.
+#[derive(Clone, Debug)]
+pub struct Read {
+    /// Label in metrics, behind `get_`, and part of the kept body's key in the store.
+    pub name: String,
+    /// Path without the prefix, with the `{session}` segment.
+    pub path: Path,
+    /// The route whose newest value the body must show. Index into [`Config::routes`].
+    pub state: usize,
+    /// Where in the body the value is; the first hit that is a string wins.
+    pub value: Vec<Pointer>,
+}
+
+/// How long kept answers serve, milliseconds.
+#[derive(Clone, Debug)]
+pub struct KeptTimes {
+    /// Laravel is asked again when its answer is older than this.
+    pub refresh_ms: u64,
+    /// While it fails, the kept one serves for this much longer.
+    pub stale_if_error_ms: u64,
+    /// How long asking again may take before the kept one serves.
+    pub refresh_timeout_ms: u64,
 }
 
 /// Accepting an item makes `value` the last one of `route`, for the same session.
@@ -179,18 +260,27 @@ pub struct Voids {
 /// How a route's items travel.
 #[derive(Clone, Debug)]
 pub struct Batch {
-    /// Path without the prefix, as in `/qr/batch`.
-    pub path: String,
-    /// The array's key in the body, as in `qrs`.
-    pub field: String,
+    /// The batch; without one, items go one by one to the path they came to.
+    pub call: Option<BatchCall>,
     /// Items a call.
     pub max_items: usize,
     /// Bytes of a call's body; the first item always fits.
     pub max_bytes: usize,
     /// Time alone makes a call at most this often, milliseconds.
     pub max_wait_ms: u64,
-    /// A lone item waits this long for company, milliseconds.
+    /// A lone item waits this long for company, or for a newer value, milliseconds.
     pub quiet_ms: u64,
+}
+
+/// The batch route at Laravel.
+#[derive(Clone, Debug)]
+pub struct BatchCall {
+    /// Path without the prefix, as in `/qr/batch`.
+    pub path: String,
+    /// The array's key in the body, as in `qrs`.
+    pub field: String,
+    /// Items are the callers' bodies as they are, with nothing added.
+    pub verbatim: bool,
 }
 
 /// One thing that is wrong with a configuration.
@@ -235,6 +325,45 @@ impl Config {
             .iter()
             .enumerate()
             .find(|(_, route)| route.name == name)
+    }
+}
+
+// === impl Route ===
+
+impl Route {
+    /// The JSON pointers among the session's places.
+    pub fn session_pointers(&self) -> impl Iterator<Item = &Pointer> {
+        self.session.iter().filter_map(|place| match place {
+            Place::Body(pointer) => Some(pointer),
+            _ => None,
+        })
+    }
+
+    /// Whether a query string is part of what the rule understands.
+    #[must_use]
+    pub fn takes_query(&self) -> bool {
+        self.session
+            .iter()
+            .any(|place| matches!(place, Place::Query(_)))
+    }
+
+    /// Whether both tell of the same state of a session.
+    #[must_use]
+    pub fn is_kin(&self, other: &Self) -> bool {
+        self.name == other.name || (self.family.is_some() && self.family == other.family)
+    }
+}
+
+// === impl Priority ===
+
+impl Priority {
+    /// Whether a value is sent at once.
+    #[must_use]
+    pub fn holds(&self, value: &str) -> bool {
+        match self {
+            Self::Always => true,
+            Self::Values(values) => values.iter().any(|known| known == value),
+        }
     }
 }
 

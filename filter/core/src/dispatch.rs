@@ -398,8 +398,10 @@ impl Dispatcher {
         let due = self.rules.config.routes.iter().any(|rule| {
             self.index.lanes_of(&rule.name).any(|lane| {
                 let urgent = lane.urgent > 0 && lane.is_past_gap(&self.rules, now.mono_ms);
-                let full = lane.items >= lane.limit.unwrap_or(rule.batch.max_items)
-                    || lane.bytes >= rule.batch.max_bytes;
+                // What goes one by one is never full: it waits for its quiet time, at a tick.
+                let full = rule.batch.call.is_some()
+                    && (lane.items >= lane.limit.unwrap_or(rule.batch.max_items)
+                        || lane.bytes >= rule.batch.max_bytes);
                 lane.backoff.is_over(now.mono_ms) && (urgent || full)
             })
         });

@@ -3,11 +3,13 @@
 //! For a duplicate this is one get; for a new value one get and one put, and as many more as there are
 //! lost races. It never talks to Laravel, and it never waits.
 
+use crate::passing::{self, Attempt, Pass};
 use crate::route::{Bypass, Rules, Update};
 use crate::sabotage::{self, Sabotage};
-use crate::shard::{BYTES_MAX, Decision, Shard, Superseded};
+use crate::shard::{BYTES_MAX, BYTES_SHARE_MAX, Decision, Shard, Superseded};
 use crate::store::{CAS_ATTEMPTS_MAX, Expect, Keys, PutError, Store};
 use crate::time::Now;
+use crate::trust;
 
 /// What to answer.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -18,10 +20,14 @@ pub enum Reply {
     Duplicate,
     /// Laravel learns it from the QR.
     Implied,
+    /// The sender itself has said something newer.
+    Stale,
     /// Lost every race: 503 with `retry-after`. Nothing was accepted.
     Busy,
     /// Not ours to answer: the request goes on to Laravel.
     Pass(Bypass),
+    /// The same, with the session's claim: its answer must be given to [`passing::end`].
+    Passing(Bypass),
 }
 
 /// What an offer led to.
@@ -33,16 +39,32 @@ pub struct Taken {
     pub ring: Option<u32>,
     /// Routes of the items that became superfluous, to be counted.
     pub superseded: Superseded,
+    /// What the answer to [`Reply::Passing`] has to settle.
+    pub pass: Option<Pass>,
 }
 
-/// Offers `update` to the store.
+/// Offers `update` to the store. `number` is unique in this process: it names the claim of an update that
+/// has to pass.
 pub fn take_in(
     store: &mut impl Store,
     keys: &Keys,
     rules: &Rules,
     update: &Update<'_>,
+    number: u64,
     now: Now,
 ) -> Taken {
+    let pass = |store: &mut _, reason| match passing::begin(store, keys, rules, update, number, now)
+    {
+        Attempt::Passing(pass) => Taken {
+            pass: Some(pass),
+            ..Taken::of(Reply::Passing(reason))
+        },
+        Attempt::Busy => Taken::of(Reply::Busy),
+        Attempt::Untracked => Taken::of(Reply::Pass(reason)),
+    };
+    if !trust::holds(store, keys, rules, update.mark, update.credential, now) {
+        return pass(store, Bypass::Credential);
+    }
     let index = rules.shard_of(update.session);
     let key = keys.shard(index);
     if sabotage::is(Sabotage::DedupBySet) && sabotage::was_seen(update.session ^ update.value) {
@@ -58,7 +80,8 @@ pub fn take_in(
         let (taken, must_fit) = match shard.offer(rules, update, now) {
             Decision::Duplicate { slid: false } => return Taken::of(Reply::Duplicate),
             Decision::Implied => return Taken::of(Reply::Implied),
-            Decision::Full => return Taken::of(Reply::Pass(Bypass::ShardFull)),
+            Decision::Stale => return Taken::of(Reply::Stale),
+            Decision::Full => return pass(store, Bypass::ShardFull),
             Decision::Duplicate { slid: true } => (Taken::of(Reply::Duplicate), false),
             Decision::Queued { ring, superseded } => {
                 let ring = ring.then_some(index);
@@ -67,16 +90,18 @@ pub fn take_in(
                         reply: Reply::Queued,
                         ring,
                         superseded,
+                        pass: None,
                     },
                     true,
                 )
             }
         };
+        let shared = shard.bytes_of(update.credential) > BYTES_SHARE_MAX;
         let encoded = shard.encode();
         // A session with something pending keeps its place whatever it costs: passing it through would
         // let a newer value overtake the pending one.
-        if must_fit && encoded.len() > BYTES_MAX && !had_pending {
-            return Taken::of(Reply::Pass(Bypass::ShardFull));
+        if must_fit && (encoded.len() > BYTES_MAX || shared) && !had_pending {
+            return pass(store, Bypass::ShardFull);
         }
         match store.put(&key, &encoded, Expect::of(read.as_ref())) {
             Ok(()) => {
@@ -111,6 +136,7 @@ impl Taken {
             reply,
             ring: None,
             superseded: Superseded::new(),
+            pass: None,
         }
     }
 }

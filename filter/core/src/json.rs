@@ -115,6 +115,11 @@ pub fn read<'a>(
 // === impl Pointer ===
 
 impl Pointer {
+    /// The decoded segments.
+    pub fn segments(&self) -> impl Iterator<Item = &str> {
+        self.segments.iter().map(String::as_str)
+    }
+
     /// Parses `/a/b~1c`. The empty pointer, the whole document, is refused: no rule can use it.
     ///
     /// # Errors

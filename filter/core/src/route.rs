@@ -4,17 +4,20 @@
 //! passes through with a [`Bypass`] that says why, for the operator's counters.
 
 mod body;
+mod clock;
 mod destination;
 
+use alloc::format;
 use alloc::string::String;
 use alloc::vec::Vec;
 use core::fmt;
 
 pub use self::body::Update;
 pub use self::destination::Destination;
-use crate::config::{Config, Route, Trust};
+use crate::config::{Config, Read, Route};
 use crate::hash::HashKey;
 use crate::json::Unreadable;
+use crate::trust;
 
 /// Longest body that is queued, bytes. A QR as an image is 16 KiB at most; a batch must hold a few.
 pub const BODY_BYTES_MAX: usize = 64 * 1024;
@@ -52,7 +55,7 @@ pub enum Bypass {
     Header,
     /// It carries a signature of its body.
     Signature,
-    /// It carries a credential, and credentials are not trusted.
+    /// It carries a credential that is not trusted (yet).
     Credential,
     /// Its content type is not JSON, or its body is encoded.
     Encoding,
@@ -70,6 +73,8 @@ pub enum Bypass {
     DuplicateKey,
     /// Its body is nested too deep.
     TooDeep,
+    /// Its body is none that a rule fits: another event of the same URL.
+    Unmatched,
     /// It has no session, or one that is neither a string nor a whole number.
     NoSession,
     /// It has no value, or one that is not a string.
@@ -83,10 +88,31 @@ pub enum Bypass {
 /// What the headers of a recognised request say.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Head {
-    /// Index into [`Config::routes`].
+    /// The rule that fits, or the first of those that may: index into [`Config::routes`].
     pub route: usize,
+    /// All that may fit, a bit each; the body decides.
+    pub candidates: u64,
     /// Where an item of this request has to go.
     pub destination: Destination,
+    /// The `{session}` segment of the path, decoded; empty where there is none.
+    pub segment: String,
+    /// Headers in which a rule may look for a session.
+    pub headers: Vec<(String, String)>,
+}
+
+/// A GET whose answer may be kept.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Asked {
+    /// Index into [`Config::reads`].
+    pub read: usize,
+    /// Keyed hash of (authority, session), as in [`Update::session`].
+    pub session: u128,
+    /// Fingerprint of the caller's credentials.
+    pub credential: u64,
+    /// Under which the credential is trusted: see [`crate::trust`].
+    pub mark: u64,
+    /// The caller wants Laravel's own answer of this moment.
+    pub no_cache: bool,
 }
 
 // === impl Rules ===
@@ -106,6 +132,7 @@ impl Rules {
         let mut method: &[u8] = b"";
         let mut path: &[u8] = b"";
         let mut destination = Destination::default();
+        let mut kept = Vec::new();
         let mut json = false;
         // One pass over the headers; they come in one host call.
         let mut refusal = None;
@@ -120,57 +147,147 @@ impl Rules {
                 "content-length" if declares_too_much(value) => refusal = Some(Bypass::TooLarge),
                 name if name == self.config.bypass_header => refusal = Some(Bypass::Header),
                 name if SIGNATURES.contains(&name) => refusal = Some(Bypass::Signature),
-                name if self
-                    .config
-                    .credentials
-                    .headers
-                    .iter()
-                    .any(|header| header == name) =>
-                {
-                    if self.config.credentials.trust == Trust::Never {
-                        refusal = refusal.or(Some(Bypass::Credential));
-                    }
+                name if self.is_credential(name) => {
                     destination.credentials.push((name.into(), utf8(value)?));
+                }
+                name if self.config.session_headers.iter().any(|h| h == name) => {
+                    kept.push((name.into(), utf8(value)?));
                 }
                 _ => {}
             }
         }
-        let (route, prefix) = self.rule(method, path).ok_or(Bypass::Path)?;
+        let (route, candidates, prefix, segment) =
+            self.candidates(method, path).ok_or(Bypass::Path)?;
         if let Some(reason) = refusal {
             return Err(reason);
         }
         if !json {
             return Err(Bypass::Encoding);
         }
+        let segment = decoded(segment).ok_or(Bypass::NoSession)?;
+        destination.path = utf8(path.get(prefix.len()..).unwrap_or_default())?;
         destination.prefix = prefix.into();
-        destination.path = self
-            .route(route)
-            .map(|rule| rule.path.clone())
-            .unwrap_or_default();
         if destination.size() > DESTINATION_BYTES_MAX {
             return Err(Bypass::HeaderBytes);
         }
-        Ok(Head { route, destination })
+        Ok(Head {
+            route,
+            candidates,
+            destination,
+            segment,
+            headers: kept,
+        })
     }
 
-    /// The first rule that a method and path fit, and the prefix before the rule's path.
-    fn rule(&self, method: &[u8], path: &[u8]) -> Option<(usize, &str)> {
-        self.config
-            .routes
-            .iter()
-            .enumerate()
-            .find_map(|(index, route)| {
-                if route.method.as_bytes() != method {
-                    return None;
+    /// The rules that a method and path fit: the first one, all of them as bits, the prefix before their
+    /// path and the session's segment in it.
+    fn candidates<'p>(
+        &self,
+        method: &[u8],
+        path: &'p [u8],
+    ) -> Option<(usize, u64, &str, &'p [u8])> {
+        let (bare, query) = split_query(path);
+        let mut found: Option<(usize, u64, &str, &[u8])> = None;
+        for (index, route) in self.config.routes.iter().enumerate() {
+            if route.method.as_bytes() != method || (query.is_some() && !route.takes_query()) {
+                continue;
+            }
+            let fit = self.config.prefixes.iter().find_map(|prefix| {
+                let rest = bare.strip_prefix(prefix.as_bytes())?;
+                Some((prefix.as_str(), route.path.fit(rest)?))
+            });
+            let Some((prefix, segment)) = fit else {
+                continue;
+            };
+            let bit = 1_u64
+                .checked_shl(u32::try_from(index).unwrap_or(u32::MAX))
+                .unwrap_or(0);
+            match &mut found {
+                // The same request in another rule's eyes: only with the same prefix and segment.
+                Some((_, bits, known, same)) if (*known, *same) == (prefix, segment) => {
+                    *bits |= bit
                 }
-                let prefix = path.strip_suffix(route.path.as_bytes())?;
-                let prefix = self
-                    .config
-                    .prefixes
-                    .iter()
-                    .find(|known| known.as_bytes() == prefix)?;
-                Some((index, prefix.as_str()))
-            })
+                Some(_) => {}
+                None => found = Some((index, bit, prefix, segment)),
+            }
+        }
+        found
+    }
+
+    fn is_credential(&self, name: &str) -> bool {
+        self.config
+            .credentials
+            .headers
+            .iter()
+            .any(|header| header == name)
+    }
+
+    /// Recognises a GET whose answer may be kept. `None` for whatever else, and for what Laravel has to
+    /// judge by itself.
+    #[must_use]
+    pub fn asked(&self, headers: &[(String, Vec<u8>)]) -> Option<Asked> {
+        let mut destination = Destination::default();
+        let mut path: &[u8] = b"";
+        let mut no_cache = false;
+        for (name, value) in headers {
+            match name.as_str() {
+                ":method" if value != b"GET" => return None,
+                ":path" => path = value,
+                ":authority" => destination.authority = utf8(value).ok()?,
+                "cache-control" | "pragma" => no_cache |= holds(value, b"no-cache"),
+                // What would change the answer's form, or make it a part of one.
+                "range" => return None,
+                name if name == self.config.bypass_header => return None,
+                name if self.is_credential(name) => {
+                    destination
+                        .credentials
+                        .push((name.into(), utf8(value).ok()?));
+                }
+                _ => {}
+            }
+        }
+        let (read, prefix, segment) =
+            self.config
+                .reads
+                .iter()
+                .enumerate()
+                .find_map(|(index, read)| {
+                    self.config.prefixes.iter().find_map(|prefix| {
+                        let rest = path.strip_prefix(prefix.as_bytes())?;
+                        Some((index, prefix.as_str(), read.path.fit(rest)?))
+                    })
+                })?;
+        if segment.contains(&b'?') {
+            return None;
+        }
+        let session = decoded(segment)?;
+        let credential = destination.credential(self.key);
+        let name = self.read(read).map_or("", |read| &read.name);
+        // A read's name is no route's: what may be read may not be written.
+        let place = [
+            &format!("get {name}"),
+            destination.authority.as_str(),
+            prefix,
+        ];
+        Some(Asked {
+            read,
+            session: self.session_hash(&destination.authority, &session),
+            credential,
+            mark: trust::mark(self.key, credential, place),
+            no_cache,
+        })
+    }
+
+    /// The read at an index that [`Asked`] carries.
+    #[must_use]
+    pub fn read(&self, index: usize) -> Option<&Read> {
+        self.config.reads.get(index)
+    }
+
+    /// The name of a session in the store.
+    #[must_use]
+    pub fn session_hash(&self, authority: &str, session: &str) -> u128 {
+        self.key.hash(&[authority.as_bytes(), session.as_bytes()])
     }
 
     /// The hash under which a value is remembered.
@@ -189,6 +306,17 @@ impl Rules {
         digest.finish128()
     }
 
+    /// Whether the route of this name tells of the same state as `rule`.
+    #[must_use]
+    pub fn is_kin(&self, rule: &Route, name: &str) -> bool {
+        rule.name == name
+            || (rule.family.is_some()
+                && self
+                    .config
+                    .route_named(name)
+                    .is_some_and(|(_, other)| rule.is_kin(other)))
+    }
+
     /// The hash of a value alone, all the `same` parts being absent.
     #[must_use]
     pub fn plain_value_hash(&self, route: &Route, value: &str) -> u128 {
@@ -202,6 +330,48 @@ impl Rules {
         let shards = u128::from(self.config.shards.max(1));
         u32::try_from(session.checked_rem(shards).unwrap_or(0)).unwrap_or(0)
     }
+}
+
+/// The path before its query string, and the query string.
+fn split_query(path: &[u8]) -> (&[u8], Option<&[u8]>) {
+    match path.iter().position(|byte| *byte == b'?') {
+        Some(at) => {
+            let (bare, query) = path.split_at(at);
+            (bare, Some(query.get(1..).unwrap_or_default()))
+        }
+        None => (path, None),
+    }
+}
+
+fn holds(value: &[u8], wanted: &[u8]) -> bool {
+    value
+        .windows(wanted.len())
+        .any(|part| part.eq_ignore_ascii_case(wanted))
+}
+
+/// A path segment or a query parameter without its percent signs; `None` where it is no UTF-8 then.
+fn decoded(raw: &[u8]) -> Option<String> {
+    let mut out = Vec::with_capacity(raw.len());
+    let mut rest = raw;
+    while let Some((byte, more)) = rest.split_first() {
+        rest = more;
+        let digits = match byte {
+            b'%' => rest.split_first_chunk::<2>(),
+            _ => None,
+        };
+        match digits.and_then(|(digits, more)| Some((hex(digits)?, more))) {
+            Some((byte, more)) => {
+                out.push(byte);
+                rest = more;
+            }
+            None => out.push(*byte),
+        }
+    }
+    String::from_utf8(out).ok()
+}
+
+fn hex(digits: &[u8; 2]) -> Option<u8> {
+    u8::from_str_radix(core::str::from_utf8(digits).ok()?, 16).ok()
 }
 
 fn utf8(value: &[u8]) -> Result<String, Bypass> {
@@ -229,7 +399,7 @@ fn declares_too_much(content_length: &[u8]) -> bool {
 
 impl Bypass {
     /// Every reason, in the order of [`Bypass::index`].
-    pub const ALL: [Self; 16] = [
+    pub const ALL: [Self; 17] = [
         Self::Path,
         Self::Header,
         Self::Signature,
@@ -242,6 +412,7 @@ impl Bypass {
         Self::NotAnObject,
         Self::DuplicateKey,
         Self::TooDeep,
+        Self::Unmatched,
         Self::NoSession,
         Self::NoValue,
         Self::ShardFull,
@@ -270,6 +441,7 @@ impl Bypass {
             Self::NotAnObject => "not_an_object",
             Self::DuplicateKey => "duplicate_key",
             Self::TooDeep => "too_deep",
+            Self::Unmatched => "unmatched",
             Self::NoSession => "no_session",
             Self::NoValue => "no_value",
             Self::ShardFull => "shard_full",
@@ -372,7 +544,8 @@ pub(crate) mod tests {
         assert_eq!(reason("x-embudo-bypass", "1"), Some(Bypass::Header));
         assert_eq!(
             reason("authorization", "Bearer t"),
-            Some(Bypass::Credential)
+            None,
+            "whether it is trusted is in the store"
         );
         let long = "a".repeat(DESTINATION_BYTES_MAX);
         assert_eq!(reason(":authority", &long), Some(Bypass::HeaderBytes));

@@ -20,7 +20,9 @@
 
 mod claim;
 mod codec;
+mod kept;
 mod offer;
+mod pass;
 
 #[cfg(test)]
 mod tests;
@@ -29,11 +31,24 @@ use alloc::borrow::Cow;
 use alloc::vec::Vec;
 
 pub use self::claim::{Claimed, Outcome, Settled, Wanted, balance};
+pub use self::kept::{Kept, Place, patch};
 pub use self::offer::{Decision, Superseded};
+pub use self::pass::Passed;
 use crate::sabotage::{self, Sabotage};
 
 /// Sessions in one shard. About 8 are expected.
 pub const SESSIONS_MAX: usize = 32;
+
+/// Sessions in one shard when those are counted too that only pass through a full one: a place for the claim
+/// that keeps their order.
+pub const SESSIONS_PASSING_MAX: usize = 64;
+
+/// Sessions of a shard that one credential may hold: a noisy tenant leaves room for the others. With 8
+/// expected, a lone tenant meets it in one of a million shards.
+pub const SESSIONS_SHARE_MAX: usize = 24;
+
+/// Bytes of a shard that one credential may hold.
+pub const BYTES_SHARE_MAX: usize = 192 * 1024;
 
 /// Encoded bytes of one shard above which it takes no session that has nothing pending: a get of 256 KiB
 /// costs some 50 µs, which is what an intercepted request costs in all.
@@ -81,10 +96,18 @@ pub struct Session<'a> {
     pub id: u128,
     /// Sequence of its newest update, on whichever route; outlives the update.
     pub newest_seq: u64,
+    /// Kept answers whose read began when this sequence was not yet at Laravel do not show everything: it
+    /// was rejected, and what it had replaced is not known any more.
+    pub unread_seq: u64,
+    /// Sequence of the newest update that passed through and that Laravel took, or may have taken: nothing
+    /// older is what Laravel has.
+    pub passed_seq: u64,
     /// The call that Laravel may be working on.
     pub claim: Option<Claim<'a>>,
     /// One for each (route, credential).
     pub entries: Vec<Entry<'a>>,
+    /// Laravel's own answers, one for each (read, credential).
+    pub kept: Vec<Kept<'a>>,
 }
 
 /// A dispatcher's right to send one update, and its duty to wait.
@@ -106,9 +129,9 @@ pub struct Claim<'a> {
 /// apart.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub struct ClaimId {
-    /// Epoch of the leader's lease.
+    /// Epoch of the leader's lease; [`ClaimId::PASSING`] where a request passes through.
     pub epoch: u64,
-    /// The leader's own count of calls.
+    /// The leader's own count of calls, or a passing request's own number.
     pub counter: u64,
 }
 
@@ -125,6 +148,10 @@ pub struct Entry<'a> {
     pub value: u128,
     /// When it was accepted. Monotonic.
     pub accepted_ms: u64,
+    /// What the sender's own clock said.
+    pub order: Option<u64>,
+    /// The value itself, where a kept answer shows it.
+    pub text: Option<Cow<'a, str>>,
     /// What Laravel knows of it.
     pub state: State<'a>,
 }
@@ -190,8 +217,17 @@ impl<'a> Shard<'a> {
     /// Forgets sessions that nothing depends on any more. Called at every write: there is no other
     /// occasion, since nobody can list the store.
     pub fn prune(&mut self, mono_ms: u64) {
+        for session in &mut self.sessions {
+            session.kept.retain(|kept| kept.until_ms > mono_ms);
+        }
         self.sessions
             .retain(|session| !session.is_forgettable(mono_ms));
+    }
+
+    /// The session of this name.
+    #[must_use]
+    pub fn session(&self, id: u128) -> Option<&Session<'a>> {
+        self.sessions.iter().find(|session| session.id == id)
     }
 
     fn session_mut(&mut self, id: u128) -> Option<&mut Session<'a>> {
@@ -199,9 +235,30 @@ impl<'a> Shard<'a> {
     }
 }
 
+// === impl ClaimId ===
+
+impl ClaimId {
+    /// The epoch of claims that a leader never made: leases count from 1.
+    pub const PASSING: u64 = 0;
+}
+
 // === impl Session ===
 
 impl<'a> Session<'a> {
+    /// One that nothing is known of yet.
+    #[must_use]
+    pub fn new(id: u128) -> Self {
+        Self {
+            id,
+            newest_seq: 0,
+            unread_seq: 0,
+            passed_seq: 0,
+            claim: None,
+            entries: Vec::new(),
+            kept: Vec::new(),
+        }
+    }
+
     /// The claim, if its deadline has not passed.
     #[must_use]
     pub fn live_claim(&self, mono_ms: u64) -> Option<&Claim<'a>> {
@@ -246,6 +303,7 @@ impl<'a> Session<'a> {
 
     fn is_forgettable(&self, mono_ms: u64) -> bool {
         self.live_claim(mono_ms).is_none()
+            && self.kept.is_empty()
             && self.entries.iter().all(|entry| match entry.state {
                 State::Dirty(_) => false,
                 State::Clean { until_ms } => until_ms <= mono_ms,

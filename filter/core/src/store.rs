@@ -92,6 +92,12 @@ impl Keys {
         format!("{}/lease", self.base)
     }
 
+    /// The key of the accepted credentials.
+    #[must_use]
+    pub fn trust(&self) -> String {
+        format!("{}/trust", self.base)
+    }
+
     /// The key of one shard.
     #[must_use]
     pub fn shard(&self, index: u32) -> String {

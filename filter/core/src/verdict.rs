@@ -44,6 +44,13 @@ pub enum Verdict {
         /// For the log.
         why: String,
     },
+    /// Laravel does not want the items, and says so for good.
+    Rejected {
+        /// For the log.
+        why: String,
+        /// It is the credential that is not wanted.
+        credential: bool,
+    },
     /// Laravel may have the items, and may still be at work on them.
     Unknown {
         /// For the log.
@@ -54,7 +61,24 @@ pub enum Verdict {
 // === impl Verdict ===
 
 impl Verdict {
-    /// Judges an answer.
+    /// Judges the answer to an item that was posted alone, to the path it came to: as the gateway would
+    /// have had it.
+    #[must_use]
+    pub fn of_single(answer: &Answer<'_>) -> Self {
+        match answer.status {
+            Some(200..=299) => Self::Delivered,
+            Some(status) => match Self::of(answer) {
+                Self::Refused { why } => Self::Rejected {
+                    why,
+                    credential: matches!(status, 401 | 403),
+                },
+                other => other,
+            },
+            None => Self::of(answer),
+        }
+    }
+
+    /// Judges the answer to a batch.
     #[must_use]
     pub fn of(answer: &Answer<'_>) -> Self {
         let Some(status) = answer.status else {
@@ -89,6 +113,10 @@ impl Verdict {
                 why,
                 retry_after_ms: retry_after_ms(answer.retry_after),
             },
+            401 | 403 => Self::Rejected {
+                why,
+                credential: true,
+            },
             _ => Self::Refused { why },
         }
     }
@@ -100,6 +128,7 @@ impl Verdict {
             Self::Delivered => VerdictLabel::Delivered,
             Self::Retry { .. } => VerdictLabel::Retry,
             Self::Refused { .. } => VerdictLabel::Refused,
+            Self::Rejected { .. } => VerdictLabel::Rejected,
             Self::Unknown { .. } => VerdictLabel::Unknown,
         }
     }
@@ -114,6 +143,8 @@ pub enum VerdictLabel {
     Retry,
     /// [`Verdict::Refused`].
     Refused,
+    /// [`Verdict::Rejected`].
+    Rejected,
     /// [`Verdict::Unknown`].
     Unknown,
     /// Never sent: too late, or the cluster has no healthy host.
@@ -124,10 +155,11 @@ pub enum VerdictLabel {
 
 impl VerdictLabel {
     /// Every label.
-    pub const ALL: [Self; 5] = [
+    pub const ALL: [Self; 6] = [
         Self::Delivered,
         Self::Retry,
         Self::Refused,
+        Self::Rejected,
         Self::Unknown,
         Self::Unsent,
     ];
@@ -139,6 +171,7 @@ impl VerdictLabel {
             Self::Delivered => "delivered",
             Self::Retry => "retry",
             Self::Refused => "refused",
+            Self::Rejected => "rejected",
             Self::Unknown => "unknown",
             Self::Unsent => "unsent",
         }
@@ -168,7 +201,7 @@ fn says_success(body: &[u8]) -> Success {
 
 /// Envoy's own 503 says in its body how far the request got. Only a connection that was never made is
 /// certain; "connection termination" and "remote reset" come after the request went out.
-fn never_left(body: &[u8]) -> bool {
+pub(crate) fn never_left(body: &[u8]) -> bool {
     let text = core::str::from_utf8(body).unwrap_or("");
     text.contains("no healthy upstream")
         || ["connection failure", "connection timeout", "overflow"]
@@ -212,11 +245,43 @@ mod tests {
         for body in ["", "<html>login</html>", "[]", "\"ok\"", "{\"success\":tr"] {
             assert_eq!(judge(200, true, body), Retry, "{body}");
         }
-        for status in [301, 302, 401, 403, 404, 405, 413, 419, 422] {
+        for status in [301, 302, 404, 405, 413, 419, 422] {
             assert_eq!(judge(status, true, "{}"), Refused, "{status}");
+        }
+        for status in [401, 403] {
+            assert_eq!(
+                judge(status, true, "{}"),
+                VerdictLabel::Rejected,
+                "{status}"
+            );
         }
         for status in [408, 425, 429, 500, 503] {
             assert_eq!(judge(status, true, "{}"), Retry, "{status}");
+        }
+    }
+
+    #[test]
+    fn an_item_alone_gets_the_answer_that_the_gateway_would_have_got() {
+        use VerdictLabel::{Delivered, Rejected, Retry, Unknown};
+        let cases = [
+            (200, Delivered),
+            (204, Delivered),
+            (302, Rejected),
+            (401, Rejected),
+            (404, Rejected),
+            (422, Rejected),
+            (429, Retry),
+            (500, Retry),
+            (504, Unknown),
+        ];
+        for (status, expected) in cases {
+            let answer = Answer {
+                status: Some(status),
+                from_upstream: true,
+                body: b"ok",
+                ..Answer::default()
+            };
+            assert_eq!(Verdict::of_single(&answer).label(), expected, "{status}");
         }
     }
 

@@ -33,7 +33,7 @@ pub(super) fn problem(pointer: &str, message: impl Into<String>) -> Problem {
 }
 
 /// `value` in a person's words.
-fn kind(value: &Value) -> &'static str {
+pub(super) fn kind(value: &Value) -> &'static str {
     match value {
         Value::Null => "null",
         Value::Bool(_) => "a boolean",
@@ -112,6 +112,28 @@ impl<'p> Fields<'p> {
     /// Whether the field is there, without taking it.
     pub(super) fn has(&self, name: &str) -> bool {
         self.map.contains_key(name)
+    }
+
+    /// The field, without taking it.
+    pub(super) fn get(&self, name: &str) -> Option<&Value> {
+        self.map.get(name)
+    }
+
+    /// Whether this was no object at all, which has been reported.
+    pub(super) fn is_broken(&self) -> bool {
+        self.broken
+    }
+
+    /// A boolean.
+    pub(super) fn flag(&mut self, name: &'static str, default: bool) -> bool {
+        match self.take(name) {
+            None => default,
+            Some(Value::Bool(flag)) => flag,
+            Some(other) => {
+                self.mismatch(name, "true or false", &other);
+                default
+            }
+        }
     }
 
     /// A whole number within `range`.

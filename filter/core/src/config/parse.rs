@@ -2,7 +2,7 @@
 
 use alloc::borrow::ToOwned;
 use alloc::format;
-use alloc::string::{String, ToString};
+use alloc::string::String;
 use alloc::vec;
 use alloc::vec::Vec;
 
@@ -10,17 +10,13 @@ use serde_json::{Map, Value};
 
 use super::fields::{Fields, problem};
 use super::{
-    BackoffRange, Batch, Config, Credentials, Dedup, Implies, Pace, Problem, Route,
-    SESSIONS_PER_SHARD, Times, Trust, Upstream, Voids,
+    BackoffRange, Config, Credentials, Dedup, KeptTimes, Pace, Place, Problem, Route,
+    SESSIONS_PER_SHARD, Times, Trust, Upstream, presets, rules,
 };
-use crate::json::Pointer;
 use crate::lease;
 
-/// The rules that need no configuration: the gateway and the Laravel that exist.
-const LARAVEL: &str = include_str!("laravel.json");
-
 /// An hour. No timer of Embudo's makes sense beyond it.
-const TIMER_MAX_MS: u64 = 3_600_000;
+pub(super) const TIMER_MAX_MS: u64 = 3_600_000;
 
 pub(super) fn config(json: &[u8]) -> Result<Config, Vec<Problem>> {
     let value = match json {
@@ -61,7 +57,18 @@ pub(super) fn config(json: &[u8]) -> Result<Config, Vec<Problem>> {
     let credentials = credentials(fields.object("credentials"));
     let upstream = upstream(fields.object("upstream"));
     let prefixes = prefixes(&mut fields);
-    let overrides = fields.array("routes").unwrap_or_default();
+    let kept = KeptTimes {
+        refresh_ms: fields.whole("read_refresh_ms", 1_800_000, 1..=24 * TIMER_MAX_MS),
+        stale_if_error_ms: fields.whole("stale_if_error_ms", 1_800_000, 0..=24 * TIMER_MAX_MS),
+        refresh_timeout_ms: fields.whole("refresh_timeout_ms", 1_000, 1..=60_000),
+    };
+    let preset = presets::chosen(&mut fields);
+    let webhooks = rules::Webhooks {
+        path: webhook_path(&mut fields),
+        batch: fields.flag("batch_webhooks", false),
+    };
+    let over_routes = fields.array("routes").unwrap_or_default();
+    let over_reads = fields.array("reads").unwrap_or_default();
     #[cfg(feature = "sabotage")]
     if let Some(name) = fields.text("sabotage")
         && !crate::sabotage::choose(&name)
@@ -69,7 +76,9 @@ pub(super) fn config(json: &[u8]) -> Result<Config, Vec<Problem>> {
         fields.report("sabotage", "there is none of this name");
     }
     fields.end();
-    let routes = routes(overrides, &mut problems);
+    let (built_in_routes, built_in_reads) = preset.rules();
+    let mut routes = rules::routes(built_in_routes, over_routes, &webhooks, &mut problems);
+    let reads = rules::reads(built_in_reads, over_reads, &mut routes, &mut problems);
 
     if !problems.is_empty() {
         return Err(problems);
@@ -86,7 +95,10 @@ pub(super) fn config(json: &[u8]) -> Result<Config, Vec<Problem>> {
         credentials,
         upstream,
         prefixes,
+        session_headers: session_headers(&routes),
         routes,
+        reads,
+        kept,
     })
 }
 
@@ -99,7 +111,7 @@ fn header_name(fields: &mut Fields<'_>, name: &'static str, default: &str) -> St
     text
 }
 
-fn check_header_name(text: &str) -> Result<(), String> {
+pub(super) fn check_header_name(text: &str) -> Result<(), String> {
     let fits = |c: char| c.is_ascii_lowercase() || c.is_ascii_digit() || "-_".contains(c);
     if text.is_empty() || !text.chars().all(fits) {
         return Err(format!("\"{text}\" is not a header name in lower case"));
@@ -123,10 +135,11 @@ fn credentials(mut fields: Fields<'_>) -> Credentials {
         }
     }
     let trust = match fields.text("trust").as_deref() {
-        None | Some("never") => Trust::Never,
+        None | Some("learn") => Trust::Learn,
+        Some("never") => Trust::Never,
         Some("always") => Trust::Always,
         Some(_) => {
-            fields.report("trust", "expected \"never\" or \"always\"");
+            fields.report("trust", "expected \"learn\", \"always\" or \"never\"");
             Trust::Never
         }
     };
@@ -172,7 +185,7 @@ fn is_prefix(text: &str) -> bool {
     is_path(text) && !text.ends_with('/')
 }
 
-fn is_path(text: &str) -> bool {
+pub(super) fn is_path(text: &str) -> bool {
     text.starts_with('/')
         && text
             .chars()
@@ -194,259 +207,25 @@ fn prefixes(fields: &mut Fields<'_>) -> Vec<String> {
     prefixes
 }
 
-/// What a route names before the other routes are known.
-struct Draft {
-    route: Route,
-    pointer: String,
-    implies: Option<(String, String)>,
-    voids: Vec<String>,
-}
-
-/// The built-in rules with `overrides` laid over them: an entry with a built-in's name changes the
-/// fields it gives, any other is a rule of its own, tried after the built-in ones.
-fn routes(overrides: Vec<Value>, problems: &mut Vec<Problem>) -> Vec<Route> {
-    let mut merged: Vec<(String, Value)> = match serde_json::from_str(LARAVEL) {
-        Ok(Value::Array(rules)) => rules
-            .into_iter()
-            .map(|rule| ("/routes".to_owned(), rule))
-            .collect(),
-        _ => Vec::new(),
-    };
-    for (index, entry) in overrides.into_iter().enumerate() {
-        let pointer = format!("/routes/{index}");
-        let name = entry
-            .get("name")
-            .and_then(Value::as_str)
-            .map(ToOwned::to_owned);
-        let base = merged.iter_mut().find(|(_, rule)| {
-            name.is_some() && rule.get("name").and_then(Value::as_str) == name.as_deref()
-        });
-        match base {
-            Some((place, rule)) => {
-                *place = pointer;
-                lay_over(rule, entry);
-            }
-            None => merged.push((pointer, entry)),
-        }
-    }
-    let drafts: Vec<Draft> = merged
-        .into_iter()
-        .filter_map(|(pointer, rule)| draft(Fields::of(pointer, rule, problems)))
-        .collect();
-    if !problems.is_empty() {
-        // A rule that could not be read would be missed by those that name it.
-        return Vec::new();
-    }
-    link(drafts, problems)
-}
-
-/// Objects merge, everything else is replaced.
-fn lay_over(base: &mut Value, over: Value) {
-    match (base, over) {
-        (Value::Object(base), Value::Object(over)) => {
-            for (key, value) in over {
-                lay_over(base.entry(key).or_insert(Value::Null), value);
-            }
-        }
-        (base, over) => *base = over,
-    }
-}
-
-fn draft(mut fields: Fields<'_>) -> Option<Draft> {
-    let name = fields.needed("name");
-    if let Some(name) = &name
-        && !name.chars().all(|c| c.is_ascii_alphanumeric() || c == '_')
-    {
-        fields.report(
-            "name",
-            "a route's name is a label in metrics: letters, digits and '_' only",
-        );
-    }
-    let method = fields.text("method").unwrap_or_else(|| "POST".to_owned());
-    let path = path(&mut fields, "path");
-    let session = pointers(&mut fields, "session", true);
-    let value = pointers(&mut fields, "value", true);
-    let same = pointers(&mut fields, "same", false);
-    let priority = fields.texts("priority").unwrap_or_default();
-    let not_priority_after = fields.texts("not_priority_after").unwrap_or_default();
-    let no_dedup = fields.texts("no_dedup").unwrap_or_default();
-    let implies = fields.has("implies").then(|| {
-        let mut implies = fields.object("implies");
-        let pair = (implies.text("route"), implies.text("value"));
-        if pair.0.is_none() || pair.1.is_none() {
-            implies.report("", "needs \"route\" and \"value\"");
-        }
-        implies.end();
-        (pair.0.unwrap_or_default(), pair.1.unwrap_or_default())
-    });
-    let mut void_values = Vec::new();
-    let mut void_routes = Vec::new();
-    if fields.has("voids") {
-        let mut voids = fields.object("voids");
-        void_values = voids.texts("values").unwrap_or_default();
-        void_routes = voids.texts("routes").unwrap_or_default();
-        voids.end();
-    }
-    let expire_after_ms = match fields.whole("expire_after_ms", 0, 0..=TIMER_MAX_MS) {
-        0 => None,
-        ms => Some(ms),
-    };
-    let batch = batch(fields.object("batch"));
-    let pointer = fields.pointer.clone();
-    fields.end();
-    Some(Draft {
-        route: Route {
-            name: name?,
-            method,
-            path: path?,
-            session,
-            value,
-            same,
-            priority,
-            not_priority_after,
-            no_dedup,
-            implies: None,
-            implied_by: None,
-            voids: (!void_values.is_empty()).then_some(Voids {
-                values: void_values,
-                routes: Vec::new(),
-            }),
-            expire_after_ms,
-            batch: batch?,
-        },
-        pointer,
-        implies,
-        voids: void_routes,
-    })
-}
-
-fn path(fields: &mut Fields<'_>, name: &'static str) -> Option<String> {
-    let path = fields.needed(name)?;
+fn webhook_path(fields: &mut Fields<'_>) -> String {
+    let path = fields
+        .text("webhook_path")
+        .unwrap_or_else(|| "/webhook".to_owned());
     if !is_path(&path) {
-        fields.report(
-            name,
-            "a path starts with '/' and has no query string, as in \"/qr\"",
-        );
+        fields.report("webhook_path", rules::PATH_FORM);
     }
-    Some(path)
+    path
 }
 
-fn pointers(fields: &mut Fields<'_>, name: &'static str, needed: bool) -> Vec<Pointer> {
-    let texts = fields.texts(name).unwrap_or_default();
-    if needed && texts.is_empty() {
-        fields.report(
-            name,
-            "needs at least one JSON pointer, as in [\"/session_id\"]",
-        );
-    }
-    let mut pointers = Vec::with_capacity(texts.len());
-    for (index, text) in texts.iter().enumerate() {
-        match Pointer::parse(text) {
-            Ok(pointer) => pointers.push(pointer),
-            Err(message) => fields.report(&format!("{name}/{index}"), message),
+/// The headers that recognition has to keep: usually none.
+fn session_headers(routes: &[Route]) -> Vec<String> {
+    let mut headers: Vec<String> = Vec::new();
+    for place in routes.iter().flat_map(|route| &route.session) {
+        if let Place::Header(name) = place
+            && !headers.contains(name)
+        {
+            headers.push(name.clone());
         }
     }
-    pointers
-}
-
-fn batch(mut fields: Fields<'_>) -> Option<Batch> {
-    let path = path(&mut fields, "path");
-    let field = fields.needed("field");
-    let batch = Batch {
-        path: path.clone().unwrap_or_default(),
-        field: field.clone().unwrap_or_default(),
-        max_items: usize::try_from(fields.whole("max_items", 50, 1..=1_000)).unwrap_or(50),
-        // PHP's post_max_size is 8 MiB.
-        max_bytes: usize::try_from(fields.whole("max_bytes", 524_288, 1_024..=8_388_608))
-            .unwrap_or(524_288),
-        max_wait_ms: fields.whole("max_wait_ms", 5_000, 0..=TIMER_MAX_MS),
-        quiet_ms: fields.whole("quiet_ms", 250, 0..=TIMER_MAX_MS),
-    };
-    fields.end();
-    (path.is_some() && field.is_some()).then_some(batch)
-}
-
-/// Resolves the names of routes within routes.
-fn link(drafts: Vec<Draft>, problems: &mut Vec<Problem>) -> Vec<Route> {
-    let names: Vec<String> = drafts
-        .iter()
-        .map(|draft| draft.route.name.clone())
-        .collect();
-    let find = |name: &str| names.iter().position(|known| known == name);
-    let keys: Vec<(Option<String>, Option<String>)> = drafts
-        .iter()
-        .map(|draft| {
-            let key = |pointers: &[Pointer]| {
-                pointers
-                    .first()
-                    .and_then(Pointer::top_level_key)
-                    .map(ToString::to_string)
-            };
-            (key(&draft.route.session), key(&draft.route.value))
-        })
-        .collect();
-
-    let mut routes = Vec::with_capacity(drafts.len());
-    let mut implied_by: Vec<Option<usize>> = names.iter().map(|_| None).collect();
-    for (
-        index,
-        Draft {
-            mut route,
-            pointer,
-            implies,
-            voids,
-        },
-    ) in drafts.into_iter().enumerate()
-    {
-        if find(&route.name) != Some(index) {
-            let message = format!("another route is called \"{}\" already", route.name);
-            problems.push(problem(&format!("{pointer}/name"), message));
-        }
-        if let Some((target, value)) = implies {
-            match find(&target) {
-                Some(target) if target != index => {
-                    let (session_key, key) = keys.get(target).cloned().unwrap_or_default();
-                    match (session_key, key) {
-                        (Some(session_key), Some(key)) => {
-                            route.implies = Some(Implies {
-                                route: target,
-                                value,
-                                key,
-                                session_key,
-                            });
-                        }
-                        _ => problems.push(problem(
-                            &format!("{pointer}/implies/route"),
-                            "the first session and value pointers of an implied route must name \
-                             members of the body itself, as in \"/session_id\"",
-                        )),
-                    }
-                    if let Some(slot) = implied_by.get_mut(target)
-                        && slot.replace(index).is_some()
-                    {
-                        let message = "two routes cannot imply the same one";
-                        problems.push(problem(&format!("{pointer}/implies/route"), message));
-                    }
-                }
-                _ => problems.push(problem(
-                    &format!("{pointer}/implies/route"),
-                    format!("no other route is called \"{target}\""),
-                )),
-            }
-        }
-        for target in voids {
-            match (find(&target), &mut route.voids) {
-                (Some(target), Some(voids)) if target != index => voids.routes.push(target),
-                _ => problems.push(problem(
-                    &format!("{pointer}/voids/routes"),
-                    format!("no other route is called \"{target}\", or \"values\" is empty"),
-                )),
-            }
-        }
-        routes.push(route);
-    }
-    for (route, by) in routes.iter_mut().zip(implied_by) {
-        route.implied_by = by;
-    }
-    routes
+    headers
 }

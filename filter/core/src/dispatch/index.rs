@@ -62,6 +62,8 @@ pub(super) struct Lane {
     pub(super) alone: Backoff,
     pub(super) last_flush_ms: Option<u64>,
     pub(super) last_priority_ms: Option<u64>,
+    /// Items were rejected, and it was said.
+    pub(super) rejects: bool,
     /// Items a batch while Laravel refuses larger ones.
     pub(super) limit: Option<usize>,
 }

@@ -115,9 +115,16 @@ fn ready(index: &Index, rules: &Rules, mono_ms: u64) -> BTreeMap<LaneKey, Ready>
             urgent,
         };
         lane.lent |= lent;
-        // An item whose rule is gone from the configuration has no batch to go with.
-        let known = rules.config.route_named(&first.lane.route).is_some();
-        match known && first.attempts < ATTEMPTS_TOGETHER_MAX {
+        // An item whose rule is gone from the configuration has no batch to go with, and others never had.
+        let rule = rules.config.route_named(&first.lane.route);
+        let rule = rule.map(|(_, rule)| rule);
+        let batched = rule.is_some_and(|rule| rule.batch.call.is_some());
+        if let Some(rule) = rule.filter(|_| !batched && !urgent && !lent)
+            && mono_ms < first.since_ms.saturating_add(rule.batch.quiet_ms)
+        {
+            continue;
+        }
+        match batched && first.attempts < ATTEMPTS_TOGETHER_MAX {
             true => {
                 lane.bytes = lane.bytes.saturating_add(first.bytes);
                 lane.together.push(pick);
@@ -133,7 +140,7 @@ fn time_is_up(index: &Index, rules: &Rules, item: &Item, mono_ms: u64) -> bool {
     let Some((_, rule)) = rules.config.route_named(&item.lane.route) else {
         return true;
     };
-    is_paced(index, rule, &item.lane, item.since_ms, mono_ms)
+    (rule.batch.call.is_none() || is_paced(index, rule, &item.lane, item.since_ms, mono_ms))
         && mono_ms >= item.since_ms.saturating_add(rule.batch.quiet_ms)
 }
 
@@ -196,7 +203,11 @@ impl Ready {
         if sabotage::is(Sabotage::StarveTheRefused) {
             return None;
         }
-        (!self.alone.is_empty() && lane.alone.is_over(mono_ms)).then_some((Due::Ordinary, true))
+        let due = match self.alone.iter().any(|pick| pick.urgent) {
+            true => Due::Urgent,
+            false => Due::Ordinary,
+        };
+        (!self.alone.is_empty() && lane.alone.is_over(mono_ms)).then_some((due, true))
     }
 
     fn due_together(

@@ -85,6 +85,8 @@ impl Dispatcher {
             .sessions()
             .filter_map(|(_, waiting)| waiting.claim)
             .filter(|(id, deadline_ms)| now.mono_ms < *deadline_ms && Some(id.epoch) != epoch)
+            // What passes through is the gateway's own call, on another cluster.
+            .filter(|(id, _)| id.epoch != ClaimId::PASSING)
             .map(|(id, _)| id)
             .collect();
         let under_way = own.union(&foreign).count() as u64;
@@ -124,15 +126,16 @@ impl Dispatcher {
         if plan.urgent {
             lane.last_priority_ms = Some(now.mono_ms);
         }
-        let rule = route
-            .and_then(|index| self.rules.route(index))
-            .filter(|_| !plan.alone);
-        let (headers, body) = match (route, rule) {
-            (Some(route), Some(rule)) => (
-                batch::headers(&self.rules, &destination, &rule.batch.path, Some(&claimed)),
-                batch::batch_body(&self.rules, route, rule, &claimed),
+        let batch = route
+            .filter(|_| !plan.alone)
+            .and_then(|index| Some((index, self.rules.route(index)?)))
+            .and_then(|(index, rule)| Some((index, rule, rule.batch.call.as_ref()?)));
+        let (headers, body) = match batch {
+            Some((route, rule, call)) => (
+                batch::headers(&self.rules, &destination, &call.path, Some(&claimed)),
+                batch::batch_body(&self.rules, route, rule, call, &claimed),
             ),
-            _ => (
+            None => (
                 batch::headers(&self.rules, &destination, &destination.path, None),
                 claimed
                     .into_iter()

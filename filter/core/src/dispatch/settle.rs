@@ -12,7 +12,16 @@ use crate::sabotage::{self, Sabotage};
 use crate::shard::{ClaimId, Outcome, Settled, Shard};
 use crate::store::{CAS_ATTEMPTS_MAX, Expect, PutError, Store};
 use crate::time::Now;
+use crate::trust;
 use crate::verdict::{Answer, Verdict, VerdictLabel};
+
+/// What a settlement brought to its end in one shard.
+#[derive(Default)]
+struct Ended {
+    items: Vec<FlightItem>,
+    /// Routes of implied states that have to be sent by themselves now.
+    revived: Vec<usize>,
+}
 
 // === impl Dispatcher ===
 
@@ -64,7 +73,10 @@ impl Dispatcher {
         let Some(flight) = self.flights.remove(&call) else {
             return;
         };
-        let verdict = Verdict::of(answer);
+        let verdict = match flight.alone {
+            true => Verdict::of_single(answer),
+            false => Verdict::of(answer),
+        };
         let took_ms = now.mono_ms.saturating_sub(flight.started_ms);
         effects.push(Effect::Record(Histogram::CallMs, took_ms));
         self.count_call(&flight.lane, verdict.label(), effects);
@@ -84,6 +96,14 @@ impl Dispatcher {
                 self.refused(&flight, &why, now, effects);
                 Outcome::Refused
             }
+            Verdict::Rejected { why, credential } => {
+                self.rejected(&flight, &why, effects);
+                if credential {
+                    let fingerprint = flight.lane.credential;
+                    trust::revoke(store, &self.keys, fingerprint);
+                }
+                Outcome::Rejected
+            }
             Verdict::Unknown { why } => {
                 // The claims stay and run out: the request may still be at work in PHP.
                 self.back_off(&flight, &why, 0, now, effects);
@@ -101,14 +121,21 @@ impl Dispatcher {
 
     fn succeeded(&mut self, flight: &Flight, effects: &mut Vec<Effect>) {
         self.misconfigured = false;
-        let max_items = self
+        let (max_items, is_batched) = self
             .rules
             .config
             .route_named(&flight.lane.route)
-            .map_or(1, |(_, r)| r.batch.max_items);
+            .map_or((1, false), |(_, r)| {
+                (r.batch.max_items, r.batch.call.is_some())
+            });
         let lane = self.index.lane_mut(&flight.lane);
+        lane.rejects = false;
         if flight.alone {
             lane.alone.succeed();
+            // Where items only ever go alone, this is what tells that the destination is well again.
+            if !is_batched {
+                lane.backoff.succeed();
+            }
             return;
         }
         // Back to full batches, a doubling at a time.
@@ -154,6 +181,19 @@ impl Dispatcher {
         }
     }
 
+    /// A line for the first of a row; the counter tells how many.
+    fn rejected(&mut self, flight: &Flight, why: &str, effects: &mut Vec<Effect>) {
+        let lane = self.index.lane_mut(&flight.lane);
+        lane.alone.succeed();
+        lane.backoff.succeed();
+        if !core::mem::replace(&mut lane.rejects, true) {
+            let route = flight.lane.name();
+            let size = flight.items.len();
+            let line = format!("{route}: Laravel rejects {size} items ({why}); they are dropped");
+            effects.push(Effect::Log(Level::Warn, line));
+        }
+    }
+
     fn back_off(
         &mut self,
         flight: &Flight,
@@ -195,8 +235,7 @@ impl Dispatcher {
             by_shard.entry(item.shard).or_default().push(item);
         }
         for (index, items) in by_shard {
-            let Some(delivered) = self.settle_shard(index, claim, &items, outcome, now, store)
-            else {
+            let Some(ended) = self.settle_shard(index, claim, &items, outcome, now, store) else {
                 let lane = lane.clone();
                 self.unsettled.push(Unsettled {
                     lane,
@@ -206,17 +245,25 @@ impl Dispatcher {
                 });
                 continue;
             };
-            for item in delivered {
+            let end = match outcome {
+                Outcome::Rejected => End::Rejected,
+                _ => End::Delivered,
+            };
+            for item in ended.items {
                 if let Some(route) = route {
-                    effects.push(Effect::Count(Counter::Items(route, End::Delivered), 1));
+                    effects.push(Effect::Count(Counter::Items(route, end), 1));
                 }
-                let staleness_ms = now.mono_ms.saturating_sub(item.accepted_ms);
-                effects.push(Effect::Record(Histogram::StalenessMs, staleness_ms));
+                if end == End::Delivered {
+                    let staleness_ms = now.mono_ms.saturating_sub(item.accepted_ms);
+                    effects.push(Effect::Record(Histogram::StalenessMs, staleness_ms));
+                }
             }
+            let revived = ended.revived.into_iter().map(Counter::Revived);
+            effects.extend(revived.map(|counter| Effect::Count(counter, 1)));
         }
     }
 
-    /// The items that count as delivered by this; `None` where every race was lost.
+    /// The items that reached their end by this; `None` where every race was lost.
     fn settle_shard(
         &mut self,
         index: u32,
@@ -225,30 +272,31 @@ impl Dispatcher {
         outcome: Outcome,
         now: Now,
         store: &mut impl Store,
-    ) -> Option<Vec<FlightItem>> {
+    ) -> Option<Ended> {
         let key = self.keys.shard(index);
         for _ in 0..CAS_ATTEMPTS_MAX {
+            let mut ended = Ended::default();
             let read = store.get(&key);
             let Some((value, _)) = &read else {
-                return Some(Vec::new());
+                return Some(ended);
             };
             let Ok(mut shard) = Shard::decode(value) else {
-                return Some(Vec::new());
+                return Some(ended);
             };
-            let mut delivered = Vec::new();
             let mut changed = false;
             for item in items {
                 match shard.settle(&self.rules, item.session, claim, outcome, now) {
-                    Settled::Delivered => {
+                    Settled::Ended { revived } => {
                         changed = true;
-                        delivered.push(*item);
+                        ended.items.push(*item);
+                        ended.revived.extend(revived);
                     }
                     Settled::Released => changed = true,
                     Settled::Foreign => {}
                 }
             }
             if !changed {
-                return Some(delivered);
+                return Some(ended);
             }
             shard.prune(now.mono_ms);
             match store.put(&key, &shard.encode(), Expect::of(read.as_ref())) {
@@ -256,7 +304,7 @@ impl Dispatcher {
                     if self.candidate.epoch(now.mono_ms).is_some() {
                         self.index.look(&self.rules, index, &shard, now.mono_ms);
                     }
-                    return Some(delivered);
+                    return Some(ended);
                 }
                 Err(PutError::Mismatch) => {}
                 Err(PutError::Refused) => return None,

@@ -1,11 +1,13 @@
 //! The second step of recognition: the body.
 
-use alloc::borrow::ToOwned;
+use alloc::borrow::{Cow, ToOwned};
 use alloc::string::String;
 use alloc::vec::Vec;
 
-use super::{BODY_BYTES_MAX, Bypass, Head, Rules};
+use super::{BODY_BYTES_MAX, Bypass, Destination, Head, Rules, clock};
+use crate::config::{Place, Route};
 use crate::json::{self, Document, Pointer, Scalar};
+use crate::trust;
 
 /// A recognised update: what the store needs to know of a request.
 #[derive(Clone, Debug)]
@@ -16,6 +18,10 @@ pub struct Update<'a> {
     pub session: u128,
     /// Keyed hash of the value and of what else must be equal.
     pub value: u128,
+    /// The value itself, where a kept answer shows it.
+    pub text: Option<String>,
+    /// What the sender's own clock says.
+    pub order: Option<u64>,
     /// Whether the rule says that this value is sent at once.
     pub priority: bool,
     /// Whether the rule says that this value is never a duplicate.
@@ -24,6 +30,8 @@ pub struct Update<'a> {
     pub voids: bool,
     /// Fingerprint of the caller's credentials.
     pub credential: u64,
+    /// Under which the credential is trusted: see [`crate::trust`].
+    pub mark: u64,
     /// Encoded [`super::Destination`].
     pub destination: Vec<u8>,
     /// The body, byte for byte.
@@ -53,41 +61,122 @@ impl Rules {
         if body.len() > BODY_BYTES_MAX {
             return Err(Bypass::TooLarge);
         }
-        let rule = self.route(head.route).ok_or(Bypass::Path)?;
-        let wanted: Vec<&Pointer> = rule.session.iter().chain(&rule.value).collect();
+        let index = self.decide(head, body)?;
+        let rule = self.route(index).ok_or(Bypass::Path)?;
+        let wanted: Vec<&Pointer> = rule
+            .session_pointers()
+            .chain(&rule.value)
+            .chain(&rule.order)
+            .collect();
         let document = json::read(body, &wanted, &rule.same, self.key)?;
 
-        let session = first(&document, 0, rule.session.len())
-            .and_then(Scalar::as_text)
-            .filter(|session| !session.is_empty())
+        let in_body = rule.session_pointers().count();
+        let session = self
+            .session(rule, head, &document)
             .ok_or(Bypass::NoSession)?;
-        let value = match first(&document, rule.session.len(), rule.value.len()) {
+        let value = match first(&document, in_body, rule.value.len()) {
             Some(Scalar::Text(value)) if !value.is_empty() => value,
             _ => return Err(Bypass::NoValue),
         };
+        let order = first(
+            &document,
+            in_body.saturating_add(rule.value.len()),
+            rule.order.len(),
+        );
+        let credential = head.destination.credential(self.key);
+        let Destination {
+            authority, prefix, ..
+        } = &head.destination;
         let is_in = |values: &[String]| values.iter().any(|known| known == value);
         Ok(Update {
-            route: head.route,
-            session: self
-                .key
-                .hash(&[head.destination.authority.as_bytes(), session.as_bytes()]),
+            route: index,
+            session: self.session_hash(&head.destination.authority, &session),
             value: self.value_hash(rule, value, document.digests()),
-            priority: is_in(&rule.priority),
+            text: rule.is_shown.then(|| value.clone().into_owned()),
+            order: order.and_then(Scalar::as_text).and_then(clock::read),
+            priority: rule.priority.holds(value),
             no_dedup: is_in(&rule.no_dedup),
             voids: rule
                 .voids
                 .as_ref()
                 .is_some_and(|voids| is_in(&voids.values)),
-            credential: head.destination.credential(self.key),
+            credential,
+            mark: trust::mark(self.key, credential, [&rule.name, authority, prefix]),
             destination: head.destination.encode(),
             body,
         })
     }
 
+    /// Which of the candidates the body fits. Costs a walk of its own, and only where there is something
+    /// to decide.
+    fn decide(&self, head: &Head, body: &[u8]) -> Result<usize, Bypass> {
+        let lone = self
+            .route(head.route)
+            .is_some_and(|rule| rule.fits.is_none());
+        if lone && head.candidates.is_power_of_two() {
+            return Ok(head.route);
+        }
+        let candidates: Vec<(usize, &Route)> = self
+            .config
+            .routes
+            .iter()
+            .enumerate()
+            .filter(|(index, _)| head.candidates.checked_shr(*index as u32).unwrap_or(0) & 1 == 1)
+            .collect();
+        let wanted: Vec<&Pointer> = candidates
+            .iter()
+            .filter_map(|(_, rule)| rule.fits.as_ref().map(|fits| &fits.pointer))
+            .collect();
+        let document = json::read(body, &wanted, &[], self.key)?;
+        let mut at = 0_usize;
+        for (index, rule) in candidates {
+            let Some(fits) = &rule.fits else {
+                return Ok(index);
+            };
+            let found = document.at(at);
+            at = at.saturating_add(1);
+            if let Some(Scalar::Text(found)) = found
+                && fits.values.iter().any(|value| value == found)
+            {
+                return Ok(index);
+            }
+        }
+        Err(Bypass::Unmatched)
+    }
+
+    /// The session's name: the first place that has one.
+    fn session<'d>(
+        &self,
+        rule: &'d Route,
+        head: &'d Head,
+        document: &'d Document<'_>,
+    ) -> Option<Cow<'d, str>> {
+        let mut at = 0_usize;
+        let places = rule.session.iter().filter_map(|place| match place {
+            Place::Body(_) => {
+                at = at.saturating_add(1);
+                document
+                    .at(at.saturating_sub(1))
+                    .and_then(Scalar::as_text)
+                    .map(Cow::Borrowed)
+            }
+            Place::Segment => Some(Cow::Borrowed(head.segment.as_str())),
+            Place::Query(name) => parameter(&head.destination.path, name).map(Cow::Owned),
+            Place::Header(name) => head
+                .headers
+                .iter()
+                .find(|(known, _)| known == name)
+                .map(|(_, value)| Cow::Borrowed(value.as_str())),
+            Place::Constant(text) => Some(Cow::Borrowed(text.as_str())),
+        });
+        let mut named = places.filter(|session| !session.is_empty());
+        named.next()
+    }
+
     /// Reads a stored body again, to make an item of it.
     pub(crate) fn item<'a>(&self, route: usize, body: &'a [u8]) -> Option<Item<'a>> {
         let rule = self.route(route)?;
-        let wanted: Vec<&Pointer> = rule.session.iter().collect();
+        let wanted: Vec<&Pointer> = rule.session_pointers().collect();
         let document = json::read(body, &wanted, &[], self.key).ok()?;
         let session_json = match first(&document, 0, wanted.len())? {
             Scalar::Text(text) => serde_json::to_string(text.as_ref()).ok()?,
@@ -111,6 +200,15 @@ impl Rules {
     }
 }
 
+/// The value of a query parameter, decoded.
+fn parameter(path: &str, name: &str) -> Option<String> {
+    let (_, query) = path.split_once('?')?;
+    query.split('&').find_map(|pair| {
+        let (known, value) = pair.split_once('=')?;
+        (known == name).then(|| super::decoded(value.as_bytes()))?
+    })
+}
+
 /// The first hit among `count` pointers from `start`.
 fn first<'d, 'a>(document: &'d Document<'a>, start: usize, count: usize) -> Option<&'d Scalar<'a>> {
     (start..start.saturating_add(count)).find_map(|index| document.at(index))
@@ -125,10 +223,13 @@ mod tests {
     fn update(route: usize, body: &str) -> Result<Update<'_>, Bypass> {
         let head = Head {
             route,
+            candidates: 1 << route,
             destination: Destination {
                 authority: "a".into(),
                 ..Destination::default()
             },
+            segment: String::new(),
+            headers: Vec::new(),
         };
         rules("{}").update(&head, body.as_bytes())
     }

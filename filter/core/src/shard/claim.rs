@@ -4,7 +4,7 @@ use alloc::borrow::{Cow, ToOwned};
 use alloc::string::String;
 use alloc::vec::Vec;
 
-use super::{Claim, ClaimId, Dirty, Entry, Shard, State};
+use super::{Claim, ClaimId, Dirty, Entry, Session, Shard, State};
 use crate::config::Route;
 use crate::route::{Destination, Rules};
 use crate::sabotage::{self, Sabotage};
@@ -47,6 +47,8 @@ pub enum Outcome {
     Failed,
     /// Laravel certainly did not take it, and the item may be why.
     Refused,
+    /// Laravel does not want it, for good.
+    Rejected,
     /// It was never sent.
     Unsent,
 }
@@ -54,8 +56,11 @@ pub enum Outcome {
 /// What a settlement changed.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Settled {
-    /// The update that was sent is the session's last: it counts as delivered.
-    Delivered,
+    /// The update that was sent is the session's last: it ends as delivered, or as rejected.
+    Ended {
+        /// The route of the implied state that has to be sent by itself now, if there is one.
+        revived: Option<usize>,
+    },
     /// The claim is gone; the entry, if it is still there, is to be sent again, or holds a newer value.
     Released,
     /// The claim was not this call's: nothing has changed.
@@ -121,7 +126,7 @@ impl<'a> Shard<'a> {
         Some(claimed)
     }
 
-    // ## Dirty under a claim => (Clean | Dirty)
+    // ## Dirty under a claim => (Clean | Dirty | absent)
     //
     // Whoever holds the claim settles it, leader or not: an answer is an answer. An unknown outcome is
     // no settlement at all; the claim then stays and runs out.
@@ -147,6 +152,12 @@ impl<'a> Shard<'a> {
             return Settled::Foreign;
         };
         let until_ms = now.mono_ms.saturating_add(ttl_ms);
+        match outcome {
+            // Whatever became of the entry since, Laravel has this one's value now.
+            Outcome::Delivered => session.drop_kept_of_others(claim.credential),
+            Outcome::Rejected => session.doubt_kept(claim.seq),
+            _ => {}
+        }
         let Some(entry) = session
             .entry_mut(&claim.route, claim.credential)
             .filter(|entry| {
@@ -167,7 +178,16 @@ impl<'a> Shard<'a> {
                 if !sabotage::is(Sabotage::LedgerForgets) {
                     self.ledger.delivered = self.ledger.delivered.saturating_add(1);
                 }
-                return Settled::Delivered;
+                return Settled::Ended { revived: None };
+            }
+            (Outcome::Rejected, _) => {
+                let revived =
+                    session.end_unsent(rules, &claim.route, claim.credential, now.mono_ms);
+                self.ledger.rejected = self.ledger.rejected.saturating_add(1);
+                if revived.is_some() {
+                    self.ledger.accepted = self.ledger.accepted.saturating_add(1);
+                }
+                return Settled::Ended { revived };
             }
             (Outcome::Refused, State::Dirty(dirty)) => {
                 dirty.attempts = dirty.attempts.saturating_add(1);
@@ -192,31 +212,14 @@ impl<'a> Shard<'a> {
             {
                 continue;
             }
-            while let Some((at, route)) =
-                session.entries.iter().enumerate().find_map(|(at, entry)| {
-                    let (route, rule) = rules.config.route_named(&entry.route)?;
-                    let limit = rule.expire_after_ms.filter(|_| entry.is_dirty())?;
-                    (now.mono_ms.saturating_sub(entry.accepted_ms) > limit).then_some((at, route))
-                })
-            {
-                let item = session.entries.swap_remove(at);
+            while let Some((name, credential, route)) = session.entries.iter().find_map(|entry| {
+                let (route, rule) = rules.config.route_named(&entry.route)?;
+                let limit = rule.expire_after_ms.filter(|_| entry.is_dirty())?;
+                (now.mono_ms.saturating_sub(entry.accepted_ms) > limit)
+                    .then(|| (entry.route.clone(), entry.credential, route))
+            }) {
                 dropped.push(route);
-                let State::Dirty(dirty) = item.state else {
-                    continue;
-                };
-                let implied = session
-                    .entries
-                    .iter_mut()
-                    .find(|entry| matches!(entry.state, State::Implied { by } if by == item.seq));
-                let Some(implied) = implied else { continue };
-                let target = rules.config.route_named(&implied.route);
-                match (target, rules.implied_body(route, &dirty.body)) {
-                    (Some((target, rule)), Some(body)) if !sabotage::is(Sabotage::NeverRevive) => {
-                        implied.revive(dirty, rule, body, now.mono_ms);
-                        revived.push(target);
-                    }
-                    _ => session.drop_implied(&[item.seq]),
-                }
+                revived.extend(session.end_unsent(rules, &name, credential, now.mono_ms));
             }
         }
         self.ledger.expired = self.ledger.expired.saturating_add(dropped.len() as u64);
@@ -239,6 +242,51 @@ impl<'a> Shard<'a> {
     }
 }
 
+// === impl Session ===
+
+impl Session<'_> {
+    // ## Dirty => absent, and what it implied => Dirty
+    //
+    // The gateway believes that Laravel has heard of both, and the state never expires.
+    /// Takes an item away that Laravel will never have. Gives the route of the state that it implied, if that
+    /// has to be sent by itself now.
+    fn end_unsent(
+        &mut self,
+        rules: &Rules,
+        route: &str,
+        credential: u64,
+        mono_ms: u64,
+    ) -> Option<usize> {
+        let at = self
+            .entries
+            .iter()
+            .position(|entry| entry.is(route, credential))?;
+        let item = self.entries.swap_remove(at);
+        if item.text.is_some() {
+            self.doubt_kept(item.seq);
+        }
+        let State::Dirty(dirty) = item.state else {
+            return None;
+        };
+        let implied = self
+            .entries
+            .iter_mut()
+            .find(|entry| matches!(entry.state, State::Implied { by } if by == item.seq))?;
+        let (route, _) = rules.config.route_named(route)?;
+        let target = rules.config.route_named(&implied.route);
+        match (target, rules.implied_body(route, &dirty.body)) {
+            (Some((target, rule)), Some(body)) if !sabotage::is(Sabotage::NeverRevive) => {
+                implied.revive(dirty, rule, body, mono_ms);
+                Some(target)
+            }
+            _ => {
+                self.drop_implied(&[item.seq]);
+                None
+            }
+        }
+    }
+}
+
 // === impl Entry ===
 
 impl<'a> Entry<'a> {
@@ -257,7 +305,7 @@ impl<'a> Entry<'a> {
     // alone it would end at the item's route, which refuses it.
     fn revive(&mut self, item: Dirty<'a>, rule: &Route, body: Vec<u8>, mono_ms: u64) {
         let destination = Destination::decode(&item.destination).map(|destination| Destination {
-            path: rule.path.clone(),
+            path: rule.path.fixed().to_owned(),
             ..destination
         });
         self.state = State::Dirty(Dirty {

@@ -8,7 +8,9 @@
 use alloc::borrow::Cow;
 use alloc::vec::Vec;
 
-use super::{Claim, ClaimId, Dirty, Entry, Ledger, SESSIONS_MAX, Session, Shard, State};
+use super::{
+    Claim, ClaimId, Dirty, Entry, Kept, Ledger, Place, SESSIONS_PASSING_MAX, Session, Shard, State,
+};
 
 /// A value that is no shard: another program uses the key, or memory is corrupt.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -48,7 +50,7 @@ impl<'a> Shard<'a> {
             let mut earlier = self.sessions.iter().take(at);
             earlier.all(|other| other.id != session.id) && session.is_sound()
         });
-        self.sessions.len() <= SESSIONS_MAX && unique
+        self.sessions.len() <= SESSIONS_PASSING_MAX && unique
     }
 
     /// The bytes to be stored.
@@ -87,7 +89,12 @@ impl<'a> Shard<'a> {
                     State::Clean { .. } | State::Implied { .. } => 0,
                 })
             });
-        payloads.fold(256, usize::saturating_add)
+        let kept = self
+            .sessions
+            .iter()
+            .flat_map(|session| &session.kept)
+            .map(|kept| kept.body.len().saturating_add(80));
+        payloads.chain(kept).fold(256, usize::saturating_add)
     }
 }
 
@@ -104,6 +111,8 @@ impl Session<'_> {
     fn encode(&self, out: &mut Vec<u8>) {
         out.extend_from_slice(&self.id.to_le_bytes());
         out.extend_from_slice(&self.newest_seq.to_le_bytes());
+        out.extend_from_slice(&self.unread_seq.to_le_bytes());
+        out.extend_from_slice(&self.passed_seq.to_le_bytes());
         match &self.claim {
             None => out.push(0),
             Some(claim) => {
@@ -125,6 +134,27 @@ impl Session<'_> {
         for entry in &self.entries {
             entry.encode(out);
         }
+        put_count(out, self.kept.len());
+        for kept in &self.kept {
+            kept.encode(out);
+        }
+    }
+}
+
+// === impl Kept ===
+
+impl Kept<'_> {
+    fn encode(&self, out: &mut Vec<u8>) {
+        put_bytes(out, self.read.as_bytes());
+        for number in [self.credential, self.fetched_ms, self.until_ms, self.floor] {
+            out.extend_from_slice(&number.to_le_bytes());
+        }
+        put_count(out, self.places.len());
+        for Place { start, end } in &self.places {
+            out.extend_from_slice(&start.to_le_bytes());
+            out.extend_from_slice(&end.to_le_bytes());
+        }
+        put_bytes(out, &self.body);
     }
 }
 
@@ -136,6 +166,20 @@ impl Entry<'_> {
         out.extend_from_slice(&self.value.to_le_bytes());
         for number in [self.credential, self.seq, self.accepted_ms] {
             out.extend_from_slice(&number.to_le_bytes());
+        }
+        match self.order {
+            None => out.push(0),
+            Some(order) => {
+                out.push(1);
+                out.extend_from_slice(&order.to_le_bytes());
+            }
+        }
+        match &self.text {
+            None => out.push(0),
+            Some(text) => {
+                out.push(1);
+                put_bytes(out, text.as_bytes());
+            }
         }
         match &self.state {
             State::Clean { until_ms } => {
@@ -235,11 +279,14 @@ impl<'a> Reader<'a> {
         Some(Session {
             id: self.u128()?,
             newest_seq: self.u64()?,
+            unread_seq: self.u64()?,
+            passed_seq: self.u64()?,
             claim: match self.byte()? {
                 0 => None,
                 _ => Some(self.claim()?),
             },
             entries: self.many(Self::entry)?,
+            kept: self.many(Self::kept)?,
         })
     }
 
@@ -256,6 +303,23 @@ impl<'a> Reader<'a> {
         })
     }
 
+    fn kept(&mut self) -> Option<Kept<'a>> {
+        Some(Kept {
+            read: self.text()?,
+            credential: self.u64()?,
+            fetched_ms: self.u64()?,
+            until_ms: self.u64()?,
+            floor: self.u64()?,
+            places: self.many(|reader| {
+                Some(Place {
+                    start: reader.array().map(u32::from_le_bytes)?,
+                    end: reader.array().map(u32::from_le_bytes)?,
+                })
+            })?,
+            body: Cow::Borrowed(self.bytes()?),
+        })
+    }
+
     fn entry(&mut self) -> Option<Entry<'a>> {
         Some(Entry {
             route: self.text()?,
@@ -263,6 +327,14 @@ impl<'a> Reader<'a> {
             credential: self.u64()?,
             seq: self.u64()?,
             accepted_ms: self.u64()?,
+            order: match self.byte()? {
+                0 => None,
+                _ => Some(self.u64()?),
+            },
+            text: match self.byte()? {
+                0 => None,
+                _ => Some(self.text()?),
+            },
             state: match self.byte()? {
                 CLEAN => State::Clean {
                     until_ms: self.u64()?,
@@ -293,6 +365,8 @@ mod tests {
             seq,
             value: 1 << 100,
             accepted_ms: 77,
+            order: (seq == 8).then_some(5),
+            text: (seq == 2).then(|| "active".into()),
             state,
         };
         let dirty = Dirty {
@@ -325,21 +399,27 @@ mod tests {
                 rejected: 5,
             },
             sessions: Vec::from([
-                Session {
-                    id: 1,
-                    newest_seq: 1,
-                    claim: None,
-                    entries: Vec::new(),
-                },
+                Session::new(1),
                 Session {
                     id: u128::MAX,
                     newest_seq: 9,
+                    unread_seq: 4,
+                    passed_seq: 3,
                     claim: Some(claim),
                     entries: Vec::from([
                         entry("qr", 8, State::Dirty(dirty)),
                         entry("status", 8, State::Implied { by: 8 }),
                         entry("other", 2, State::Clean { until_ms: 1000 }),
                     ]),
+                    kept: Vec::from([Kept {
+                        read: "status".into(),
+                        credential: 3,
+                        fetched_ms: 11,
+                        until_ms: 12,
+                        floor: 8,
+                        places: Vec::from([Place { start: 5, end: 8 }]),
+                        body: br#"{"a":"b"}"#.as_slice().into(),
+                    }]),
                 },
             ]),
         }
@@ -365,13 +445,8 @@ mod tests {
         twice.sessions[1].entries.push(entry);
         assert_eq!(Shard::decode(&twice.encode()), Err(Corrupt));
         let mut many = sample();
-        many.sessions = (0..=SESSIONS_MAX as u128)
-            .map(|id| Session {
-                id,
-                newest_seq: 0,
-                claim: None,
-                entries: Vec::new(),
-            })
+        many.sessions = (0..=SESSIONS_PASSING_MAX as u128)
+            .map(Session::new)
             .collect();
         assert_eq!(Shard::decode(&many.encode()), Err(Corrupt));
         many.sessions.pop();

@@ -3,7 +3,7 @@
 use alloc::borrow::{Cow, ToOwned};
 use alloc::vec::Vec;
 
-use super::{Dirty, Entry, SESSIONS_MAX, Session, Shard, State};
+use super::{Dirty, Entry, SESSIONS_MAX, SESSIONS_SHARE_MAX, Session, Shard, State};
 use crate::config::Route;
 use crate::route::{Rules, Update};
 use crate::sabotage::{self, Sabotage};
@@ -23,6 +23,8 @@ pub enum Decision {
     },
     /// Laravel learns of this value from another route's item.
     Implied,
+    /// The sender itself has said something newer.
+    Stale,
     /// Accepted. The shard must be written, and the write is the acceptance.
     Queued {
         /// The dispatcher must be told of this shard.
@@ -37,8 +39,7 @@ pub enum Decision {
 // === impl Shard ===
 
 impl<'a> Shard<'a> {
-    /// Offers an update. On anything but [`Decision::Duplicate`] with `slid: false`,
-    /// [`Decision::Implied`] and [`Decision::Full`] the shard has changed and must be written.
+    /// Offers an update. On [`Decision::Duplicate`] with `slid: true` and on [`Decision::Queued`] the shard has changed and must be written.
     pub fn offer(&mut self, rules: &Rules, update: &Update<'a>, now: Now) -> Decision {
         let Some(rule) = rules.route(update.route) else {
             return Decision::Full;
@@ -50,18 +51,17 @@ impl<'a> Shard<'a> {
             if let Some(slid) = session.answers_duplicate(rules, rule, update, now.mono_ms) {
                 return Decision::Duplicate { slid };
             }
+            if session.has_newer(rules, rule, update) {
+                return Decision::Stale;
+            }
         }
         self.prune(now.mono_ms);
         if self.session_mut(update.session).is_none() {
-            if self.sessions.len() >= SESSIONS_MAX {
+            let shared = self.sessions_of(update.credential) >= SESSIONS_SHARE_MAX;
+            if self.sessions.len() >= SESSIONS_MAX || shared {
                 return Decision::Full;
             }
-            self.sessions.push(Session {
-                id: update.session,
-                newest_seq: 0,
-                claim: None,
-                entries: Vec::new(),
-            });
+            self.sessions.push(Session::new(update.session));
         }
         self.accept(rules, rule, update, now)
     }
@@ -112,6 +112,8 @@ impl<'a> Shard<'a> {
             seq,
             value: update.value,
             accepted_ms: now.mono_ms,
+            order: update.order,
+            text: update.text.clone().map(Cow::Owned),
             state: State::Dirty(Dirty {
                 since_ms,
                 timestamp_ms,
@@ -174,15 +176,18 @@ impl<'a> Session<'a> {
             return None;
         }
         let newest_seq = self.newest_seq;
+        let passed_seq = self.passed_seq;
         let newest_of_route = self
             .entries
             .iter()
-            .filter(|e| e.route == rule.name)
+            .filter(|entry| rules.is_kin(rule, &entry.route))
             .map(|e| e.seq)
             .max();
         let entry = self.entry_mut(&rule.name, update.credential)?;
         // Another credential's newer value, or another route's item, may have changed what Laravel has.
+        // So may one that passed through.
         let is_last = newest_of_route == Some(entry.seq)
+            && entry.seq >= passed_seq
             && (rule.implied_by.is_none() || entry.seq == newest_seq)
             || sabotage::is(Sabotage::DuplicateOfOlder);
         if entry.value != update.value || !is_last || !entry.is_current(rules, rule, mono_ms) {
@@ -202,6 +207,24 @@ impl<'a> Session<'a> {
                 Some(slide)
             }
         }
+    }
+
+    /// Whether the sender's own clock says that something newer was accepted. Clocks of one place only are
+    /// compared.
+    fn has_newer(&self, rules: &Rules, rule: &Route, update: &Update<'_>) -> bool {
+        update.order.is_some_and(|order| {
+            self.entries
+                .iter()
+                .filter(|entry| entry.credential == update.credential)
+                .any(|entry| {
+                    let same_clock = entry.route == rule.name
+                        || rules
+                            .config
+                            .route_named(&entry.route)
+                            .is_some_and(|(_, other)| other.order == rule.order);
+                    same_clock && entry.order.is_some_and(|newest| order < newest)
+                })
+        })
     }
 
     /// Whether the update says only what the session's newest item says anyway.
@@ -229,7 +252,7 @@ impl<'a> Session<'a> {
     //
     // Dirty, because Laravel's own code would undo the newer state with it (a QR that arrives after
     // `active` sets `pending`). Clean, because the same value is news again: it is no duplicate after this.
-    fn void(
+    pub(super) fn void(
         &mut self,
         rules: &Rules,
         rule: &Route,
@@ -244,10 +267,12 @@ impl<'a> Session<'a> {
                 continue;
             };
             let mut gone = Vec::new();
+            let mut shown = None;
             self.entries.retain(|entry| {
                 let voided = entry.route == name;
                 if voided {
                     gone.push(entry.seq);
+                    shown = shown.max(entry.text.as_ref().map(|_| entry.seq));
                     if entry.is_dirty() {
                         superseded.push(index);
                     }
@@ -255,6 +280,9 @@ impl<'a> Session<'a> {
                 !voided
             });
             self.drop_implied(&gone);
+            if let Some(seq) = shown {
+                self.doubt_kept(seq);
+            }
         }
     }
 
@@ -284,6 +312,8 @@ impl<'a> Session<'a> {
             seq,
             value: rules.plain_value_hash(target, &implies.value),
             accepted_ms: mono_ms,
+            order: None,
+            text: target.is_shown.then(|| implies.value.clone().into()),
             state: State::Implied { by: seq },
         });
     }

@@ -148,7 +148,16 @@ impl World {
         };
         let rules = self.rules.clone();
         let update = rules
-            .update(&Head { route, destination }, body.as_bytes())
+            .update(
+                &Head {
+                    route,
+                    candidates: 1 << route,
+                    destination,
+                    segment: String::new(),
+                    headers: Vec::new(),
+                },
+                body.as_bytes(),
+            )
             .unwrap();
         let mut shard = Shard::decode(&self.stored).unwrap();
         let decision = shard.offer(&rules, &update, self.now);
@@ -185,6 +194,7 @@ impl World {
                 assert_eq!((route, value), (1, 0), "only `pending`");
             }
             Decision::Full => panic!("three sessions always fit"),
+            Decision::Stale => panic!("no rule here has an order"),
         }
     }
 
@@ -252,7 +262,7 @@ impl World {
                 .push((*route, *value));
         }
         assert!(
-            settled != Settled::Delivered || outcome == Outcome::Delivered,
+            !matches!(settled, Settled::Ended { .. }) || outcome == Outcome::Delivered,
             "only a delivery delivers"
         );
     }
@@ -310,18 +320,27 @@ fn a_shard_keeps_its_limits_and_never_drops_for_space() {
     let bodies: Vec<String> = (0..=SESSIONS_MAX)
         .map(|n| format!(r#"{{"session_id":"s{n}","qr":"2@x"}}"#))
         .collect();
-    let head = Head {
+    // One credential alone may not fill it.
+    let head = |caller: usize| Head {
         route: 0,
-        destination: Destination::default(),
+        candidates: 1,
+        destination: Destination {
+            credentials: Vec::from([("x-api-key".into(), caller.to_string())]),
+            ..Destination::default()
+        },
+        segment: String::new(),
+        headers: Vec::new(),
     };
     let mut decisions = Vec::new();
-    for body in &bodies {
+    for (index, body) in bodies.iter().enumerate() {
+        let head = head(index % 2);
         let update = rules.update(&head, body.as_bytes()).unwrap();
         decisions.push(shard.offer(&rules, &update, now));
     }
     let full = decisions.iter().filter(|d| **d == Decision::Full).count();
     assert_eq!((full, shard.pending()), (1, SESSIONS_MAX));
     let newer = br#"{"session_id":"s0","qr":"2@y"}"#;
+    let head = head(0);
     let update = rules.update(&head, newer).unwrap();
     let decision = shard.offer(&rules, &update, now);
     assert!(
@@ -344,7 +363,10 @@ fn a_state_that_outlives_its_qr_goes_to_its_own_path() {
     };
     let head = Head {
         route: 0,
+        candidates: 1,
         destination,
+        segment: String::new(),
+        headers: Vec::new(),
     };
     let body = br#"{"session_id":"s","qr":"2@x"}"#;
     let update = rules.update(&head, body).unwrap();

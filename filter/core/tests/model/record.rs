@@ -103,7 +103,7 @@ impl Op {
             Self::Settle { own, outcome } => {
                 let outcome = match outcome {
                     Outcome::Delivered => 0,
-                    Outcome::Failed | Outcome::Refused => 1,
+                    Outcome::Failed | Outcome::Refused | Outcome::Rejected => 1,
                     Outcome::Unsent => 2,
                 };
                 8 + outcome + 3 * usize::from(own)
@@ -141,10 +141,16 @@ impl Records {
             let (route, rule) = rules.config.route_named(value.route()).expect("a route");
             let destination = Destination {
                 authority: "laravel".into(),
-                path: rule.path.clone(),
+                path: rule.path.fixed().into(),
                 ..Destination::default()
             };
-            let head = Head { route, destination };
+            let head = Head {
+                route,
+                candidates: 1 << route,
+                destination,
+                segment: String::new(),
+                headers: Vec::new(),
+            };
             rules
                 .update(&head, value.body().as_bytes())
                 .expect("an update")
@@ -210,7 +216,7 @@ impl Records {
                     Decision::Duplicate { slid } => (Said::Duplicate, slid),
                     Decision::Implied => (Said::Implied, false),
                     Decision::Queued { .. } => (Said::Queued, true),
-                    Decision::Full => (Said::Nothing, false),
+                    Decision::Full | Decision::Stale => (Said::Nothing, false),
                 }
             }
             Op::Claim => {

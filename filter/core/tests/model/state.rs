@@ -296,7 +296,7 @@ impl Leader {
             } => {
                 let outcome = match outcome {
                     Outcome::Delivered => 0,
-                    Outcome::Failed | Outcome::Refused => 1,
+                    Outcome::Failed | Outcome::Refused | Outcome::Rejected => 1,
                     Outcome::Unsent => 2,
                 };
                 let word = swap.pack() | outcome << 3 | u32::from(seq) << 5;

@@ -83,7 +83,7 @@ fn take_in(store: &mut Aside, keys: &Keys, rules: &Rules, post: &Post) -> u64 {
     if let Ok(head) = rules.head(&headers)
         && let Ok(update) = rules.update(&head, post.body().as_bytes())
     {
-        let taken = intake::take_in(store, keys, rules, &update, now);
+        let taken = intake::take_in(store, keys, rules, &update, 0, now);
         drop(taken);
     }
     allocations() - before - store.allocations.get()

@@ -1,7 +1,9 @@
 //! Shards that no writer of ours would write, in bytes that read as shards.
 
 use embudo_core::route::Destination;
-use embudo_core::shard::{Claim, ClaimId, Dirty, Entry, Ledger, Session, Shard, State};
+use embudo_core::shard::{
+    Claim, ClaimId, Dirty, Entry, Kept, Ledger, Place, Session, Shard, State,
+};
 
 use super::generate::Dice;
 
@@ -39,8 +41,33 @@ fn session(dice: &mut Dice) -> Session<'static> {
     Session {
         id,
         newest_seq: dice.number(),
+        unread_seq: dice.number(),
+        passed_seq: dice.number(),
         claim: dice.chance(30).then(|| claim(dice)),
         entries: (0..count).map(|_| entry(dice)).collect(),
+        kept: (0..dice.below(3)).map(|_| kept(dice)).collect(),
+    }
+}
+
+fn kept(dice: &mut Dice) -> Kept<'static> {
+    let place = |dice: &mut Dice| Place {
+        start: u32::try_from(dice.below(40)).unwrap_or(0),
+        end: u32::try_from(dice.below(40)).unwrap_or(0),
+    };
+    Kept {
+        read: dice.one_of(&["status", "status", "account", ""]).into(),
+        credential: match dice.chance(70) {
+            true => 0,
+            false => dice.number(),
+        },
+        fetched_ms: dice.number(),
+        until_ms: dice.number(),
+        floor: dice.number(),
+        places: (0..dice.below(3)).map(|_| place(dice)).collect(),
+        body: match dice.chance(60) {
+            true => br#"{"estado_qr":"active"}"#.to_vec().into(),
+            false => dice.bytes().into(),
+        },
     }
 }
 
@@ -73,6 +100,8 @@ fn entry(dice: &mut Dice) -> Entry<'static> {
         seq: dice.number(),
         value: u128::from(dice.number()),
         accepted_ms: dice.number(),
+        order: dice.chance(20).then(|| dice.number()),
+        text: dice.chance(50).then(|| "active".into()),
         state: match dice.below(6) {
             0 => State::Clean {
                 until_ms: dice.number(),

@@ -31,8 +31,6 @@ fn claims_that_were_spoiled_do_not_take_up_the_calls_under_way_for_ever() {
     use crate::shard::{Claim, Session};
     let mut world = World::new(r#"{"max_sessions":16}"#);
     let claimed = |n: u64| Session {
-        id: u128::from(n),
-        newest_seq: 0,
         claim: Some(Claim {
             id: ClaimId {
                 epoch: 99,
@@ -43,7 +41,7 @@ fn claims_that_were_spoiled_do_not_take_up_the_calls_under_way_for_ever() {
             seq: 0,
             deadline_ms: u64::MAX,
         }),
-        entries: Vec::new(),
+        ..Session::new(u128::from(n))
     };
     let shard = Shard {
         sessions: (0..12).map(claimed).collect(),

@@ -97,10 +97,14 @@ impl World {
         };
         let head = Head {
             route: index,
+            candidates: 1 << index,
             destination,
+            segment: String::new(),
+            headers: Vec::new(),
         };
         let update = self.rules.update(&head, body.as_bytes()).unwrap();
-        let taken = intake::take_in(&mut self.store, &self.keys, &self.rules, &update, self.now);
+        let (keys, rules, now) = (&self.keys, &self.rules, self.now);
+        let taken = intake::take_in(&mut self.store, keys, rules, &update, 0, now);
         if let Some(shard) = taken.ring.filter(|_| self.doorbell_works) {
             self.step(Event::Doorbell(shard));
         }

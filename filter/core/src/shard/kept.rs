@@ -1,0 +1,207 @@
+//! Laravel's own answers to reads, and what makes them show every write.
+//!
+//! A kept answer lives in the session whose state it shows, so one compare-and-swap sees both. It remembers
+//! the *floor* of its read: whatever of the session had a sequence at or below it was settled when the read
+//! began, so Laravel's answer shows it. What came later is patched in.
+
+use alloc::borrow::Cow;
+use alloc::vec::Vec;
+
+use super::{Entry, SESSIONS_MAX, SESSIONS_SHARE_MAX, Session, Shard, State};
+use crate::route::{Asked, Rules};
+use crate::time::Now;
+
+/// An answer of Laravel's.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Kept<'a> {
+    /// The read's name.
+    pub read: Cow<'a, str>,
+    /// Fingerprint of the credential that it was given to. Nobody else ever sees it.
+    pub credential: u64,
+    /// When its read began. Monotonic.
+    pub fetched_ms: u64,
+    /// Until when it is kept at all. Monotonic.
+    pub until_ms: u64,
+    /// Laravel's answer shows everything up to this sequence.
+    pub floor: u64,
+    /// Where in it the state is, in order; without any it serves only while there is nothing to patch.
+    pub places: Vec<Place>,
+    /// The body, byte for byte.
+    pub body: Cow<'a, [u8]>,
+}
+
+/// Where in a body the state's JSON string is, its quotes included.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Place {
+    /// First byte.
+    pub start: u32,
+    /// The byte behind the last.
+    pub end: u32,
+}
+
+// === impl Shard ===
+
+impl<'a> Shard<'a> {
+    /// The sequence up to which an answer of Laravel's to a read that begins now shows everything.
+    #[must_use]
+    pub fn floor(&self, session: u128, mono_ms: u64) -> u64 {
+        let Some(session) = self.session(session) else {
+            return self.last_seq;
+        };
+        let unsent = session
+            .entries
+            .iter()
+            .filter(|entry| entry.is_dirty())
+            .map(|entry| entry.seq);
+        let under_way = session.live_claim(mono_ms).map(|claim| claim.seq);
+        unsent
+            .chain(under_way)
+            .min()
+            .map_or(self.last_seq, |seq| seq.saturating_sub(1))
+    }
+
+    /// Keeps an answer in the place of its predecessor. False where it must not be kept, or there is no room.
+    pub fn keep(&mut self, asked: &Asked, kept: Kept<'a>, now: Now) -> bool {
+        self.prune(now.mono_ms);
+        if self.session(asked.session).is_none() {
+            let shared = self.sessions_of(asked.credential) >= SESSIONS_SHARE_MAX;
+            if self.sessions.len() >= SESSIONS_MAX || shared {
+                return false;
+            }
+            self.sessions.push(Session::new(asked.session));
+        }
+        let Some(session) = self.session_mut(asked.session) else {
+            return false;
+        };
+        // Another credential's item may be what Laravel has now, and it is nothing that we could patch in.
+        let strange = session
+            .entries
+            .iter()
+            .any(|entry| entry.credential != kept.credential && entry.seq > kept.floor);
+        if strange || kept.floor < session.unread_seq {
+            return false;
+        }
+        // Of two reads that overlapped, the one that knows more stays.
+        if session
+            .kept_of(&kept.read, kept.credential)
+            .is_some_and(|other| (other.floor, other.fetched_ms) > (kept.floor, kept.fetched_ms))
+        {
+            return false;
+        }
+        session.forget_kept(&kept.read, kept.credential);
+        session.kept.push(kept);
+        true
+    }
+
+    /// Drops what is kept of a read; false where there was nothing.
+    pub fn drop_kept(&mut self, session: u128, read: &str, credential: u64) -> bool {
+        self.session_mut(session)
+            .is_some_and(|session| session.forget_kept(read, credential))
+    }
+
+    /// Sessions that one credential alone holds.
+    pub(super) fn sessions_of(&self, credential: u64) -> usize {
+        let holds = |session: &&Session<'_>| {
+            let entries = session.entries.iter().map(|entry| entry.credential);
+            let mut all = entries.chain(session.kept.iter().map(|kept| kept.credential));
+            all.all(|known| known == credential)
+        };
+        self.sessions.iter().filter(holds).count()
+    }
+
+    /// Bytes of bodies that one credential holds.
+    #[must_use]
+    pub fn bytes_of(&self, credential: u64) -> usize {
+        let entries = self.sessions.iter().flat_map(|session| &session.entries);
+        let sizes =
+            entries
+                .filter(|entry| entry.credential == credential)
+                .map(|entry| match &entry.state {
+                    State::Dirty(dirty) => dirty.body.len().saturating_add(dirty.destination.len()),
+                    State::Clean { .. } | State::Implied { .. } => 0,
+                });
+        sizes.fold(0, usize::saturating_add)
+    }
+}
+
+// === impl Session ===
+
+impl<'a> Session<'a> {
+    /// What is kept of a read for a credential.
+    #[must_use]
+    pub fn kept_of(&self, read: &str, credential: u64) -> Option<&Kept<'a>> {
+        self.kept
+            .iter()
+            .find(|kept| kept.read == read && kept.credential == credential)
+    }
+
+    fn forget_kept(&mut self, read: &str, credential: u64) -> bool {
+        let before = self.kept.len();
+        self.kept
+            .retain(|kept| kept.read != read || kept.credential != credential);
+        self.kept.len() < before
+    }
+
+    /// The state that an answer with this floor does not show yet, if there is one.
+    #[must_use]
+    pub fn unshown(
+        &self,
+        rules: &Rules,
+        state: usize,
+        credential: u64,
+        floor: u64,
+    ) -> Option<&str> {
+        let route = rules.route(state)?;
+        let newest: Option<&Entry<'_>> = self
+            .entries
+            .iter()
+            .filter(|entry| entry.is(&route.name, credential))
+            .max_by_key(|entry| entry.seq);
+        let entry = newest.filter(|entry| entry.seq > floor)?;
+        entry.text.as_deref()
+    }
+
+    // ## kept => absent
+    //
+    // An item of the session ended in a way that no answer from before it can show.
+    pub(super) fn doubt_kept(&mut self, seq: u64) {
+        self.unread_seq = self.unread_seq.max(seq);
+        self.kept.clear();
+    }
+
+    /// Another credential's item is at Laravel: what this session's other callers were told is old.
+    pub(super) fn drop_kept_of_others(&mut self, credential: u64) {
+        self.kept.retain(|kept| kept.credential == credential);
+    }
+}
+
+// === impl Kept ===
+
+impl Kept<'_> {
+    /// The body, with `state` where it shows the session's state. `None` where there is no such place.
+    #[must_use]
+    pub fn patched(&self, state: Option<&str>) -> Option<Vec<u8>> {
+        match state {
+            None => Some(self.body.to_vec()),
+            Some(state) => patch(&self.body, &self.places, state),
+        }
+    }
+}
+
+/// The body with `state` in these places, and every other byte as it was. `None` where there are none.
+#[must_use]
+pub fn patch(body: &[u8], places: &[Place], state: &str) -> Option<Vec<u8>> {
+    if places.is_empty() {
+        return None;
+    }
+    let json = serde_json::to_string(state).ok()?;
+    let mut out = Vec::with_capacity(body.len().saturating_add(json.len()));
+    let mut from = 0_usize;
+    for place in places {
+        out.extend_from_slice(body.get(from..usize::try_from(place.start).ok()?)?);
+        out.extend_from_slice(json.as_bytes());
+        from = usize::try_from(place.end).ok()?;
+    }
+    out.extend_from_slice(body.get(from..)?);
+    Some(out)
+}

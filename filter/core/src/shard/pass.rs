@@ -1,0 +1,157 @@
+//! What a recognised update does to a shard when it goes to Laravel by itself: its credential is not trusted
+//! yet, or the shard is full. It is no item and never in the ledger, but it takes a sequence and the
+//! session's claim like any call, or it would overtake, or be overtaken by, what is queued.
+
+use alloc::borrow::Cow;
+use alloc::vec::Vec;
+
+use super::{Claim, ClaimId, Entry, SESSIONS_PASSING_MAX, Session, Shard, State, Superseded};
+use crate::passing::{Fate, Pass};
+use crate::route::{Rules, Update};
+use crate::time::Now;
+
+/// Whether an update may pass.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Passed {
+    /// It has the session's claim; the shard must be written.
+    Claimed {
+        /// Its sequence.
+        seq: u64,
+        /// The session's `passed_seq` before it.
+        before_seq: u64,
+    },
+    /// Something of the session is at Laravel.
+    Busy,
+    /// There is no room even for the claim: nothing of the session is known, so nothing can be overtaken.
+    Untracked,
+}
+
+// === impl Shard ===
+
+impl Shard<'_> {
+    /// Takes a sequence and the session's claim for an update that passes.
+    pub fn pass(&mut self, rules: &Rules, update: &Update<'_>, id: ClaimId, now: Now) -> Passed {
+        let Some(rule) = rules.route(update.route) else {
+            return Passed::Untracked;
+        };
+        self.prune(now.mono_ms);
+        if self.session(update.session).is_none() {
+            if self.sessions.len() >= SESSIONS_PASSING_MAX {
+                return Passed::Untracked;
+            }
+            self.sessions.push(Session::new(update.session));
+        }
+        let seq = self.last_seq.saturating_add(1);
+        let Some(session) = self.session_mut(update.session) else {
+            return Passed::Untracked;
+        };
+        if session.live_claim(now.mono_ms).is_some() {
+            return Passed::Busy;
+        }
+        session.newest_seq = seq;
+        let before_seq = core::mem::replace(&mut session.passed_seq, seq);
+        session.claim = Some(Claim {
+            id,
+            route: Cow::Owned(rule.name.clone()),
+            credential: update.credential,
+            seq,
+            deadline_ms: now.mono_ms.saturating_add(rules.config.claim_ms()),
+        });
+        self.last_seq = seq;
+        Passed::Claimed { seq, before_seq }
+    }
+
+    // ## Dirty | Clean | absent => Clean, older siblings: Dirty => absent
+    //
+    // Laravel's own 2xx: what was queued before it is old news, and what came after it stays.
+    /// Settles a passing update. Gives the routes of what it superseded; `None` where the claim was not
+    /// its own any more, and nothing has changed.
+    pub fn settle_pass(
+        &mut self,
+        rules: &Rules,
+        pass: &Pass,
+        fate: Fate,
+        now: Now,
+    ) -> Option<Superseded> {
+        let rule = rules.route(pass.route)?;
+        let session = self.session_mut(pass.session)?;
+        session
+            .claim
+            .as_ref()
+            .filter(|claim| claim.id == pass.claim)?;
+        session.claim = None;
+        if fate != Fate::Delivered {
+            session.passed_seq = pass.before_seq;
+            // It never happened: what it stood before is the newest again.
+            if session.newest_seq == pass.seq {
+                let seqs = session.entries.iter().map(|entry| entry.seq);
+                session.newest_seq = seqs.max().unwrap_or(0);
+            }
+            return Some(Superseded::new());
+        }
+        let mut superseded = Superseded::new();
+        let mut gone = Vec::new();
+        session.entries.retain(|entry| {
+            let older = entry.seq < pass.seq && entry.is_dirty();
+            if older {
+                gone.push(entry.seq);
+                if let Some((route, _)) = rules.config.route_named(&entry.route) {
+                    superseded.push(route);
+                }
+            }
+            !older
+        });
+        let count = gone.len() as u64;
+        session.drop_implied(&gone);
+        session.forget_voided(rules, rule, pass);
+        session.drop_kept_of_others(pass.credential);
+        let until_ms = now.mono_ms.saturating_add(rules.config.dedup.ttl_ms);
+        let clean = |route: &str, value, text, order| Entry {
+            route: Cow::Owned(route.into()),
+            credential: pass.credential,
+            seq: pass.seq,
+            value,
+            accepted_ms: now.mono_ms,
+            order,
+            text,
+            state: State::Clean { until_ms },
+        };
+        let text = pass.text.clone().map(Cow::Owned);
+        session.replace_older(clean(&rule.name, pass.value, text, pass.order));
+        let implied = rule.implies.as_ref();
+        let implied = implied.and_then(|implies| Some((implies, rules.route(implies.route)?)));
+        if let Some((implies, target)) = implied {
+            let value = rules.plain_value_hash(target, &implies.value);
+            let text = target.is_shown.then(|| implies.value.clone().into());
+            session.replace_older(clean(&target.name, value, text, None));
+        }
+        self.ledger.superseded = self.ledger.superseded.saturating_add(count);
+        Some(superseded)
+    }
+}
+
+// === impl Session ===
+
+impl<'a> Session<'a> {
+    /// Puts `entry` in the place of its predecessor, unless that is newer.
+    fn replace_older(&mut self, entry: Entry<'a>) {
+        let known = self.entry(&entry.route, entry.credential);
+        if known.is_none_or(|known| known.seq < entry.seq) {
+            self.replace(entry);
+        }
+    }
+
+    /// A delivered value of a voided route is news again.
+    fn forget_voided(&mut self, rules: &Rules, rule: &crate::config::Route, pass: &Pass) {
+        let Some(voids) = rule.voids.as_ref().filter(|_| pass.voids) else {
+            return;
+        };
+        let names: Vec<&str> = voids
+            .routes
+            .iter()
+            .filter_map(|index| Some(rules.route(*index)?.name.as_str()))
+            .collect();
+        self.entries
+            .retain(|entry| entry.seq > pass.seq || !names.contains(&&*entry.route));
+    }
+}
