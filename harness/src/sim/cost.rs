@@ -154,24 +154,25 @@ impl Process {
             headers: post.headers(),
             body: Body {
                 pieces: vec![body],
-                trailers: false,
+                ..Body::default()
             },
         };
         let result = wait(self.vm.run(job, None)).map_err(words)?;
         let mut instructions = self.vm.cost().fuel;
         let headers = match result {
             JobResult::Stream(_, StreamEnd::Answered(reply)) => reply.headers,
-            JobResult::Stream(_, StreamEnd::Passed(context)) => {
+            JobResult::Stream(_, StreamEnd::Passed(passed)) => {
                 let headers = vec![(":status".to_owned(), b"200".to_vec())];
                 let job = Job::Respond {
                     stream: 1,
-                    context,
+                    context: passed.context,
                     headers,
+                    body: Body::default(),
                 };
                 let result = wait(self.vm.run(job, None)).map_err(words)?;
                 instructions += self.vm.cost().fuel;
                 match result {
-                    JobResult::Stream(_, StreamEnd::Relayed(headers)) => headers,
+                    JobResult::Stream(_, StreamEnd::Relayed(relayed)) => relayed.headers,
                     other => bail!("the answer is not relayed: {other:?}"),
                 }
             }

@@ -8,6 +8,7 @@ const RESPONSE_HEADERS: u32 = 2;
 const CALL_RESPONSE_HEADERS: u32 = 6;
 
 const REQUEST_BODY: u32 = 0;
+const RESPONSE_BODY: u32 = 1;
 const CALL_RESPONSE_BODY: u32 = 4;
 const VM_CONFIGURATION: u32 = 6;
 const PLUGIN_CONFIGURATION: u32 = 7;
@@ -42,6 +43,10 @@ pub(super) fn get_buffer(
 ) -> Outcome {
     let buffer: Vec<u8> = match kind {
         REQUEST_BODY => call.guest.request_body.to_vec(),
+        RESPONSE_BODY => match &call.guest.response_body {
+            Some(body) => body.to_vec(),
+            None => return Err(Status::NotFound.into()),
+        },
         CALL_RESPONSE_BODY => call.guest.call_response.body.to_vec(),
         VM_CONFIGURATION => Vec::new(),
         PLUGIN_CONFIGURATION => call.guest.configuration().to_vec(),
@@ -55,6 +60,33 @@ pub(super) fn get_buffer(
     let end = start.saturating_add(size as usize).min(buffer.len());
     let part = buffer.get(start..end).unwrap_or_default().to_vec();
     Ok(Give::Bytes(part, at, size_at))
+}
+
+/// As Envoy's buffers do it: in front, in the place of all, or behind, and nothing between.
+pub(super) fn set_buffer(
+    call: &mut Call<'_>,
+    kind: u32,
+    start: u32,
+    size: u32,
+    at: u32,
+    bytes: u32,
+) -> Outcome {
+    let new = call.read(at, bytes)?.to_vec();
+    let place = match kind {
+        REQUEST_BODY => Some(&mut call.guest.request_body),
+        RESPONSE_BODY => call.guest.response_body.as_mut(),
+        _ => None,
+    };
+    let place = place.ok_or(Status::NotFound)?;
+    let length = place.len();
+    let (start, size) = (start as usize, size as usize);
+    *place = match (start, size) {
+        (0, 0) => [&new[..], &place[..]].concat().into(),
+        (0, size) if size >= length => new.into(),
+        (start, _) if start >= length => [&place[..], &new[..]].concat().into(),
+        _ => return Err(Status::BadArgument.into()),
+    };
+    Ok(Give::Nothing)
 }
 
 pub(super) fn get_property(
@@ -71,13 +103,15 @@ pub(super) fn get_property(
     }
 }
 
+/// Headers that have gone on are out of reach, to read as well as to change.
 fn map<'c>(call: &'c mut Call<'_>, kind: u32) -> Result<&'c mut Headers, Status> {
-    match kind {
-        REQUEST_HEADERS => Ok(&mut call.guest.request_headers),
-        RESPONSE_HEADERS => Ok(&mut call.guest.response_headers),
-        CALL_RESPONSE_HEADERS => Ok(&mut call.guest.call_response.headers),
-        _ => Err(Status::BadArgument),
-    }
+    let headers = match kind {
+        REQUEST_HEADERS => call.guest.request_headers.as_mut(),
+        RESPONSE_HEADERS => call.guest.response_headers.as_mut(),
+        CALL_RESPONSE_HEADERS => Some(&mut call.guest.call_response.headers),
+        _ => None,
+    };
+    headers.ok_or(Status::BadArgument)
 }
 
 pub(super) fn get_headers(call: &mut Call<'_>, kind: u32, at: u32, size_at: u32) -> Outcome {

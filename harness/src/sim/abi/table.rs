@@ -94,6 +94,7 @@ table! {
     env::proxy_get_current_time_nanoseconds(at: u32) => env::wall_clock;
     env::proxy_set_tick_period_milliseconds(ms: u32) => env::set_tick_period;
     env::proxy_get_buffer_bytes(kind: u32, start: u32, size: u32, at: u32, size_at: u32) => env::get_buffer;
+    env::proxy_set_buffer_bytes(kind: u32, start: u32, size: u32, at: u32, bytes: u32) => env::set_buffer;
     env::proxy_get_property(path: u32, path_size: u32, at: u32, size_at: u32) => env::get_property;
     env::proxy_get_header_map_pairs(kind: u32, at: u32, size_at: u32) => env::get_headers;
     env::proxy_get_header_map_value(kind: u32, name: u32, name_size: u32, at: u32, size_at: u32) => env::get_header;
@@ -128,7 +129,6 @@ table! {
     proxy_close_stream(a);
     proxy_set_property(a, b, c, d);
     proxy_get_status(a, b, c);
-    proxy_set_buffer_bytes(a, b, c, d, e);
     proxy_set_header_map_pairs(a, b, c);
     proxy_call_foreign_function(a, b, c, d, e, f);
     proxy_get_log_level(a);

@@ -4,19 +4,34 @@ use embudo_core::route::Head;
 use embudo_core::route::Update;
 
 use super::history::{Accepted, Fate, History};
+use super::reads::{self, Read};
 use super::{Checker, Clock, Invariant, Transition};
 use crate::model::http::Request;
+use crate::sim::abi::Headers;
+use crate::sim::host::{Relayed, SharedData};
 
 /// A request under way in a VM.
 #[derive(Clone, Debug)]
 pub(super) struct Stream {
-    /// `None` for what is no update.
-    pub(super) update: Option<Sent>,
+    pub(super) asked: Asked,
+    /// The caller's credential; empty for none.
+    pub(super) token: String,
     pub(super) begun_us: u64,
     /// What its offer was accepted as.
     pub(super) accepted: Option<u64>,
     /// Whether, at its last look at the shard, it was a duplicate, and whether it was implied.
     verdict: Option<Verdict>,
+}
+
+/// What a request is to the checker.
+#[derive(Clone, Debug)]
+pub(super) enum Asked {
+    /// An update.
+    Update(Sent),
+    /// A status read.
+    Read(Read),
+    /// Neither.
+    Else,
 }
 
 /// Whether an update is a duplicate, and whether it is implied; or why not.
@@ -33,6 +48,18 @@ pub(super) struct Sent {
     pub(super) voids: bool,
 }
 
+// === impl Stream ===
+
+impl Stream {
+    /// The update, if it is one.
+    pub(super) fn update(&self) -> Option<&Sent> {
+        match &self.asked {
+            Asked::Update(sent) => Some(sent),
+            _ => None,
+        }
+    }
+}
+
 // === impl Checker ===
 
 impl Checker {
@@ -44,11 +71,17 @@ impl Checker {
         request: &Request,
         update: Option<(&str, &str)>,
     ) {
-        let update = update.and_then(|(name, value)| self.read(request, name, value));
+        let sent = update.and_then(|(name, value)| self.read(request, name, value));
+        let asked = match (sent, reads::read_of(request)) {
+            (Some(sent), _) => Asked::Update(sent),
+            (None, Some(read)) => Asked::Read(read),
+            (None, None) => Asked::Else,
+        };
         self.streams.insert(
             stream,
             Stream {
-                update,
+                asked,
+                token: reads::token_of(request),
                 begun_us: clock.mono_us,
                 accepted: None,
                 verdict: None,
@@ -91,7 +124,7 @@ impl Checker {
 
     /// Whether a request's update is a duplicate now, and whether it is implied.
     fn judge(&self, clock: Clock, stream: &Stream) -> Option<Verdict> {
-        let sent = stream.update.as_ref()?;
+        let sent = stream.update()?;
         // The guest looked at its clock between the beginning and now: it may take the value for as
         // young as it was at the beginning.
         let begun_ms = (stream.begun_us / 1000).min(clock.mono_ms());
@@ -177,6 +210,7 @@ impl Checker {
             Fate::Delivered => Ok(()),
             Fate::Superseded => Err("it was superseded".into()),
             Fate::Expired => Err("it expired unsent".into()),
+            Fate::Rejected => Err("it was rejected".into()),
         }
     }
 
@@ -187,14 +221,19 @@ impl Checker {
         stream: u64,
         status: u16,
         outcome: &str,
+        body: &[u8],
     ) {
         let Some(known) = self.streams.remove(&stream) else {
             return;
         };
+        if let Asked::Read(read) = &known.asked {
+            let read = (read, known.begun_us);
+            return self.read_answered(clock, stream, read, (status, outcome), body, None);
+        }
         self.coverage.count(Transition::CollectingToAnswered);
         // Whoever never looked at the store has no better moment than this.
         let verdict = known.verdict.clone().or_else(|| self.judge(clock, &known));
-        let Some(sent) = known.update else {
+        let Some(sent) = known.update().cloned() else {
             let what = format!("what is no update was answered {outcome}");
             return self.fail(clock.mono_us, Invariant::OnlyDuplicatesCollapse, what);
         };
@@ -245,23 +284,52 @@ impl Checker {
         }
     }
 
-    /// A request passed through untouched.
-    pub(crate) fn stream_passed(&mut self, clock: Clock, stream: u64, had_body: bool) {
-        let Some(known) = self.streams.remove(&stream) else {
-            return;
-        };
+    /// A request goes on to Laravel. Gives the number of the call that it is, if it is an update.
+    pub(in crate::sim) fn stream_passes(
+        &mut self,
+        clock: Clock,
+        stream: u64,
+        had_body: bool,
+        headers: &Headers,
+        data: &SharedData,
+    ) -> Option<u64> {
+        let _ = (headers, data);
+        let known = self.streams.get(&stream)?;
+        let sent = known.update().cloned();
         self.coverage.count(match had_body {
             true => Transition::CollectingToPassed,
             false => Transition::NewToPassed,
         });
-        if let Some(sent) = known.update {
+        if let Some(sent) = sent {
             let name = short(&sent.value);
             let what = format!("{name} of session {} passed through", sent.name);
             self.fail(clock.mono_us, Invariant::NothingIsLost, what);
         }
+        None
     }
 
-    /// A request was cut off by a trap.
+    /// The filter begins with Laravel's answer to a request that passed.
+    pub(crate) fn response_begins(&mut self, _: Clock, _: u64) {}
+
+    /// Laravel's answer to a request that passed goes to the gateway, as the filter leaves it.
+    pub(in crate::sim) fn stream_relayed(
+        &mut self,
+        clock: Clock,
+        stream: u64,
+        status: u16,
+        outcome: &str,
+        relayed: &Relayed,
+    ) {
+        let Some(known) = self.streams.remove(&stream) else {
+            return;
+        };
+        if let Asked::Read(read) = &known.asked {
+            let (read, body) = ((read, known.begun_us), &relayed.body);
+            self.read_answered(clock, stream, read, (status, outcome), body, Some(relayed));
+        }
+    }
+
+    /// A request has no end: its VM trapped, or its caller is gone.
     pub(crate) fn stream_died(&mut self, stream: u64) {
         self.streams.remove(&stream);
     }

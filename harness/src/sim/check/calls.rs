@@ -215,6 +215,7 @@ impl Checker {
             let stored = in_effect.contains(&history.name);
             if let Some(update) = history.of_seq(seq, &route).filter(|_| stored) {
                 update.in_effect = true;
+                history.in_force = seq;
             }
         }
     }

@@ -57,6 +57,12 @@ transitions! {
     CollectingToAnswered = "stream: Collecting => Answered",
     AnsweredDuplicate = "answer: duplicate",
     AnsweredImplied = "answer: implied",
+    ReadCached = "read: answered from the store",
+    ReadStale = "read: answered from the store, since nobody else can",
+    ReadStaleAfterAll = "read: Laravel failed, and the store answers",
+    ReadFresh = "read: Laravel's own answer",
+    ReadPassed = "read: untouched",
+    HungUp = "stream: Collecting | Passed => Gone",
     LostRace = "a race for a shard is lost",
 }
 

@@ -132,13 +132,18 @@ impl Checker {
             .filter_map(|route| route.implies.as_ref())
             .map(|implies| implies.value.clone())
             .next();
+        let implied_by = history.accepted.iter().find(|u| u.seq == entry.seq);
+        let token = implied_by.map_or_else(String::new, |update| update.token.clone());
         history.accepted.push(Accepted {
             seq: entry.seq,
             route: entry.route.clone().into_owned(),
             value: value.unwrap_or_default(),
             hash: entry.value,
             timestamp_ms: dirty.timestamp_ms,
+            token,
             at_us: write.clock.mono_us,
+            known_us: write.clock.mono_us,
+            ended_us: u64::MAX,
             accepted_ms: entry.accepted_ms,
             fate: Fate::Pending,
             in_effect: false,
@@ -163,6 +168,7 @@ impl Checker {
             write.wrong(Invariant::EveryWriteIsATransition, what);
         }
         update.fate = fate;
+        update.ended_us = write.clock.mono_us;
         update.touched_ms = write.clock.mono_ms();
         match fate {
             Fate::Delivered => {
@@ -181,6 +187,7 @@ impl Checker {
                     write.wrong(Invariant::NothingIsLost, what);
                 }
             }
+            Fate::Rejected => write.counted.rejected += 1,
             Fate::Pending => {}
         }
     }

@@ -11,6 +11,8 @@ pub(super) struct History {
     pub(super) running: Option<(u64, u64)>,
     /// Sequence of the newest update that Laravel began with.
     pub(super) newest_begun: u64,
+    /// Sequence of the update that is in force at Laravel; 0 for none that came through Embudo.
+    pub(super) in_force: u64,
 }
 
 /// One accepted update.
@@ -24,8 +26,14 @@ pub(super) struct Accepted {
     /// Its keyed hash.
     pub(super) hash: u128,
     pub(super) timestamp_ms: u64,
+    /// The credential it came under; empty for none.
+    pub(super) token: String,
     /// When it was written. Monotonic.
     pub(super) at_us: u64,
+    /// From when on the gateway may know of it. Monotonic.
+    pub(super) known_us: u64,
+    /// When its fate was written. Monotonic.
+    pub(super) ended_us: u64,
     /// When it was accepted, by the clock that the worker had looked at before. Monotonic.
     pub(super) accepted_ms: u64,
     pub(super) fate: Fate,
@@ -42,6 +50,7 @@ pub(super) enum Fate {
     Delivered,
     Superseded,
     Expired,
+    Rejected,
 }
 
 // === impl History ===

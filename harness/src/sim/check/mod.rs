@@ -9,6 +9,7 @@
 //! * `shard`, `entry`, `claim`: one write of a shard, as the transitions it is made of.
 //! * `calls`: calls, from their claims to Laravel's end.
 //! * `answers`: what the gateway is told.
+//! * `reads`: what readers are shown.
 //! * `lease`: who leads.
 //! * `end`: what must hold once everything has come to rest.
 //! * `coverage`: which transitions were seen.
@@ -21,6 +22,7 @@ mod end;
 mod entry;
 mod history;
 mod lease;
+mod reads;
 mod shard;
 
 use std::collections::BTreeMap;
@@ -39,6 +41,8 @@ use self::calls::CallInfo;
 pub use self::coverage::{Coverage, Transition};
 use self::history::History;
 use self::lease::Lease;
+pub(super) use self::reads::ReadLimits;
+use self::reads::Served;
 use super::host::{Callback, Clock};
 
 /// What must hold: the numbers are those of the design's invariants.
@@ -61,12 +65,16 @@ pub enum Invariant {
     OnlyDuplicatesCollapse,
     /// 4. Everything has a limit.
     Bounded,
+    /// 5. Nobody sends, is answered or reads under another's credential.
+    CredentialsNeverMix,
     /// 6. One leader.
     OneLeader,
     /// 8. The guest never traps.
     NeverTraps,
     /// 9. What was accepted is settled in time.
     Liveness,
+    /// 10. No read shows an older state than the caller was told of.
+    ReadsSeeWrites,
     /// The end: Laravel has what the gateway said last.
     LaravelEndsOnTheLast,
 }
@@ -106,6 +114,9 @@ pub(super) struct Checker {
     sessions: BTreeMap<u128, History>,
     /// Streams under way.
     streams: BTreeMap<u64, Stream>,
+    /// What Laravel answered to reads, by the read that it was given to.
+    served: BTreeMap<u64, Served>,
+    limits: ReadLimits,
     calls: BTreeMap<u64, CallInfo>,
     last_call: u64,
     /// When calls left, for the pace; µs.
@@ -129,7 +140,7 @@ const LEASE: &str = "embudo/embudo/lease";
 impl Checker {
     /// A checker for a process with this configuration.
     #[must_use]
-    pub(super) fn new(config: Config) -> Self {
+    pub(super) fn new(config: Config, limits: ReadLimits) -> Self {
         Self {
             coverage: Coverage::default(),
             failures: Vec::new(),
@@ -138,6 +149,8 @@ impl Checker {
             rules: None,
             sessions: BTreeMap::new(),
             streams: BTreeMap::new(),
+            served: BTreeMap::new(),
+            limits,
             calls: BTreeMap::new(),
             last_call: 0,
             departures: Vec::new(),
@@ -152,7 +165,7 @@ impl Checker {
     pub(crate) fn deaf(config: Config) -> Self {
         Self {
             deaf: true,
-            ..Self::new(config)
+            ..Self::new(config, ReadLimits::of(&serde_json::Value::Null))
         }
     }
 
@@ -297,9 +310,11 @@ impl Invariant {
             Self::ACallLeavesInTime => "a_call_leaves_in_time",
             Self::OnlyDuplicatesCollapse => "only_duplicates_collapse",
             Self::Bounded => "bounded",
+            Self::CredentialsNeverMix => "credentials_never_mix",
             Self::OneLeader => "one_leader",
             Self::NeverTraps => "never_traps",
             Self::Liveness => "liveness",
+            Self::ReadsSeeWrites => "reads_see_writes",
             Self::LaravelEndsOnTheLast => "laravel_ends_on_the_last",
         }
     }

@@ -10,7 +10,7 @@ use std::fmt::Write as _;
 
 use embudo_core::shard::{Entry, Ledger, Session, Shard, State, balance};
 
-use super::answers::Stream;
+use super::answers::{Asked, Stream};
 use super::history::{Accepted, Fate};
 use super::{Actor, Checker, Clock, Invariant, Transition};
 use crate::sim::host::Callback;
@@ -143,7 +143,8 @@ impl Checker {
             _ => None,
         };
         let Some(Stream {
-            update: Some(sent),
+            asked: Asked::Update(sent),
+            token,
             accepted,
             begun_us,
             ..
@@ -183,7 +184,10 @@ impl Checker {
             value: sent.value.clone(),
             hash: entry.value,
             timestamp_ms: dirty.timestamp_ms,
+            token: token.clone(),
             at_us: write.clock.mono_us,
+            known_us: write.clock.mono_us,
+            ended_us: u64::MAX,
             accepted_ms: entry.accepted_ms,
             fate: Fate::Pending,
             in_effect: false,
@@ -210,7 +214,7 @@ impl Checker {
             return;
         };
         let voids = match write.actor.callback {
-            Callback::Stream(stream) => self.streams.get(&stream).and_then(|s| s.update.as_ref()),
+            Callback::Stream(stream) => self.streams.get(&stream).and_then(Stream::update),
             _ => None,
         };
         if voids.is_some_and(|sent| sent.voids && sent.route == index)

@@ -30,7 +30,7 @@ pub(super) enum Step {
         body: Body,
     },
     /// Laravel's answer to the oldest request that passed through.
-    Relay { headers: Headers },
+    Relay { headers: Headers, body: Body },
     /// The answer to a call out: to whichever of those under way.
     Answer { which: usize, response: Response },
     /// Somebody rings the doorbell with this.
@@ -165,7 +165,15 @@ impl fmt::Display for Step {
                 )?;
                 f.write_str(&shown(&whole))
             }
-            Self::Relay { headers } => write!(f, "Laravel answers {}", shown_headers(headers)),
+            Self::Relay { headers, body } => {
+                let body: Vec<u8> = body.pieces.concat();
+                write!(
+                    f,
+                    "Laravel answers {} {}",
+                    shown_headers(headers),
+                    shown(&body)
+                )
+            }
             Self::Answer { which, response } => {
                 let headers = shown_headers(&response.headers);
                 write!(
@@ -190,6 +198,6 @@ impl fmt::Display for Step {
 pub(super) fn whole(body: &[u8]) -> Body {
     Body {
         pieces: vec![Bytes::copy_from_slice(body)],
-        trailers: false,
+        ..Body::default()
     }
 }

@@ -237,9 +237,7 @@ impl Dice {
     fn step(&mut self) -> Step {
         match self.below(40) {
             0..=14 => self.request(),
-            15 => Step::Relay {
-                headers: self.response_headers(),
-            },
+            15 => self.relayed(),
             16..=20 => Step::Answer {
                 which: self.below(8),
                 response: self.response(),
@@ -361,7 +359,17 @@ impl Dice {
         Body {
             pieces,
             trailers: self.chance(15),
+            cut: false,
         }
+    }
+
+    /// Laravel's answer to what passed; now and then it breaks off.
+    fn relayed(&mut self) -> Step {
+        let headers = self.response_headers();
+        let answer = self.response().body;
+        let mut body = self.pieces(&answer);
+        body.cut = !body.trailers && self.chance(5);
+        Step::Relay { headers, body }
     }
 
     fn disturb(&mut self, headers: &mut Headers) {

@@ -262,14 +262,19 @@ impl Process {
                 let result = self.job(job)?;
                 self.judge(result, readable)?;
             }
-            Step::Relay { headers } => {
+            Step::Relay { headers, body } => {
                 if let Some(context) = self.passed.pop_front() {
-                    let (stream, headers) = (self.streams, headers.clone());
-                    self.job(Job::Respond {
+                    let (stream, headers, body) = (self.streams, headers.clone(), body.clone());
+                    let result = self.job(Job::Respond {
                         stream,
                         context,
                         headers,
+                        body,
                     })?;
+                    if let JobResult::Stream(_, StreamEnd::Held) = result {
+                        let what = "an answer is held for ever";
+                        return Err(Found::new(Flaw::HoldsARequest, what));
+                    }
                 }
             }
             Step::Answer { which, response } => self.answer(*which, response.clone())?,
@@ -349,9 +354,9 @@ impl Process {
 
     fn judge(&mut self, result: JobResult, readable: bool) -> Result<(), Found> {
         match result {
-            JobResult::Stream(_, StreamEnd::Passed(context)) => {
+            JobResult::Stream(_, StreamEnd::Passed(passed)) => {
                 self.played.passed += 1;
-                self.passed.push_back(context);
+                self.passed.push_back(passed.context);
             }
             JobResult::Stream(_, StreamEnd::Answered(reply)) => {
                 self.played.answered += 1;

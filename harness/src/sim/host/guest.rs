@@ -90,12 +90,14 @@ pub(crate) struct Guest {
     pub cost: Cost,
     /// The VM is to trap instead of this host call of the callback under way.
     pub trap_at: Option<u32>,
-    /// Headers of the request under way.
-    pub request_headers: Headers,
+    /// Headers of the request under way; none once they have gone on.
+    pub request_headers: Option<Headers>,
     /// As much of its body as is buffered.
     pub request_body: Bytes,
-    /// Headers of the response under way.
-    pub response_headers: Headers,
+    /// Headers of the response under way; none once they have gone on.
+    pub response_headers: Option<Headers>,
+    /// As much of its body as is buffered; none but within the body's callback.
+    pub response_body: Option<Bytes>,
     /// The answer that is handed over.
     pub call_response: Response,
     /// The guest's own answer.
@@ -140,9 +142,10 @@ impl Guest {
             allocate: None,
             cost: Cost::default(),
             trap_at: None,
-            request_headers: Headers::new(),
+            request_headers: None,
             request_body: Bytes::new(),
-            response_headers: Headers::new(),
+            response_headers: None,
+            response_body: None,
             call_response: Response::default(),
             reply: None,
             tally: None,

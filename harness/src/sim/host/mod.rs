@@ -6,6 +6,7 @@
 //! * `shared`, `queue`, `metrics`: its parts, with the semantics that were measured on Envoy 1.40.
 //! * `guest`: what the host keeps for one VM while it runs a callback.
 //! * `vm`: one instance of the module and the callbacks it can be asked for.
+//! * `stream`: the callbacks of one request and of its answer.
 //! * `machine`: the compiled module.
 //! * `tally`: what a VM's host calls came to.
 
@@ -15,6 +16,7 @@ mod machine;
 mod metrics;
 mod queue;
 mod shared;
+mod stream;
 mod tally;
 mod vm;
 
@@ -25,4 +27,4 @@ pub(super) use self::metrics::Metrics;
 pub(super) use self::queue::Queues;
 pub(super) use self::shared::SharedData;
 pub(super) use self::tally::Tally;
-pub(super) use self::vm::{Body, Job, JobResult, StreamEnd, Vm};
+pub(super) use self::vm::{Body, Job, JobResult, Passed, Relayed, StreamEnd, Vm};

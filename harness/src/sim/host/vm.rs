@@ -5,6 +5,7 @@
 //! threads may run; between the callbacks of a job nothing else happens on this thread.
 
 use bytes::Bytes;
+use std::collections::BTreeMap;
 use std::sync::Arc;
 use wasmtime::{Store, TypedFunc};
 
@@ -60,6 +61,15 @@ pub(crate) enum Job {
         context: u32,
         /// With `:status`.
         headers: Headers,
+        /// The body, in the pieces in which it comes.
+        body: Body,
+    },
+    /// The caller of a request that passed through has hung up.
+    HangUp {
+        /// The simulation's number of the stream.
+        stream: u64,
+        /// The stream's context.
+        context: u32,
     },
     /// The listener of a root context is drained.
     Drain {
@@ -73,13 +83,15 @@ pub(crate) enum Job {
     },
 }
 
-/// A request's body.
+/// A body of a request, or of an answer.
 #[derive(Clone, Debug, Default)]
 pub(crate) struct Body {
-    /// The pieces; none at all is a request that ends with its headers.
+    /// The pieces; none at all is a message that ends with its headers.
     pub pieces: Vec<Bytes>,
-    /// The request ends in trailers.
+    /// The message ends in trailers.
     pub trailers: bool,
+    /// The connection breaks after the last piece, and the message never ends.
+    pub cut: bool,
 }
 
 /// What came of a job.
@@ -111,11 +123,37 @@ pub(crate) enum StreamEnd {
     /// The guest answered.
     Answered(LocalReply),
     /// It goes on to Laravel, and its context waits for the answer.
-    Passed(u32),
-    /// It is held without an answer.
+    Passed(Passed),
+    /// It, or the answer to it, is held for ever.
     Held,
-    /// Laravel's answer goes to the gateway, with these headers.
-    Relayed(Headers),
+    /// Laravel's answer goes to the gateway, as the filter leaves it.
+    Relayed(Relayed),
+    /// Nobody is there any more to be answered.
+    Gone,
+}
+
+/// A request as it leaves the filter.
+#[derive(Clone, Debug)]
+pub(crate) struct Passed {
+    /// The stream's context.
+    pub context: u32,
+    /// With pseudo headers.
+    pub headers: Headers,
+    /// The body.
+    pub body: Bytes,
+}
+
+/// An answer as it leaves the filter.
+#[derive(Clone, Debug)]
+pub(crate) struct Relayed {
+    /// With `:status`.
+    pub headers: Headers,
+    /// The body.
+    pub body: Bytes,
+    /// The guest's own, in the place of Laravel's.
+    pub replaced: bool,
+    /// It broke off.
+    pub cut: bool,
 }
 
 /// One VM.
@@ -123,31 +161,32 @@ pub(crate) enum StreamEnd {
 pub(crate) struct Vm {
     /// The newest root context: new streams are its.
     pub root: u32,
-    store: Store<Guest>,
-    exports: Exports,
-    next_context: u32,
+    pub(super) store: Store<Guest>,
+    pub(super) exports: Exports,
+    pub(super) next_context: u32,
+    /// Headers of the requests that have passed, as far as they are still in reach.
+    pub(super) passed: BTreeMap<u32, Option<Headers>>,
 }
 
-struct Exports {
-    on_context_create: TypedFunc<(u32, u32), ()>,
+pub(super) struct Exports {
+    pub(super) on_context_create: TypedFunc<(u32, u32), ()>,
     on_vm_start: TypedFunc<(u32, u32), u32>,
     on_configure: TypedFunc<(u32, u32), u32>,
     on_tick: TypedFunc<u32, ()>,
     on_queue_ready: TypedFunc<(u32, u32), ()>,
     on_http_call_response: TypedFunc<(u32, u32, u32, u32, u32), ()>,
-    on_request_headers: TypedFunc<(u32, u32, u32), u32>,
-    on_request_body: TypedFunc<(u32, u32, u32), u32>,
-    on_request_trailers: TypedFunc<(u32, u32), u32>,
-    on_response_headers: TypedFunc<(u32, u32, u32), u32>,
-    on_response_body: TypedFunc<(u32, u32, u32), u32>,
-    on_done: TypedFunc<u32, u32>,
-    on_log: TypedFunc<u32, ()>,
-    on_delete: TypedFunc<u32, ()>,
+    pub(super) on_request_headers: TypedFunc<(u32, u32, u32), u32>,
+    pub(super) on_request_body: TypedFunc<(u32, u32, u32), u32>,
+    pub(super) on_request_trailers: TypedFunc<(u32, u32), u32>,
+    pub(super) on_response_headers: TypedFunc<(u32, u32, u32), u32>,
+    pub(super) on_response_body: TypedFunc<(u32, u32, u32), u32>,
+    pub(super) on_response_trailers: TypedFunc<(u32, u32), u32>,
+    pub(super) on_done: TypedFunc<u32, u32>,
+    pub(super) on_log: TypedFunc<u32, ()>,
+    pub(super) on_delete: TypedFunc<u32, ()>,
 }
 
-const PAUSE: u32 = 1;
-
-fn size(bytes: usize) -> u32 {
+pub(super) fn size(bytes: usize) -> u32 {
     u32::try_from(bytes).unwrap_or(u32::MAX)
 }
 
@@ -174,6 +213,7 @@ impl Vm {
             store,
             exports,
             next_context: 1,
+            passed: BTreeMap::new(),
         };
         let result = vm.add_root(configuration).await?;
         Ok((vm, result))
@@ -222,7 +262,8 @@ impl Vm {
             Job::Request { stream, .. } => (Callback::Stream(*stream), 0),
             Job::Respond {
                 stream, context, ..
-            } => (Callback::Stream(*stream), *context),
+            }
+            | Job::HangUp { stream, context } => (Callback::Stream(*stream), *context),
             Job::Drain { context } | Job::Delete { context } => (Callback::Done, *context),
         };
         self.store.data_mut().begin(callback, context, trap_at);
@@ -256,9 +297,14 @@ impl Vm {
                 stream,
                 context,
                 headers,
+                body,
             } => {
-                let headers = self.respond(context, headers).await?;
-                Ok(JobResult::Stream(stream, StreamEnd::Relayed(headers)))
+                let end = self.relay(context, headers, body).await?;
+                Ok(JobResult::Stream(stream, end))
+            }
+            Job::HangUp { stream, context } => {
+                self.hangs_up(context).await?;
+                Ok(JobResult::Stream(stream, StreamEnd::Gone))
             }
             Job::Drain { context } => self.drain(context).await,
             Job::Delete { context } => {
@@ -316,82 +362,6 @@ impl Vm {
         Ok(JobResult::Quiet)
     }
 
-    async fn request(&mut self, headers: Headers, body: Body) -> wasmtime::Result<StreamEnd> {
-        let context = self.next_context;
-        self.next_context += 1;
-        let root = self.root;
-        let count = size(headers.len());
-        let guest = self.store.data_mut();
-        guest.select(context);
-        guest.request_headers = headers;
-        guest.request_body = Bytes::new();
-        guest.response_headers = Headers::new();
-        guest.reply = None;
-        let create = &self.exports.on_context_create;
-        create.call_async(&mut self.store, (context, root)).await?;
-        let ends = body.pieces.is_empty() && !body.trailers;
-        let on_headers = &self.exports.on_request_headers;
-        let mut action = on_headers
-            .call_async(&mut self.store, (context, count, u32::from(ends)))
-            .await?;
-        let last = body.pieces.len().saturating_sub(1);
-        for (at, piece) in body.pieces.into_iter().enumerate() {
-            if self.store.data().reply.is_some() {
-                break;
-            }
-            let guest = self.store.data_mut();
-            // What was held back is still there; what went on is not.
-            guest.request_body = match action {
-                PAUSE => [&guest.request_body[..], &piece[..]].concat().into(),
-                _ => piece,
-            };
-            let length = size(guest.request_body.len());
-            let ends = u32::from(at == last && !body.trailers);
-            let on_body = &self.exports.on_request_body;
-            action = on_body
-                .call_async(&mut self.store, (context, length, ends))
-                .await?;
-        }
-        if body.trailers && self.store.data().reply.is_none() {
-            let on_trailers = &self.exports.on_request_trailers;
-            action = on_trailers
-                .call_async(&mut self.store, (context, 1))
-                .await?;
-        }
-        match self.store.data_mut().reply.take() {
-            Some(mut reply) => {
-                let status = (":status".to_owned(), reply.status.to_string().into_bytes());
-                reply.headers.insert(0, status);
-                // A local reply runs the filter's own response callbacks.
-                reply.headers = self.respond(context, reply.headers).await?;
-                Ok(StreamEnd::Answered(reply))
-            }
-            None if action == PAUSE => Ok(StreamEnd::Held),
-            None => Ok(StreamEnd::Passed(context)),
-        }
-    }
-
-    async fn respond(&mut self, context: u32, headers: Headers) -> wasmtime::Result<Headers> {
-        let count = size(headers.len());
-        let guest = self.store.data_mut();
-        guest.select(context);
-        guest.response_headers = headers;
-        let (exports, store) = (&self.exports, &mut self.store);
-        exports
-            .on_response_headers
-            .call_async(&mut *store, (context, count, 0))
-            .await?;
-        exports
-            .on_response_body
-            .call_async(&mut *store, (context, 0, 1))
-            .await?;
-        let headers = std::mem::take(&mut store.data_mut().response_headers);
-        exports.on_done.call_async(&mut *store, context).await?;
-        exports.on_log.call_async(&mut *store, context).await?;
-        exports.on_delete.call_async(&mut *store, context).await?;
-        Ok(headers)
-    }
-
     async fn drain(&mut self, context: u32) -> wasmtime::Result<JobResult> {
         // Ready only after it said that it is not: proxy_done within on_done would come too early.
         self.store.data_mut().is_leaving(context);
@@ -429,6 +399,7 @@ impl Exports {
             on_request_trailers: get.function("proxy_on_request_trailers")?,
             on_response_headers: get.function("proxy_on_response_headers")?,
             on_response_body: get.function("proxy_on_response_body")?,
+            on_response_trailers: get.function("proxy_on_response_trailers")?,
             on_done: get.function("proxy_on_done")?,
             on_log: get.function("proxy_on_log")?,
             on_delete: get.function("proxy_on_delete")?,

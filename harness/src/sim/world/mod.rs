@@ -10,18 +10,20 @@
 //! * `queue`: events in order.
 //! * `threads`: Envoy's threads and what their VMs are asked to do; `results`: what comes of it; `roots`:
 //!   root contexts, their timers, and listener updates.
-//! * `net`: Laravel, and the way there and back.
-//! * `traffic`: the gateway.
+//! * `net`: Laravel, and the way there and back; `streams`: what passes the filter on this way.
+//! * `traffic`: the gateway; `caller`: who calls for a session.
 //! * `strike`: what goes wrong.
 //! * `arm`: a scenario file instead of a seed's script.
 
 mod arm;
+mod caller;
 mod fault;
 mod net;
 mod queue;
 mod results;
 mod roots;
 mod scenario;
+mod streams;
 mod strike;
 mod threads;
 mod traffic;
@@ -35,6 +37,7 @@ use std::sync::Arc;
 
 use self::arm::Arm;
 pub(in crate::sim) use self::arm::run as run_file;
+pub use self::caller::Callers;
 pub use self::fault::{Fault, Verb, When, Who};
 use self::net::Net;
 use self::queue::{Event, Events};
@@ -42,7 +45,7 @@ pub use self::scenario::{Pace, Plan, Scenario, Style};
 use self::strike::Strikes;
 use self::threads::Thread;
 use self::traffic::Traffic;
-use super::check::{Checker, Coverage, Failure};
+use super::check::{Checker, Coverage, Failure, ReadLimits};
 use super::host::{Clock, Cluster, Hub, Machine, Metrics, Queues, SharedData, SharedHub};
 use super::trace::{Detail, Line, Trace};
 
@@ -157,7 +160,7 @@ impl Sim {
             out: Vec::new(),
             yielded_at: <_>::default(),
             host_calls: 0,
-            checker: Checker::new(config),
+            checker: Checker::new(config, ReadLimits::of(&scenario.config)),
             trace: Trace::new(detail),
         });
         let mut dice = ChaCha8Rng::seed_from_u64(scenario.seed);

@@ -12,6 +12,7 @@ use bytes::Bytes;
 use std::collections::{BTreeMap, BTreeSet};
 
 use super::queue::Event;
+use super::streams::Waiting;
 use super::{Scenario, Sim, Verb};
 use crate::model::http::{Request, Response as LaravelResponse};
 use crate::model::laravel::{Call, Fault as LaravelFault, Faults, Laravel, LaravelConfig, Reply};
@@ -19,12 +20,9 @@ use crate::sim::abi::Headers;
 use crate::sim::check::CallEnd;
 use crate::sim::host::{HttpCall, Job, Response};
 
-/// Envoy's route timeout.
-const ROUTE_TIMEOUT_MS: u64 = 15_000;
-
 /// Laravel ends this long before the bound that `late_ms` gives, at the latest: the bound counts from the
 /// dispatch, and both ends look at clocks of whole milliseconds.
-const BOUND_MARGIN_US: u64 = 3_000;
+pub(super) const BOUND_MARGIN_US: u64 = 3_000;
 
 const REFUSED: &str = "upstream connect error or disconnect/reset before headers. reset reason: \
                        remote connection failure, transport failure reason: delayed connect error: \
@@ -44,13 +42,8 @@ pub(super) enum Client {
         token: u32,
         call: u64,
     },
-    /// A request that passed through.
-    Stream {
-        thread: usize,
-        vm: u32,
-        context: u32,
-        stream: u64,
-    },
+    /// A request that passed through; an update of it is a call to the checker.
+    Stream { stream: u64, call: Option<u64> },
     /// A request that never entered a VM.
     Direct { stream: u64 },
 }
@@ -76,6 +69,8 @@ pub(super) enum NetEvent {
     Finishes(u64),
     /// The answer reaches Envoy.
     Answers(u64, Response, CallEnd),
+    /// As much of it as there is, and then the connection breaks.
+    BreaksOff(u64, Response),
     /// Envoy's patience is over.
     TimesOut(u64),
 }
@@ -89,8 +84,21 @@ pub(super) struct Net {
     last: u64,
     calls: u64,
     usual_call_ms: u64,
-    /// Relayed responses by stream: body, status, for the gateway.
-    bodies: BTreeMap<u64, (u16, Bytes)>,
+    /// Streams that passed and wait for Laravel's answer.
+    pub(super) waiting: BTreeMap<u64, Waiting>,
+}
+
+// === impl Client ===
+
+impl Client {
+    /// The checker's number of the call, where it is one.
+    fn call(&self) -> Option<u64> {
+        match self {
+            Self::Guest { call, .. } => Some(*call),
+            Self::Stream { call, .. } => *call,
+            Self::Direct { .. } => None,
+        }
+    }
 }
 
 // === impl Exchange ===
@@ -131,7 +139,7 @@ impl Net {
             last: 0,
             calls: 0,
             usual_call_ms,
-            bodies: BTreeMap::new(),
+            waiting: BTreeMap::new(),
         }
     }
 
@@ -140,7 +148,7 @@ impl Net {
     }
 
     /// Forgets an exchange, unless Laravel is still at work on it.
-    fn retire(&mut self, id: u64) {
+    pub(super) fn retire(&mut self, id: u64) {
         if self.exchanges.get(&id).is_some_and(Exchange::is_over) {
             self.exchanges.remove(&id);
         }
@@ -155,7 +163,7 @@ impl Net {
     }
 }
 
-fn response(status: u16, headers: &[(&str, &str)], body: impl Into<Bytes>) -> Response {
+pub(super) fn response(status: u16, headers: &[(&str, &str)], body: impl Into<Bytes>) -> Response {
     let mut all: Headers = vec![(":status".into(), status.to_string().into_bytes())];
     let own = headers
         .iter()
@@ -172,6 +180,8 @@ fn relayed(answer: &LaravelResponse) -> Response {
     let own = answer.headers.iter();
     let mut headers: Vec<(&str, &str)> = own.map(|(name, value)| (&**name, &**value)).collect();
     headers.push(("x-envoy-upstream-service-time", "1"));
+    let length = answer.body.len().to_string();
+    headers.push(("content-length", &length));
     response(answer.status, &headers, answer.body.clone())
 }
 
@@ -210,33 +220,10 @@ impl Sim {
             token,
             call,
         };
-        let bound_ms = self.timers.call_timeout + self.timers.late;
-        let bound_us = self.now_us + bound_ms * 1000 - BOUND_MARGIN_US;
         // A scenario file says itself how long Laravel takes.
-        let bound_us = self.arm.is_none().then_some(bound_us);
+        let bound_us = self.arm.is_none().then(|| self.bound_us());
         let request = to_request(http.headers, http.body);
         self.send(client, request, http.timeout_ms, bound_us);
-    }
-
-    /// A request passes through to Laravel.
-    pub(super) fn request_passes(&mut self, thread: usize, stream: u64, context: u32) {
-        let Some(vm) = self.threads[thread].vm_id else {
-            return;
-        };
-        let Some(request) = self
-            .traffic
-            .request_of(stream)
-            .map(|(request, _)| request.clone())
-        else {
-            return;
-        };
-        let client = Client::Stream {
-            thread,
-            vm,
-            context,
-            stream,
-        };
-        self.send(client, request, ROUTE_TIMEOUT_MS, None);
     }
 
     pub(super) fn send(
@@ -245,7 +232,7 @@ impl Sim {
         request: Request,
         timeout_ms: u64,
         bound_us: Option<u64>,
-    ) {
+    ) -> u64 {
         self.net.last += 1;
         let id = self.net.last;
         let exchange = Exchange {
@@ -262,10 +249,12 @@ impl Sim {
                 exchange.request = None;
             }
             let event = NetEvent::Answers(id, response(503, &[], REFUSED), CallEnd::Failed);
-            return self.after_us(us, Event::Net(event));
+            self.after_us(us, Event::Net(event));
+            return id;
         }
         self.after_us(us, Event::Net(NetEvent::Arrives(id)));
         self.after_us(timeout_ms * 1000, Event::Net(NetEvent::TimesOut(id)));
+        id
     }
 
     pub(super) fn net_event(&mut self, event: NetEvent) {
@@ -275,7 +264,10 @@ impl Sim {
                 self.finishes(id);
                 self.worker_is_free();
             }
-            NetEvent::Answers(id, response, end) => self.answers(id, response, end),
+            NetEvent::Answers(id, response, end) => self.answers(id, response, end, false),
+            NetEvent::BreaksOff(id, response) => {
+                self.answers(id, response, CallEnd::Unknown, true);
+            }
             NetEvent::TimesOut(id) => {
                 if self
                     .net
@@ -283,7 +275,7 @@ impl Sim {
                     .get(&id)
                     .is_some_and(|exchange| exchange.open)
                 {
-                    self.answers(id, response(504, &[], TIMEOUT), CallEnd::Unknown);
+                    self.answers(id, response(504, &[], TIMEOUT), CallEnd::Unknown, false);
                 }
             }
         }
@@ -316,7 +308,7 @@ impl Sim {
         }
         let number = call.id;
         exchange.call = Some(call);
-        if let Client::Guest { call, .. } = exchange.client {
+        if let Some(call) = exchange.client.call() {
             self.hub.lock().checker.laravel_begins(clock, call);
         }
         self.note("laravel", number, || format!("begins exchange {id}"));
@@ -343,9 +335,10 @@ impl Sim {
         self.note("laravel", stored, || {
             format!("ends exchange {id}: {stored} sessions stored")
         });
-        if let Client::Guest { call, .. } = client {
+        if let Some(call) = client.call() {
             self.hub.lock().checker.laravel_ends(call, &in_effect);
         }
+        let reply = self.as_served(&client, reply);
         if !open {
             return self.net.retire(id);
         }
@@ -355,6 +348,12 @@ impl Sim {
                 (relayed(&answer), end)
             }
             Reply::Cut(_, 0) => (response(503, &[], LOST), CallEnd::Unknown),
+            Reply::Cut(answer, bytes) if matches!(client, Client::Stream { .. }) => {
+                let mut part = relayed(&answer);
+                part.body.truncate(bytes);
+                let us = self.way_us();
+                return self.after_us(us, Event::Net(NetEvent::BreaksOff(id, part)));
+            }
             Reply::Cut(..) => (Response::default(), CallEnd::Unknown),
             Reply::Never => return,
         };
@@ -362,7 +361,7 @@ impl Sim {
         self.after_us(us, Event::Net(NetEvent::Answers(id, answer, end)));
     }
 
-    fn answers(&mut self, id: u64, response: Response, end: CallEnd) {
+    fn answers(&mut self, id: u64, response: Response, end: CallEnd, cut: bool) {
         let Some(exchange) = self.net.exchanges.get_mut(&id) else {
             return;
         };
@@ -393,49 +392,12 @@ impl Sim {
                 let status = response.status().unwrap_or(0);
                 self.answer_gateway(stream, status, response.body);
             }
-            Client::Stream {
-                thread,
-                vm,
-                context,
-                stream,
-            } => {
-                let status = response.status();
-                self.net
-                    .bodies
-                    .insert(stream, (status.unwrap_or(0), response.body));
-                if status.is_none() || self.threads[thread].vm_id != Some(vm) {
-                    return self.answer_untouched(stream);
+            Client::Stream { stream, call } => {
+                if let Some(call) = call {
+                    self.hub.lock().checker.call_ends(call, Some(end));
                 }
-                let headers = response.headers;
-                let job = Job::Respond {
-                    stream,
-                    context,
-                    headers,
-                };
-                self.post(thread, Some(vm), job);
+                self.stream_is_answered(stream, response, cut);
             }
-        }
-    }
-
-    /// Laravel's answer has been through the filter.
-    pub(super) fn relay(&mut self, stream: u64, headers: &Headers) {
-        let marked = headers.iter().any(|(name, _)| name == "x-embudo");
-        if !marked {
-            let what = format!("the answer to request {stream} does not say why it passed");
-            let now_us = self.now_us;
-            self.hub.lock().checker.trapped(now_us, &what);
-        }
-        let outcome = headers.iter().find(|(name, _)| name == "x-embudo");
-        if let Some((_, outcome)) = outcome {
-            self.outcome_is(stream, &String::from_utf8_lossy(outcome));
-        }
-        self.answer_untouched(stream);
-    }
-
-    /// Laravel's answer goes to the gateway as it is; status 0 is a broken connection.
-    pub(super) fn answer_untouched(&mut self, stream: u64) {
-        if let Some((status, body)) = self.net.bodies.remove(&stream) {
-            self.answer_gateway(stream, status, body);
         }
     }
 
@@ -478,7 +440,7 @@ impl Sim {
     }
 }
 
-fn to_request(headers: Headers, body: Bytes) -> Request {
+pub(super) fn to_request(headers: Headers, body: Bytes) -> Request {
     let mut request = Request::new("POST", "/");
     for (name, value) in headers {
         let text = || String::from_utf8_lossy(&value).into_owned();

@@ -63,24 +63,18 @@ impl Sim {
                 });
                 let mut hub = self.hub.lock();
                 hub.checker
-                    .stream_answered(clock, stream, reply.status, &outcome);
+                    .stream_answered(clock, stream, reply.status, &outcome, &reply.body);
                 drop(hub);
                 self.outcome_is(stream, &outcome);
                 self.answer_gateway(stream, reply.status, reply.body);
             }
-            StreamEnd::Passed(context) => {
-                let had_body = self.traffic.had_body(stream);
-                self.hub
-                    .lock()
-                    .checker
-                    .stream_passed(clock, stream, had_body);
-                self.request_passes(thread, stream, context);
-            }
+            StreamEnd::Passed(passed) => self.request_passes(thread, stream, passed),
             StreamEnd::Held => {
                 let what = format!("request {stream} is held without an answer");
                 self.hub.lock().checker.trapped(clock.mono_us, &what);
             }
-            StreamEnd::Relayed(headers) => self.relay(stream, &headers),
+            StreamEnd::Relayed(relayed) => self.relay(stream, &relayed),
+            StreamEnd::Gone => self.stream_is_gone(stream),
         }
     }
 

@@ -7,6 +7,7 @@ use rand::{Rng, RngExt, SeedableRng};
 use rand_chacha::ChaCha8Rng;
 use serde_json::{Value, json};
 
+use super::caller::Callers;
 use super::fault::{self, Fault};
 
 /// One run's script.
@@ -30,6 +31,8 @@ pub struct Scenario {
     pub credentials: bool,
     /// How long a message is on its way between two processes, µs at most.
     pub network_us: u64,
+    /// Who calls for the sessions.
+    pub callers: Callers,
 }
 
 /// One session's way of sending.
@@ -132,6 +135,7 @@ impl Scenario {
             config,
             pace: Pace::drawn(&mut dice),
             network_us: *pick(&mut dice, &[300, 2_000, 20_000]),
+            callers: Callers::drawn(&mut dice),
         }
     }
 

@@ -177,10 +177,12 @@ impl Sim {
         self.due(thread, 1);
     }
 
-    /// A job for a VM that is gone: what Laravel said goes on as it is.
+    /// A job for a VM that is gone: nobody is there to let Laravel's answer through.
     fn dropped(&mut self, job: &Job) {
-        if let Job::Respond { stream, .. } = job {
-            self.answer_untouched(*stream);
+        match job {
+            Job::Respond { stream, .. } => self.filter_is_dead(*stream),
+            Job::HangUp { stream, .. } => self.stream_is_gone(*stream),
+            _ => {}
         }
     }
 
@@ -239,10 +241,13 @@ impl Sim {
             }
             let (trap_at, note) = self.interruption(thread, &job);
             let is_request = matches!(job, Job::Request { .. });
+            let is_response = matches!(job, Job::Respond { .. });
             let clock = self.clock();
             let place = &mut self.threads[thread];
             place.stream = match &job {
-                Job::Request { stream, .. } | Job::Respond { stream, .. } => Some(*stream),
+                Job::Request { stream, .. }
+                | Job::Respond { stream, .. }
+                | Job::HangUp { stream, .. } => Some(*stream),
                 _ => None,
             };
             place.ticking = match &job {
@@ -255,6 +260,9 @@ impl Sim {
                 let update = update.map(|(name, value)| (&**name, &**value));
                 let mut hub = self.hub.lock();
                 hub.checker.stream_begins(clock, stream, request, update);
+            }
+            if let Some(stream) = place.stream.filter(|_| is_response) {
+                self.hub.lock().checker.response_begins(clock, stream);
             }
             self.begin_job_note(thread, &job, note);
             match self.threads[thread].vm.take() {
@@ -306,6 +314,7 @@ impl Sim {
             }
             Job::Request { stream, .. } => (5, format!("request {stream}")),
             Job::Respond { stream, .. } => (6, format!("response to request {stream}")),
+            Job::HangUp { stream, .. } => (9, format!("request {stream} is hung up on")),
             Job::Drain { context } => (7, format!("root {context} is to go")),
             Job::Delete { context } => (8, format!("root {context} goes")),
         };

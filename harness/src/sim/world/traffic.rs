@@ -6,6 +6,7 @@ use rand_chacha::ChaCha8Rng;
 use std::collections::BTreeMap;
 
 use super::arm::ArmEvent;
+use super::caller::Caller;
 use super::queue::Event;
 use super::scenario::pick;
 use super::{Plan, START_US, Scenario, Sim, Style};
@@ -31,6 +32,8 @@ pub(super) enum TrafficEvent {
     Send(u64),
     /// The gateway's patience with a stream is over.
     TimesOut(u64),
+    /// A caller hangs up before he has his answer.
+    HangsUp(u64),
     /// An answer reaches the gateway.
     Answered(u64, Answer),
 }
@@ -42,6 +45,8 @@ struct Session {
     credentials: bool,
     name: String,
     dice: ChaCha8Rng,
+    /// Whoever calls for it: whether it reads, under which name, and how patiently.
+    caller: Caller,
     schedule: Option<Schedule>,
     /// Flows under way.
     flows: usize,
@@ -64,6 +69,8 @@ struct Stream {
     sending: Option<u64>,
     request: Request,
     update: Option<(String, String)>,
+    /// Nobody waits for its answer any more.
+    hung_up: bool,
 }
 
 /// All of them.
@@ -99,6 +106,7 @@ impl Traffic {
             Session {
                 plan: plan.clone(),
                 credentials: scenario.credentials,
+                caller: Caller::new(scenario, plan.index),
                 name: names.get(plan.index).cloned().unwrap_or_default(),
                 dice,
                 schedule,
@@ -135,10 +143,26 @@ impl Traffic {
         self.streams.remove(&stream);
     }
 
+    /// A caller hangs up; false where his request is over, or he has done so before.
+    pub(super) fn hangs_up(&mut self, stream: u64) -> bool {
+        let stream = self.streams.get_mut(&stream);
+        stream.is_some_and(|stream| !std::mem::replace(&mut stream.hung_up, true))
+    }
+
+    pub(super) fn has_hung_up(&self, stream: u64) -> bool {
+        let stream = self.streams.get(&stream);
+        stream.is_some_and(|stream| stream.hung_up)
+    }
+
     pub(super) fn had_body(&self, stream: u64) -> bool {
         let stream = self.streams.get(&stream);
         stream.is_some_and(|stream| !stream.request.body.is_empty())
     }
+}
+
+/// Whose send it is.
+fn sending_session(traffic: &Traffic, id: u64) -> Option<usize> {
+    traffic.sendings.get(&id).map(|sending| sending.session)
 }
 
 // === impl Session ===
@@ -163,9 +187,25 @@ impl Session {
         self.update(Route::Status, state)
     }
 
+    /// Laravel is asked for the state.
+    fn read(&mut self) -> Outgoing {
+        let path = format!("/api/whatsapp/status/{}", self.name);
+        let mut request = Request::new("GET", path).with_header("accept", "application/json");
+        if self.caller.wants_the_truth() {
+            request = request.with_header("cache-control", "no-cache");
+        }
+        Outgoing {
+            kind: Kind::GetStatus,
+            update: None,
+            request,
+        }
+    }
+
     /// A token rotates, or two gateways share a session.
     fn with_credential(&mut self, mut outgoing: Outgoing) -> Outgoing {
-        if self.credentials {
+        if let Some(token) = self.caller.token() {
+            outgoing.request = outgoing.request.with_header("authorization", token);
+        } else if self.credentials {
             let token = *pick(&mut self.dice, &["Bearer one", "Bearer two"]);
             outgoing.request = outgoing.request.with_header("authorization", token);
         }
@@ -300,7 +340,10 @@ impl Sim {
                 let (outgoing, patient) = match session.plan.style {
                     Style::Gateway { .. } => return self.next_of_schedule(index),
                     Style::Chaos { patient, .. } => {
-                        let outgoing = session.anything();
+                        let outgoing = match session.caller.reads() {
+                            true => session.read(),
+                            false => session.anything(),
+                        };
                         (session.with_credential(outgoing), patient)
                     }
                     Style::Round { .. } => (session.round(), true),
@@ -317,10 +360,11 @@ impl Sim {
                 }
             }
             TrafficEvent::Send(id) => self.send_now(id),
-            TrafficEvent::TimesOut(stream) => {
-                if let Some(stream) = self.traffic.streams.get_mut(&stream)
-                    && let Some(sending) = stream.sending.take()
-                {
+            TrafficEvent::TimesOut(stream) | TrafficEvent::HangsUp(stream) => {
+                let known = self.traffic.streams.get_mut(&stream);
+                let sending = known.and_then(|stream| stream.sending.take());
+                self.hangs_up(stream);
+                if let Some(sending) = sending {
                     self.answered(sending, &Answer::Timeout);
                 }
             }
@@ -358,6 +402,10 @@ impl Sim {
         });
         let worker = self.dice.random_range(1..=self.scenario.workers);
         self.deliver(stream, worker);
+        let session = sending_session(&self.traffic, id);
+        if let Some(after_us) = session.and_then(|at| self.traffic.sessions[at].caller.hangs_up()) {
+            self.after_us(after_us, Event::Traffic(TrafficEvent::HangsUp(stream)));
+        }
         let event = Event::Traffic(TrafficEvent::TimesOut(stream));
         self.after_us(timeout_us, event);
     }
@@ -375,6 +423,7 @@ impl Sim {
             sending,
             request,
             update,
+            hung_up: false,
         };
         self.traffic.streams.insert(id, stream);
         id
@@ -417,7 +466,11 @@ impl Sim {
             }
             false => vec![whole],
         };
-        Body { pieces, trailers }
+        Body {
+            pieces,
+            trailers,
+            cut: false,
+        }
     }
 
     /// A request that nobody counts, so that a dead worker comes back.

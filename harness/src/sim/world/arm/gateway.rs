@@ -215,9 +215,13 @@ impl Sim {
         let gives_up = GatewayEvent::Answered(stream, Answer::Timeout);
         self.after_us(timeout_us, gateway_event(gives_up));
         match kind {
-            Kind::PostQr | Kind::PostStatus => self.reaches_a_worker(stream, &request),
+            Kind::PostQr | Kind::PostStatus | Kind::GetStatus => {
+                self.reaches_a_worker(stream, &request);
+            }
             // The filter is off on every other route.
-            _ => self.send(Client::Direct { stream }, request, ROUTE_TIMEOUT_MS, None),
+            _ => {
+                self.send(Client::Direct { stream }, request, ROUTE_TIMEOUT_MS, None);
+            }
         }
     }
 
@@ -230,9 +234,13 @@ impl Sim {
         ];
         let own = request.headers.iter();
         headers.extend(own.map(|(name, value)| (name.clone(), value.to_vec())));
+        let pieces = match request.body.is_empty() {
+            true => Vec::new(),
+            false => vec![request.body.clone()],
+        };
         let body = Body {
-            pieces: vec![request.body.clone()],
-            trailers: false,
+            pieces,
+            ..Body::default()
         };
         let job = Job::Request {
             stream,
@@ -258,8 +266,9 @@ impl Sim {
 
     /// A send is answered or given up, whichever came first.
     fn is_answered(&mut self, stream: u64, answer: &Answer) {
-        if *answer != Answer::Timeout {
-            self.traffic.forget(stream);
+        match answer {
+            Answer::Timeout => self.hangs_up(stream),
+            _ => self.traffic.forget(stream),
         }
         let now_us = self.now_us;
         let Some(arm) = &mut self.arm else { return };

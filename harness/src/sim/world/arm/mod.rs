@@ -21,7 +21,7 @@ use self::gateway::{Gateway, GatewayEvent};
 use self::laravel::Workers;
 use self::outlier::{INTERVAL_US, Outlier};
 use super::queue::Event;
-use super::{EVENTS_MAX, Pace, START_US, Sim};
+use super::{Callers, EVENTS_MAX, Pace, START_US, Sim};
 use crate::check::{Failure, Outcome};
 use crate::live::scaled;
 use crate::live::stats::Stats;
@@ -114,6 +114,7 @@ pub(in crate::sim) fn run(machine: &Machine, scenario: &Scenario, chance: u64) -
         },
         credentials: false,
         network_us: NETWORK_US,
+        callers: Callers::default(),
     };
     let mut sim = Sim::new(machine, &script, Detail::Hash)?;
     let begun_us = START_US + BEGIN_US;

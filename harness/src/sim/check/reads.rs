@@ -1,0 +1,281 @@
+//! Status reads: what a caller is shown of a session's state.
+//!
+//! Laravel's model marks every answer to a read, so a body that is shown later, from the store, says itself
+//! when Laravel gave it, and to whom. The checker keeps each of them and what was in force at Laravel then.
+
+use serde_json::Value;
+
+use super::answers::Asked;
+use super::history::{Accepted, Fate, History};
+use super::{Checker, Clock, Invariant, Transition};
+use crate::model::http::Request;
+use crate::sim::host::Relayed;
+
+/// How old a body may be that is shown from the store; ms.
+#[derive(Clone, Copy, Debug)]
+pub(in crate::sim) struct ReadLimits {
+    /// As it is.
+    pub(in crate::sim) refresh_ms: u64,
+    /// So much longer, while Laravel fails.
+    pub(in crate::sim) stale_if_error_ms: u64,
+}
+
+/// Both ends look at clocks of whole milliseconds.
+const CLOCK_SLACK_MS: u64 = 2;
+
+/// A read under way.
+#[derive(Clone, Debug)]
+pub(super) struct Read {
+    /// The session's name.
+    name: String,
+    /// The caller's credential; empty for none.
+    token: String,
+    no_cache: bool,
+    /// How Laravel answered this very read, if it did.
+    status: Option<u16>,
+}
+
+/// A body as Laravel gave it.
+#[derive(Clone, Debug)]
+pub(super) struct Served {
+    name: String,
+    token: String,
+    body: String,
+    state: String,
+    /// The update in force at Laravel then; 0 for none that came through Embudo.
+    effect_seq: u64,
+    /// When the filter was through with it; µs.
+    relayed_us: Option<u64>,
+}
+
+/// A caller's credential, as these runs have them.
+pub(super) fn token_of(request: &Request) -> String {
+    request.header("authorization").unwrap_or("").to_owned()
+}
+
+/// A read of this path.
+pub(super) fn read_of(request: &Request) -> Option<Read> {
+    let name = request.path.strip_prefix("/api/whatsapp/status/")?;
+    (request.method == "GET").then(|| Read {
+        name: name.to_owned(),
+        token: token_of(request),
+        no_cache: request.header("cache-control") == Some("no-cache"),
+        status: None,
+    })
+}
+
+// === impl ReadLimits ===
+
+impl ReadLimits {
+    /// Those of a configuration; half an hour each where it says nothing.
+    pub(in crate::sim) fn of(config: &Value) -> Self {
+        let ms = |key: &str| config[key].as_u64().unwrap_or(1_800_000);
+        Self {
+            refresh_ms: ms("read_refresh_ms"),
+            stale_if_error_ms: ms("stale_if_error_ms"),
+        }
+    }
+}
+
+// === impl Served ===
+
+impl Served {
+    /// The same body with another state.
+    fn with_state(&self, state: &str) -> String {
+        let mut body = self.body.clone();
+        for key in ["estado_qr", "status"] {
+            let old = format!("\"{key}\":\"{}\"", self.state);
+            body = body.replace(&old, &format!("\"{key}\":\"{state}\""));
+        }
+        body
+    }
+}
+
+// === impl Checker ===
+
+impl Checker {
+    /// Laravel has answered a read; its answer is on its way.
+    pub(crate) fn laravel_serves(&mut self, stream: u64, status: u16, body: &[u8]) {
+        let Some(Asked::Read(read)) = self.streams.get_mut(&stream).map(|known| &mut known.asked)
+        else {
+            return;
+        };
+        read.status = Some(status);
+        let json: Option<Value> = serde_json::from_slice(body).ok();
+        let state = json.as_ref().and_then(|json| json["estado_qr"].as_str());
+        let (200, Some(state)) = (status, state) else {
+            return;
+        };
+        let history = self.sessions.values().find(|h| h.name == read.name);
+        let served = Served {
+            name: read.name.clone(),
+            token: read.token.clone(),
+            body: String::from_utf8_lossy(body).into_owned(),
+            state: state.to_owned(),
+            effect_seq: history.map_or(0, |history| history.in_force),
+            relayed_us: None,
+        };
+        self.served.insert(stream, served);
+    }
+
+    // ## 10: reads see writes
+
+    /// A read is answered, by the guest alone or with what Laravel said.
+    pub(super) fn read_answered(
+        &mut self,
+        clock: Clock,
+        stream: u64,
+        (read, begun_us): (&Read, u64),
+        (status, outcome): (u16, &str),
+        body: &[u8],
+        relayed: Option<&Relayed>,
+    ) {
+        if let (Some(_), Some(served)) = (relayed, self.served.get_mut(&stream)) {
+            served.relayed_us = Some(clock.mono_us);
+        }
+        let name = format!("the read {stream} of session {}", read.name);
+        let replaced = relayed.is_none_or(|relayed| relayed.replaced);
+        let stored = matches!(outcome, "cached" | "stale");
+        self.coverage.count(match (outcome, status) {
+            ("cached", _) => Transition::ReadCached,
+            ("stale", _) if relayed.is_some() => Transition::ReadStaleAfterAll,
+            ("stale", _) => Transition::ReadStale,
+            ("fresh", _) => Transition::ReadFresh,
+            _ => Transition::ReadPassed,
+        });
+        let mut wrong = Vec::new();
+        if replaced != stored {
+            wrong.push(format!("was answered {outcome} {status} by the wrong side"));
+        }
+        if stored && status != 200 {
+            wrong.push(format!("was answered {status} from the store"));
+        }
+        if outcome == "cached" && read.no_cache {
+            wrong.push("wanted Laravel's own answer".to_owned());
+        }
+        if relayed.is_some()
+            && stored
+            && let Some(given @ (200..=407 | 409..=428 | 430..=499)) = read.status
+        {
+            wrong.push(format!(
+                "was given {given} by Laravel and answered {outcome}"
+            ));
+        }
+        for why in wrong {
+            let what = format!("{name} {why}");
+            self.fail(clock.mono_us, Invariant::ReadsSeeWrites, what);
+        }
+        if status == 200 && !outcome.starts_with("bypass") {
+            self.shown(clock, stream, (read, begun_us), outcome, body);
+        }
+    }
+
+    fn shown(
+        &mut self,
+        clock: Clock,
+        stream: u64,
+        (read, begun_us): (&Read, u64),
+        outcome: &str,
+        body: &[u8],
+    ) {
+        let name = format!("the read {stream} of session {} ({outcome})", read.name);
+        let json: Option<Value> = serde_json::from_slice(body).ok();
+        let mark = json.as_ref().and_then(|json| json["mark"].as_u64());
+        let state = json.as_ref().and_then(|json| json["estado_qr"].as_str());
+        let served = mark.and_then(|mark| self.served.get(&mark));
+        let (Some(mark), Some(state), Some(served)) = (mark, state, served) else {
+            let what = format!(
+                "{name} shows what Laravel never said: {}",
+                String::from_utf8_lossy(body)
+            );
+            return self.fail(clock.mono_us, Invariant::ReadsSeeWrites, what);
+        };
+        let mut wrong = Vec::new();
+        if served.name != read.name || served.token != read.token {
+            let what = format!("{name} shows what another credential was given (read {mark})");
+            wrong.push((Invariant::CredentialsNeverMix, what));
+        }
+        if served.with_state(state).as_bytes() != body {
+            let shown = String::from_utf8_lossy(body);
+            let what = format!("{name} shows {shown}, and Laravel said {}", served.body);
+            wrong.push((Invariant::ReadsSeeWrites, what));
+        }
+        if outcome == "fresh" && mark != stream {
+            let what = format!("{name} shows what the read {mark} was given");
+            wrong.push((Invariant::ReadsSeeWrites, what));
+        }
+        if let Some(relayed_us) = served.relayed_us.filter(|_| mark != stream) {
+            let limit_ms = match outcome {
+                "cached" => self.limits.refresh_ms,
+                _ => self.limits.refresh_ms + self.limits.stale_if_error_ms,
+            };
+            let age_ms = begun_us.saturating_sub(relayed_us) / 1000;
+            if age_ms > limit_ms.saturating_add(CLOCK_SLACK_MS) {
+                let what = format!("{name} shows a body that is {age_ms} ms old");
+                wrong.push((Invariant::ReadsSeeWrites, what));
+            }
+        }
+        let history = self.sessions.values().find(|h| h.name == read.name);
+        if let Some(history) = history {
+            let floor = self.floor(history, &read.token, begun_us);
+            let laravels = state == served.state && served.effect_seq >= floor;
+            let own = history.accepted.iter().any(|update| {
+                update.token == read.token
+                    && update.seq >= floor
+                    && self.state_of(update) == Some(state)
+            });
+            let nothing_yet = floor == 0 && state == served.state;
+            if !(laravels || own || nothing_yet) {
+                let what = format!(
+                    "{name} shows {state}, older than seq {floor}; Laravel said {} at seq {} (read {mark})",
+                    served.state, served.effect_seq
+                );
+                wrong.push((Invariant::ReadsSeeWrites, what));
+            }
+        }
+        for (invariant, what) in wrong {
+            self.fail(clock.mono_us, invariant, what);
+        }
+    }
+
+    /// What a read that began then must show, or something newer: the caller's own newest update that was
+    /// accepted by then, and whatever Embudo knew by then to be in force at Laravel.
+    fn floor(&self, history: &History, token: &str, begun_us: u64) -> u64 {
+        let newest_own = history
+            .accepted
+            .iter()
+            .filter(|update| update.token == token)
+            .map(|update| update.seq)
+            .max();
+        let counts = |update: &&Accepted| {
+            if self.state_of(update).is_none() || update.known_us >= begun_us {
+                return false;
+            }
+            match update.fate {
+                // Laravel does not want it, so it is no state.
+                Fate::Rejected => false,
+                Fate::Delivered => {
+                    update.token == token || (update.in_effect && update.ended_us < begun_us)
+                }
+                // Another credential's update has made it meaningless.
+                Fate::Superseded if Some(update.seq) == newest_own => false,
+                _ => update.token == token,
+            }
+        };
+        let seqs = history
+            .accepted
+            .iter()
+            .filter(counts)
+            .map(|update| update.seq);
+        seqs.max().unwrap_or(0)
+    }
+
+    /// The state that an update tells of.
+    fn state_of<'u>(&'u self, update: &'u Accepted) -> Option<&'u str> {
+        let (_, rule) = self.config.route_named(&update.route)?;
+        match &rule.implies {
+            Some(implies) => Some(&implies.value),
+            None => Some(&update.value),
+        }
+    }
+}

@@ -1,0 +1,86 @@
+//! Who calls for a session: under which credential, how often it asks Laravel, and how patiently it waits.
+//!
+//! All chance here is of a stream of its own, so that what a session sends is the same with and without it.
+
+use rand::{RngExt, SeedableRng};
+use rand_chacha::ChaCha8Rng;
+
+use super::Scenario;
+
+/// Callers of a run, in percent of what their sessions do.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Callers {
+    /// Of what chaotic sessions do, how much are reads of their state.
+    pub reads: u32,
+    /// Of the reads, how many want Laravel's own answer (`cache-control: no-cache`).
+    pub no_cache: u32,
+    /// Of all requests, how many are hung up on.
+    pub hang_ups: u32,
+    /// Two tenants with credentials that have to be learned, and a stranger.
+    pub tenants: bool,
+}
+
+/// Whoever hangs up does so within this time, µs: in the VM, on the way, and at Laravel.
+const PATIENCE_US: [u64; 3] = [300, 20_000, 400_000];
+
+/// A session's caller.
+#[derive(Debug)]
+pub(super) struct Caller {
+    callers: Callers,
+    dice: ChaCha8Rng,
+}
+
+// === impl Callers ===
+
+impl Callers {
+    /// As a seed has them. Half of the seeds know no reads at all.
+    pub(super) fn drawn(dice: &mut impl rand::Rng) -> Self {
+        let one_of = |dice: &mut _, from: &[u32]| *super::scenario::pick(dice, from);
+        Self {
+            reads: one_of(dice, &[0, 0, 5, 20, 50, 80]),
+            no_cache: one_of(dice, &[0, 0, 10, 50]),
+            hang_ups: one_of(dice, &[0, 0, 0, 5, 20]),
+            tenants: false,
+        }
+    }
+}
+
+// === impl Caller ===
+
+impl Caller {
+    pub(super) fn new(scenario: &Scenario, index: usize) -> Self {
+        let mut dice = ChaCha8Rng::seed_from_u64(scenario.seed);
+        dice.set_stream(2_000 + index as u64);
+        Self {
+            callers: scenario.callers,
+            dice,
+        }
+    }
+
+    fn percent(&mut self, percent: u32) -> bool {
+        percent > 0 && self.dice.random_ratio(percent.min(100), 100)
+    }
+
+    /// Whether it reads this time.
+    pub(super) fn reads(&mut self) -> bool {
+        self.percent(self.callers.reads)
+    }
+
+    /// Whether a read is to go to Laravel.
+    pub(super) fn wants_the_truth(&mut self) -> bool {
+        self.percent(self.callers.no_cache)
+    }
+
+    /// When it hangs up on a request, µs after it was sent.
+    pub(super) fn hangs_up(&mut self) -> Option<u64> {
+        self.percent(self.callers.hang_ups).then(|| {
+            let patience_us = *super::scenario::pick(&mut self.dice, &PATIENCE_US);
+            self.dice.random_range(0..=patience_us)
+        })
+    }
+
+    /// Under which credential this request goes, where tenants have them.
+    pub(super) fn token(&mut self) -> Option<String> {
+        None
+    }
+}

@@ -1,0 +1,248 @@
+//! Requests that pass the filter: on to Laravel, back through the filter, and callers that hang up on them.
+
+use bytes::Bytes;
+use rand::RngExt;
+
+use super::Sim;
+use super::net::{Client, to_request};
+use crate::model::http::{Kind, Response as LaravelResponse};
+use crate::model::laravel::Reply;
+use crate::sim::abi::Headers;
+use crate::sim::check::Transition;
+use crate::sim::host::{Body, Job, Passed, Relayed, Response};
+
+/// Envoy's route timeout: that of `envoy.yaml` where a scenario file asks, and less in the swarm, where all
+/// times are shorter.
+const ROUTE_TIMEOUT_MS: [u64; 2] = [15_000, 60_000];
+
+/// What the router takes for the request's timeout, in the place of the route's.
+const TIMEOUT_HEADER: &str = "x-envoy-upstream-rq-timeout-ms";
+
+/// What Envoy answers for a filter whose VM is dead: 503, and nothing more.
+const DEAD: u16 = 503;
+
+/// A stream that has passed.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Waiting {
+    thread: usize,
+    vm: u32,
+    context: u32,
+    exchange: u64,
+}
+
+fn text<'h>(headers: &'h Headers, name: &str) -> Option<&'h str> {
+    let (_, value) = headers.iter().find(|(known, _)| known == name)?;
+    std::str::from_utf8(value).ok()
+}
+
+// === impl Sim ===
+
+impl Sim {
+    /// A request passes through to Laravel, as the filter has left it.
+    pub(super) fn request_passes(&mut self, thread: usize, stream: u64, passed: Passed) {
+        let Some(vm) = self.threads[thread].vm_id else {
+            return;
+        };
+        let clock = self.clock();
+        let had_body = self.traffic.had_body(stream);
+        let call = {
+            let mut hub = self.hub.lock();
+            let hub = &mut *hub;
+            hub.checker
+                .stream_passes(clock, stream, had_body, &passed.headers, &hub.data)
+        };
+        let Passed {
+            context,
+            mut headers,
+            body,
+        } = passed;
+        let timeout_ms = text(&headers, TIMEOUT_HEADER).and_then(|ms| ms.parse().ok());
+        headers.retain(|(name, _)| !name.starts_with("x-envoy-"));
+        let request = to_request(headers, body);
+        let bound_us = call.map(|_| self.bound_us()).filter(|_| self.arm.is_none());
+        let client = Client::Stream { stream, call };
+        let timeout_ms = timeout_ms.unwrap_or(ROUTE_TIMEOUT_MS[usize::from(self.arm.is_some())]);
+        let exchange = self.send(client, request, timeout_ms, bound_us);
+        let waiting = Waiting {
+            thread,
+            vm,
+            context,
+            exchange,
+        };
+        self.net.waiting.insert(stream, waiting);
+        if self.traffic.has_hung_up(stream) {
+            self.hangs_up(stream);
+        }
+    }
+
+    /// Laravel's answer, or Envoy's own for the lack of one, is on its way back to the gateway.
+    pub(super) fn stream_is_answered(&mut self, stream: u64, response: Response, cut: bool) {
+        let Some(waiting) = self.net.waiting.remove(&stream) else {
+            return;
+        };
+        let Waiting {
+            thread,
+            vm,
+            context,
+            ..
+        } = waiting;
+        if self.threads[thread].vm_id != Some(vm) {
+            return self.filter_is_dead(stream);
+        }
+        let body = self.in_pieces(response.body, cut);
+        let job = Job::Respond {
+            stream,
+            context,
+            headers: response.headers,
+            body,
+        };
+        self.post(thread, Some(vm), job);
+    }
+
+    /// An answer comes whole, mostly; sometimes in pieces.
+    fn in_pieces(&mut self, whole: Bytes, cut: bool) -> Body {
+        let pieces = match (whole.is_empty(), self.dice.random_ratio(1, 3)) {
+            (true, _) => Vec::new(),
+            (false, false) => vec![whole],
+            (false, true) => {
+                let at = self.dice.random_range(0..=whole.len());
+                vec![whole.slice(..at), whole.slice(at..)]
+            }
+        };
+        Body {
+            pieces,
+            trailers: false,
+            cut,
+        }
+    }
+
+    /// Laravel's answer has been through the filter.
+    pub(super) fn relay(&mut self, stream: u64, relayed: &Relayed) {
+        let Relayed {
+            headers, body, cut, ..
+        } = relayed;
+        let (now_us, clock) = (self.now_us, self.clock());
+        let outcome = text(headers, "x-embudo").unwrap_or("").to_owned();
+        if outcome.is_empty() && !*cut {
+            let what = format!("the answer to request {stream} does not say why it passed");
+            self.hub.lock().checker.trapped(now_us, &what);
+        }
+        let length = text(headers, "content-length").and_then(|length| length.parse().ok());
+        if length.is_some_and(|length: usize| length != body.len()) && !*cut {
+            let what = format!(
+                "the answer to request {stream} has {} bytes and promises {length:?}",
+                body.len()
+            );
+            self.hub.lock().checker.trapped(now_us, &what);
+        }
+        let status = match cut {
+            true => 0,
+            false => text(headers, ":status")
+                .and_then(|s| s.parse().ok())
+                .unwrap_or(0),
+        };
+        self.note("envoy", stream, || {
+            let shown = String::from_utf8_lossy(body);
+            format!("request {stream} is answered {status} {outcome}: {shown}")
+        });
+        let mut hub = self.hub.lock();
+        hub.checker
+            .stream_relayed(clock, stream, status, &outcome, relayed);
+        drop(hub);
+        self.outcome_is(stream, &outcome);
+        self.answer_gateway(stream, status, body.clone());
+    }
+
+    /// The VM that the stream was in has died since.
+    pub(super) fn filter_is_dead(&mut self, stream: u64) {
+        self.hub.lock().checker.stream_died(stream);
+        self.answer_gateway(stream, DEAD, Bytes::new());
+    }
+
+    // ## => Gone
+
+    /// A caller has hung up. Envoy resets what it has under way for him; Laravel does not notice.
+    pub(super) fn hangs_up(&mut self, stream: u64) {
+        if !self.traffic.hangs_up(stream) {
+            return;
+        }
+        let Some(waiting) = self.net.waiting.remove(&stream) else {
+            // Not there yet, or on its way back: where it would go on, it ends.
+            return;
+        };
+        self.note("gateway", stream, || {
+            format!("hangs up on request {stream}")
+        });
+        if let Some(exchange) = self.net.exchanges.get_mut(&waiting.exchange) {
+            exchange.open = false;
+            let call = match &exchange.client {
+                Client::Stream { call, .. } => *call,
+                _ => None,
+            };
+            if let Some(call) = call {
+                self.hub.lock().checker.call_ends(call, None);
+            }
+        }
+        self.net.retire(waiting.exchange);
+        let Waiting {
+            thread,
+            vm,
+            context,
+            ..
+        } = waiting;
+        if self.threads[thread].vm_id == Some(vm) {
+            self.post(thread, Some(vm), Job::HangUp { stream, context });
+        } else {
+            self.stream_is_gone(stream);
+        }
+    }
+
+    /// Nobody waits for the stream any more.
+    pub(super) fn stream_is_gone(&mut self, stream: u64) {
+        let mut hub = self.hub.lock();
+        hub.checker.coverage.count(Transition::HungUp);
+        hub.checker.stream_died(stream);
+        drop(hub);
+        self.traffic.forget(stream);
+    }
+
+    /// Laravel's answer to a read is given a mark, so that whoever shows it later can be held to it: byte
+    /// for byte, under the credential it was given to, and not older than it may be.
+    pub(super) fn as_served(&mut self, client: &Client, reply: Reply) -> Reply {
+        let (Client::Stream { stream, .. }, None) = (client, &self.arm) else {
+            return reply;
+        };
+        let Some((request, _)) = self.traffic.request_of(*stream) else {
+            return reply;
+        };
+        let is_read = self.net.laravel.kind(request) == Kind::GetStatus;
+        match reply {
+            Reply::Whole(answer) if is_read => {
+                let marked = mark(&answer, *stream);
+                let mut hub = self.hub.lock();
+                hub.checker
+                    .laravel_serves(*stream, marked.status, &marked.body);
+                drop(hub);
+                Reply::Whole(marked)
+            }
+            other => other,
+        }
+    }
+
+    /// Laravel ends what it has begun by then, where something depends on it.
+    pub(super) fn bound_us(&self) -> u64 {
+        let bound_ms = self.timers.call_timeout + self.timers.late;
+        self.now_us + bound_ms * 1000 - super::net::BOUND_MARGIN_US
+    }
+}
+
+/// A 200 with a JSON object gets one key more, in an odd layout that no writer of JSON would make again.
+fn mark(answer: &LaravelResponse, stream: u64) -> LaravelResponse {
+    let mut marked = answer.clone();
+    if let (200, Some(rest)) = (answer.status, answer.body.strip_prefix(b"{")) {
+        let mut body = format!("{{ \"mark\":{stream} ,\t\"n\":1.50,").into_bytes();
+        body.extend_from_slice(rest);
+        marked.body = body.into();
+    }
+    marked
+}
