@@ -61,7 +61,8 @@ impl<'a> Shard<'a> {
             if self.sessions.len() >= SESSIONS_MAX || shared {
                 return Decision::Full;
             }
-            self.sessions.push(Session::new(update.session));
+            self.sessions
+                .push(Session::new(update.session, self.last_seq));
         }
         self.accept(rules, rule, update, now)
     }
@@ -320,8 +321,16 @@ impl<'a> Session<'a> {
 
     /// What these items implied is implied no more.
     pub(super) fn drop_implied(&mut self, seqs: &[u64]) {
-        self.entries
-            .retain(|entry| !matches!(&entry.state, State::Implied { by } if seqs.contains(by)));
+        let gone =
+            |entry: &Entry<'_>| matches!(&entry.state, State::Implied { by } if seqs.contains(by));
+        let shown = self
+            .entries
+            .iter()
+            .filter(|entry| gone(entry) && entry.text.is_some());
+        if let Some(seq) = shown.map(|entry| entry.seq).max() {
+            self.doubt_kept(seq);
+        }
+        self.entries.retain(|entry| !gone(entry));
     }
 }
 
