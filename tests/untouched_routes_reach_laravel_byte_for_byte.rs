@@ -147,11 +147,11 @@ async fn none_of_them_enters_the_vm() -> Result<()> {
 fn requests() -> Vec<(Message, bool)> {
     let get = |path: &str| Message::new("GET", path).with("accept", "application/json");
     let mut all = vec![
-        get(&format!("/api/whatsapp/status/{SESSION}")),
+        get(&format!("/api/whatsapp/account/{SESSION}")),
         get(&format!(
-            "/api/whatsapp/status/{SESSION}?fresh=1&fresh=2&q=%C3%A9+%2F"
+            "/api/whatsapp/account/{SESSION}?fresh=1&fresh=2&q=%C3%A9+%2F"
         )),
-        get("/api/whatsapp/status/00000000-0000-4000-8000-00000000dead"),
+        get("/api/whatsapp/account/00000000-0000-4000-8000-00000000dead"),
         get(&format!("/api/whatsapp/account/{SESSION}")),
         get("/api/whatsapp/accounts/active"),
         get("/"),
@@ -216,7 +216,7 @@ fn requests() -> Vec<(Message, bool)> {
     let mut both: Vec<_> = all.into_iter().map(|message| (message, false)).collect();
     // Without its length, which HTTP/2 does not need, a body goes on in chunks.
     both.push((odd.without("cookie").in_chunks(100), true));
-    both.push((get(&format!("/api/whatsapp/status/{SESSION}")), true));
+    both.push((get(&format!("/api/whatsapp/account/{SESSION}")), true));
     both
 }
 

@@ -74,6 +74,8 @@ impl Case {
         let outcome = through.header("x-embudo");
         let expected = match &self.expected {
             Expected::Queued(_) => Some("queued".to_owned()),
+            // Laravel judges the credential, and the session waits for that.
+            Expected::Bypass(reason @ "credential") => Some(format!("passing; {reason}")),
             Expected::Bypass(reason) => Some(format!("bypass; {reason}")),
             Expected::Untouched => None,
         };
