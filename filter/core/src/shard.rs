@@ -96,8 +96,8 @@ pub struct Session<'a> {
     pub id: u128,
     /// Sequence of its newest update, on whichever route; outlives the update.
     pub newest_seq: u64,
-    /// Kept answers whose read began when this sequence was not yet at Laravel do not show everything: it
-    /// was rejected, and what it had replaced is not known any more.
+    /// An answer whose read began before this sequence was settled is not kept: nobody could say any more
+    /// what it does not show.
     pub unread_seq: u64,
     /// Sequence of the newest update that passed through and that Laravel took, or may have taken: nothing
     /// older is what Laravel has.
@@ -245,13 +245,14 @@ impl ClaimId {
 // === impl Session ===
 
 impl<'a> Session<'a> {
-    /// One that nothing is known of yet.
+    /// One that nothing is known of, at a moment when its shard has given out `last_seq`.
     #[must_use]
-    pub fn new(id: u128) -> Self {
+    pub fn new(id: u128, last_seq: u64) -> Self {
         Self {
             id,
             newest_seq: 0,
-            unread_seq: 0,
+            // It may have been here before, and have been forgotten.
+            unread_seq: last_seq,
             passed_seq: 0,
             claim: None,
             entries: Vec::new(),

@@ -154,7 +154,7 @@ impl<'a> Shard<'a> {
         let until_ms = now.mono_ms.saturating_add(ttl_ms);
         match outcome {
             // Whatever became of the entry since, Laravel has this one's value now.
-            Outcome::Delivered => session.drop_kept_of_others(claim.credential),
+            Outcome::Delivered => session.delivered(claim.credential, claim.seq),
             Outcome::Rejected => session.doubt_kept(claim.seq),
             _ => {}
         }

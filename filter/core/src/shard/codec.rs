@@ -399,7 +399,7 @@ mod tests {
                 rejected: 5,
             },
             sessions: Vec::from([
-                Session::new(1),
+                Session::new(1, 0),
                 Session {
                     id: u128::MAX,
                     newest_seq: 9,
@@ -446,7 +446,7 @@ mod tests {
         assert_eq!(Shard::decode(&twice.encode()), Err(Corrupt));
         let mut many = sample();
         many.sessions = (0..=SESSIONS_PASSING_MAX as u128)
-            .map(Session::new)
+            .map(|id| Session::new(id, 0))
             .collect();
         assert_eq!(Shard::decode(&many.encode()), Err(Corrupt));
         many.sessions.pop();

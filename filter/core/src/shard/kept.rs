@@ -65,20 +65,16 @@ impl<'a> Shard<'a> {
         self.prune(now.mono_ms);
         if self.session(asked.session).is_none() {
             let shared = self.sessions_of(asked.credential) >= SESSIONS_SHARE_MAX;
-            if self.sessions.len() >= SESSIONS_MAX || shared {
+            if self.sessions.len() >= SESSIONS_MAX || shared || kept.floor < self.last_seq {
                 return false;
             }
-            self.sessions.push(Session::new(asked.session));
+            self.sessions
+                .push(Session::new(asked.session, self.last_seq));
         }
         let Some(session) = self.session_mut(asked.session) else {
             return false;
         };
-        // Another credential's item may be what Laravel has now, and it is nothing that we could patch in.
-        let strange = session
-            .entries
-            .iter()
-            .any(|entry| entry.credential != kept.credential && entry.seq > kept.floor);
-        if strange || kept.floor < session.unread_seq {
+        if kept.floor < session.unread_seq {
             return false;
         }
         // Of two reads that overlapped, the one that knows more stays.
@@ -163,14 +159,15 @@ impl<'a> Session<'a> {
 
     // ## kept => absent
     //
-    // An item of the session ended in a way that no answer from before it can show.
+    // A state of the session is gone, and no answer from before it can be made to show what came after.
     pub(super) fn doubt_kept(&mut self, seq: u64) {
         self.unread_seq = self.unread_seq.max(seq);
-        self.kept.clear();
+        self.kept.retain(|kept| kept.floor >= seq);
     }
 
-    /// Another credential's item is at Laravel: what this session's other callers were told is old.
-    pub(super) fn drop_kept_of_others(&mut self, credential: u64) {
+    /// Laravel has an item of this credential now: what others were told is old, and they know nothing of it.
+    pub(super) fn delivered(&mut self, credential: u64, seq: u64) {
+        self.unread_seq = self.unread_seq.max(seq);
         self.kept.retain(|kept| kept.credential == credential);
     }
 }

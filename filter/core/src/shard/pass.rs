@@ -39,7 +39,8 @@ impl Shard<'_> {
             if self.sessions.len() >= SESSIONS_PASSING_MAX {
                 return Passed::Untracked;
             }
-            self.sessions.push(Session::new(update.session));
+            self.sessions
+                .push(Session::new(update.session, self.last_seq));
         }
         let seq = self.last_seq.saturating_add(1);
         let Some(session) = self.session_mut(update.session) else {
@@ -94,6 +95,15 @@ impl Shard<'_> {
         }
         let mut superseded = Superseded::new();
         let mut gone = Vec::new();
+        session.delivered(pass.credential, pass.seq);
+        let text_seqs = session
+            .entries
+            .iter()
+            .filter(|entry| entry.text.is_some() && entry.seq < pass.seq && entry.is_dirty())
+            .map(|entry| entry.seq);
+        if let Some(seq) = text_seqs.max() {
+            session.doubt_kept(seq);
+        }
         session.entries.retain(|entry| {
             let older = entry.seq < pass.seq && entry.is_dirty();
             if older {
@@ -107,7 +117,6 @@ impl Shard<'_> {
         let count = gone.len() as u64;
         session.drop_implied(&gone);
         session.forget_voided(rules, rule, pass);
-        session.drop_kept_of_others(pass.credential);
         let until_ms = now.mono_ms.saturating_add(rules.config.dedup.ttl_ms);
         let clean = |route: &str, value, text, order| Entry {
             route: Cow::Owned(route.into()),
@@ -154,7 +163,14 @@ impl<'a> Session<'a> {
             .iter()
             .filter_map(|index| Some(rules.route(*index)?.name.as_str()))
             .collect();
-        self.entries
-            .retain(|entry| entry.seq > pass.seq || !names.contains(&&*entry.route));
+        let gone = |entry: &Entry<'_>| entry.seq < pass.seq && names.contains(&&*entry.route);
+        let shown = self
+            .entries
+            .iter()
+            .filter(|entry| gone(entry) && entry.text.is_some());
+        if let Some(seq) = shown.map(|entry| entry.seq).max() {
+            self.doubt_kept(seq);
+        }
+        self.entries.retain(|entry| !gone(entry));
     }
 }

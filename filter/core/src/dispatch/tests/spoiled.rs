@@ -41,7 +41,7 @@ fn claims_that_were_spoiled_do_not_take_up_the_calls_under_way_for_ever() {
             seq: 0,
             deadline_ms: u64::MAX,
         }),
-        ..Session::new(u128::from(n))
+        ..Session::new(u128::from(n), 0)
     };
     let shard = Shard {
         sessions: (0..12).map(claimed).collect(),
