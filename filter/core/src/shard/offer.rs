@@ -61,7 +61,8 @@ impl<'a> Shard<'a> {
             if self.sessions.len() >= SESSIONS_MAX || shared {
                 return Decision::Full;
             }
-            self.sessions.push(Session::new(update.session));
+            self.sessions
+                .push(Session::new(update.session, self.last_seq));
         }
         self.accept(rules, rule, update, now)
     }
