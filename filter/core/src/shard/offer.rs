@@ -319,18 +319,17 @@ impl<'a> Session<'a> {
         });
     }
 
-    /// What these items implied is implied no more.
+    /// What these items implied is implied no more. Where a kept answer shows it, it stays behind: its caller
+    /// was told of it, and would be shown an older state without it. It answers for no duplicate.
     pub(super) fn drop_implied(&mut self, seqs: &[u64]) {
-        let gone =
-            |entry: &Entry<'_>| matches!(&entry.state, State::Implied { by } if seqs.contains(by));
-        let shown = self
-            .entries
-            .iter()
-            .filter(|entry| gone(entry) && entry.text.is_some());
-        if let Some(seq) = shown.map(|entry| entry.seq).max() {
-            self.doubt_kept(seq);
+        let is_gone =
+            |state: &State<'_>| matches!(state, State::Implied { by } if seqs.contains(by));
+        for entry in &mut self.entries {
+            if entry.text.is_some() && is_gone(&entry.state) {
+                entry.state = State::Clean { until_ms: 0 };
+            }
         }
-        self.entries.retain(|entry| !gone(entry));
+        self.entries.retain(|entry| !is_gone(&entry.state));
     }
 }
 

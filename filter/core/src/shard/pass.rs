@@ -20,7 +20,7 @@ pub enum Passed {
         /// The session's `passed_seq` before it.
         before_seq: u64,
     },
-    /// Something of the session is at Laravel.
+    /// Something of the session is at Laravel, or on its way there.
     Busy,
     /// There is no room even for the claim: nothing of the session is known, so nothing can be overtaken.
     Untracked,
@@ -46,7 +46,10 @@ impl Shard<'_> {
         let Some(session) = self.session_mut(update.session) else {
             return Passed::Untracked;
         };
-        if session.live_claim(now.mono_ms).is_some() {
+        // What is still to be sent would be sent after it, and is older: where the fate of this one stays
+        // unknown, nothing could tell whether that was right.
+        let pending = session.live_claim(now.mono_ms).is_some() || session.next_due().is_some();
+        if pending {
             return Passed::Busy;
         }
         session.newest_seq = seq;
