@@ -119,7 +119,11 @@ fn every_snippet_fits_into_the_shipped_file() {
         let mut original = Bootstrap::shipped().unwrap();
         let listener = named(&mut original.value, LISTENERS, LISTENER).unwrap();
         let theirs = &at(at(listener, MANAGER).unwrap(), ROUTES).unwrap()[0];
-        for same in ["request_body_buffer_limit", "route", "typed_per_filter_config"] {
+        for same in [
+            "request_body_buffer_limit",
+            "route",
+            "typed_per_filter_config",
+        ] {
             assert_eq!(routes[0][same], theirs[same], "{preset}: {same}");
         }
     }
