@@ -11,11 +11,17 @@
 pub mod raw;
 
 mod client;
+mod events;
+mod hooks;
 mod stack;
+mod target;
 mod values;
 mod wait;
 
 pub use client::{Answer, Client, open};
+pub use events::{Event, Events};
+pub use hooks::{Hooks, Reply};
 pub use stack::{Stack, StackOptions};
+pub use target::{Answers, Call, Target};
 pub use values::{qr, qr_body, session, sessions, status_body};
 pub use wait::{BOUND, wait_until};

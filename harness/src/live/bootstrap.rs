@@ -13,7 +13,7 @@ use std::{fmt, fs};
 use anyhow::{Context as _, Result, bail, ensure};
 use serde_json::{Value, json};
 
-use super::paths;
+use super::{filter_config, paths};
 
 /// The name of the listener that the gateway talks to.
 pub const LISTENER: &str = "gateway";
@@ -24,6 +24,7 @@ const FILTER: &str = "embudo";
 const LISTENERS: &str = "/static_resources/listeners";
 const CLUSTERS: &str = "/static_resources/clusters";
 const MANAGER: &str = "/filter_chains/0/filters/0/typed_config";
+const ROUTES: &str = "/route_config/virtual_hosts/0/routes";
 const STRING_VALUE: &str = "type.googleapis.com/google.protobuf.StringValue";
 
 /// A host and a port, as an operator writes them.
@@ -130,6 +131,39 @@ impl Bootstrap {
         set_filter_config(named(&mut self.value, LISTENERS, LISTENER)?, config)
     }
 
+    /// Puts the snippet of a preset, `deploy/presets/<preset>.yaml`, where its head says that an operator puts
+    /// it, and lays `over` on the filter's configuration in it.
+    ///
+    /// # Errors
+    /// When there is no such snippet, or a piece that it replaces is missing, there or here.
+    pub fn preset(&mut self, preset: &str, over: &Value) -> Result<()> {
+        let file = paths::root().join(format!("deploy/presets/{preset}.yaml"));
+        let mut snippet = Self::read(&file)?.value;
+        let own = array(at(&mut snippet, "/routes")?)?;
+        ensure!(
+            own.iter().all(enables_filter),
+            "every route of the snippet enables the filter `{FILTER}`"
+        );
+
+        let listener = named(&mut self.value, LISTENERS, LISTENER)?;
+        let routes = array(at(at(listener, MANAGER)?, ROUTES)?)?;
+        let before = routes.len();
+        routes.retain(|route| !enables_filter(route));
+        ensure!(
+            routes.len() < before,
+            "expected routes that enable the filter `{FILTER}`"
+        );
+        routes.splice(..0, own.drain(..));
+
+        let own = at(&mut snippet, "/configuration/value")?.as_str();
+        let own = own.context("the snippet's configuration has no text")?;
+        let mut config = serde_json::from_str(own)
+            .with_context(|| format!("the configuration in {} is not JSON", file.display()))?;
+        filter_config::merge(&mut config, over);
+        *at(filter_of(listener)?, "/configuration")? = at(&mut snippet, "/configuration")?.take();
+        set_filter_config(listener, &config)
+    }
+
     /// Takes Embudo out, filter and routes' marks alike: the same Envoy without it, for comparison.
     ///
     /// # Errors
@@ -143,7 +177,7 @@ impl Bootstrap {
             filters.len() + 1 == before,
             "expected one filter `{FILTER}` in the chain"
         );
-        let routes = array(at(manager, "/route_config/virtual_hosts/0/routes")?)?;
+        let routes = array(at(manager, ROUTES)?)?;
         let marked = routes.iter_mut().filter_map(|route| {
             route
                 .as_object_mut()
@@ -263,6 +297,10 @@ fn named<'a>(value: &'a mut Value, pointer: &str, name: &str) -> Result<&'a mut 
     let mut all = array(at(value, pointer)?)?.iter_mut();
     all.find(|one| one["name"] == name)
         .with_context(|| format!("the Envoy configuration has no `{name}` in {pointer}"))
+}
+
+fn enables_filter(route: &Value) -> bool {
+    route["typed_per_filter_config"].get(FILTER).is_some()
 }
 
 fn filter_of(listener: &mut Value) -> Result<&mut Value> {

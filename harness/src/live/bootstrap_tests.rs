@@ -91,6 +91,45 @@ fn the_shipped_file_keeps_what_the_filter_depends_on() {
 }
 
 #[test]
+fn every_snippet_fits_into_the_shipped_file() {
+    for preset in [
+        "evolution",
+        "waha",
+        "wppconnect",
+        "wwebjs-api",
+        "baileys-api",
+        "wa-gateway",
+    ] {
+        let mut shipped = Bootstrap::shipped().unwrap();
+        let over = json!({"batch_webhooks": true});
+        shipped.preset(preset, &over).expect(preset);
+
+        let filter = shipped.filter().unwrap();
+        let config = filter["configuration"]["value"].as_str().unwrap();
+        let config: Value = serde_json::from_str(config).unwrap();
+        assert_eq!(config["preset"], preset);
+        assert_eq!(config["batch_webhooks"], true);
+        let listener = named(&mut shipped.value, LISTENERS, LISTENER).unwrap();
+        let routes = at(at(listener, MANAGER).unwrap(), ROUTES).unwrap();
+        let routes = routes.as_array().unwrap();
+        assert_eq!(routes.len(), 2, "the snippet's route and everything else");
+        assert!(enables_filter(&routes[0]) && !enables_filter(&routes[1]));
+        assert_eq!(routes[1]["match"]["prefix"], "/");
+        // What envoy.yaml says of its own routes holds here too.
+        let mut original = Bootstrap::shipped().unwrap();
+        let listener = named(&mut original.value, LISTENERS, LISTENER).unwrap();
+        let theirs = &at(at(listener, MANAGER).unwrap(), ROUTES).unwrap()[0];
+        for same in [
+            "request_body_buffer_limit",
+            "route",
+            "typed_per_filter_config",
+        ] {
+            assert_eq!(routes[0][same], theirs[same], "{preset}: {same}");
+        }
+    }
+}
+
+#[test]
 fn without_embudo_nothing_of_it_is_left_but_its_clusters() {
     let mut shipped = Bootstrap::shipped().unwrap();
     shipped.without_embudo().unwrap();

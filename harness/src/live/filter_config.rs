@@ -64,7 +64,7 @@ pub fn scaled(config: &Value, by: f64) -> Value {
 }
 
 /// Lays `over` on `under`: objects field by field, routes by name, everything else replaced.
-fn merge(under: &mut Value, over: &Value) {
+pub(super) fn merge(under: &mut Value, over: &Value) {
     let (Value::Object(fields), Value::Object(changes)) = (&mut *under, over) else {
         *under = over.clone();
         return;

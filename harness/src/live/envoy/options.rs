@@ -24,7 +24,9 @@ pub struct EnvoyOptions {
     pub laravel: Endpoint,
     /// Where the cluster `webhook` points; as shipped if `None`.
     pub webhook: Option<Endpoint>,
-    /// Embudo's configuration.
+    /// The preset whose snippet in `deploy/presets` is put into the shipped configuration; none if `None`.
+    pub preset: Option<String>,
+    /// Embudo's configuration; with a preset, what is laid over the snippet's.
     pub filter_config: Value,
     /// Envoy's workers. Two by default: with one, nothing is ever concurrent.
     pub concurrency: u32,
@@ -64,6 +66,7 @@ impl EnvoyOptions {
             name: name.to_owned(),
             laravel: laravel.into(),
             webhook: None,
+            preset: None,
             filter_config: json!({}),
             concurrency: 2,
             listener: ANY_PORT,
@@ -93,7 +96,10 @@ impl EnvoyOptions {
         match module {
             Some(module) => {
                 bootstrap.module(module)?;
-                bootstrap.filter_config(&self.filter_config)?;
+                match &self.preset {
+                    Some(preset) => bootstrap.preset(preset, &self.filter_config)?,
+                    None => bootstrap.filter_config(&self.filter_config)?,
+                }
             }
             None => bootstrap.without_embudo()?,
         }
