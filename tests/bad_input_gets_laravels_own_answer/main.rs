@@ -147,10 +147,11 @@ async fn assert_both_workers_served(envoy: &Envoy) -> Result<()> {
 }
 
 async fn assert_counters(envoy: &Envoy, cases: &[Case]) -> Result<()> {
-    let (mut queued, mut reasons) = (0, BTreeMap::<String, u64>::new());
+    let (mut queued, mut passing, mut reasons) = (0, 0, BTreeMap::<String, u64>::new());
     for case in cases {
         match case.expected {
             Expected::Queued(_) => queued += 1,
+            Expected::Bypass("credential") => passing += 1,
             Expected::Bypass(reason) => *reasons.entry(reason.to_owned()).or_default() += 1,
             Expected::Untouched => {}
         }
@@ -165,6 +166,7 @@ async fn assert_counters(envoy: &Envoy, cases: &[Case]) -> Result<()> {
     outcomes.retain(|_, count| *count > 0);
     let expected = [
         ("bypass".to_owned(), reasons.values().sum()),
+        ("passing".to_owned(), passing),
         ("queued".to_owned(), queued),
     ];
     assert_eq!(

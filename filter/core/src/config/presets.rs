@@ -16,10 +16,36 @@ pub(super) struct Preset {
 }
 
 /// The first one is the default: the gateway and the Laravel that exist.
-const PRESETS: [Preset; 1] = [Preset {
-    name: "laravel",
-    json: include_str!("presets/laravel.json"),
-}];
+const PRESETS: [Preset; 7] = [
+    Preset {
+        name: "laravel",
+        json: include_str!("presets/laravel.json"),
+    },
+    Preset {
+        name: "evolution",
+        json: include_str!("presets/evolution.json"),
+    },
+    Preset {
+        name: "waha",
+        json: include_str!("presets/waha.json"),
+    },
+    Preset {
+        name: "wppconnect",
+        json: include_str!("presets/wppconnect.json"),
+    },
+    Preset {
+        name: "wwebjs-api",
+        json: include_str!("presets/wwebjs-api.json"),
+    },
+    Preset {
+        name: "baileys-api",
+        json: include_str!("presets/baileys-api.json"),
+    },
+    Preset {
+        name: "wa-gateway",
+        json: include_str!("presets/wa-gateway.json"),
+    },
+];
 
 /// The preset that the configuration names, or the default.
 pub(super) fn chosen(fields: &mut Fields<'_>) -> Preset {
