@@ -56,6 +56,8 @@ pub(super) struct Thread {
     pub(super) stream: Option<u64>,
     /// What the job under way came for.
     pub(super) ticking: Option<u32>,
+    /// The call that it hears was refused for its credential, and since when it hears it, µs.
+    pub(super) answering: Option<(u64, u64)>,
 }
 
 /// A root context's timer.
@@ -82,6 +84,7 @@ impl Thread {
             stall: None,
             stream: None,
             ticking: None,
+            answering: None,
         }
     }
 
@@ -241,13 +244,19 @@ impl Sim {
             }
             let (trap_at, note) = self.interruption(thread, &job);
             let is_request = matches!(job, Job::Request { .. });
-            let is_response = matches!(job, Job::Respond { .. });
             let clock = self.clock();
             let place = &mut self.threads[thread];
             place.stream = match &job {
                 Job::Request { stream, .. }
                 | Job::Respond { stream, .. }
                 | Job::HangUp { stream, .. } => Some(*stream),
+                _ => None,
+            };
+            place.answering = match &job {
+                Job::Answer { call, response, .. } => {
+                    let refused = matches!(response.status(), Some(401 | 403));
+                    refused.then_some((*call, clock.mono_us))
+                }
                 _ => None,
             };
             place.ticking = match &job {
@@ -260,9 +269,6 @@ impl Sim {
                 let update = update.map(|(name, value)| (&**name, &**value));
                 let mut hub = self.hub.lock();
                 hub.checker.stream_begins(clock, stream, request, update);
-            }
-            if let Some(stream) = place.stream.filter(|_| is_response) {
-                self.hub.lock().checker.response_begins(clock, stream);
             }
             self.begin_job_note(thread, &job, note);
             match self.threads[thread].vm.take() {
