@@ -196,7 +196,11 @@ impl Checker {
     // ## 4: bounded
     fn is_within_limits(&mut self, clock: Clock) {
         let pace = self.config.pace.clone();
-        let out = self.calls.values().filter(|call| call.out && !call.passing).count() as u64;
+        let out = self
+            .calls
+            .values()
+            .filter(|call| call.out && !call.passing)
+            .count() as u64;
         if out > pace.max_in_flight {
             let what = format!("{out} calls are under way");
             self.fail(clock.mono_us, Invariant::Bounded, what);

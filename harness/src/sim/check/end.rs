@@ -99,13 +99,11 @@ impl Checker {
                     || (update.fate == Fate::Rejected && update.in_effect);
                 update.seq > last.seq && silent && state == Some(state_of(update))
             });
-            let is_rejected = |update: &Accepted| {
-                update.seq > last.seq && update.fate == Fate::Rejected
-            };
+            let is_rejected =
+                |update: &Accepted| update.seq > last.seq && update.fate == Fate::Rejected;
             // A QR that ran out left its state to be sent by itself, under the same number.
-            let is_its_state = |update: &Accepted| {
-                update.seq == last.seq && update.fate == Fate::Rejected
-            };
+            let is_its_state =
+                |update: &Accepted| update.seq == last.seq && update.fate == Fate::Rejected;
             let unknown = (matches!(last.fate, Fate::Superseded | Fate::Expired)
                 && history.accepted.iter().any(is_rejected))
                 || history.accepted.iter().any(is_its_state)

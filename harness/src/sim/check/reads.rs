@@ -144,7 +144,7 @@ impl Checker {
         let stored = matches!(outcome, "cached" | "stale");
         self.coverage.count(match (outcome, status) {
             ("cached", _) => Transition::ReadCached,
-                ("stale", _) => Transition::ReadStale,
+            ("stale", _) => Transition::ReadStale,
             ("fresh", _) => Transition::ReadFresh,
             _ => Transition::ReadPassed,
         });

@@ -85,7 +85,10 @@ impl Checker {
 
 /// The credential of a call; empty for none.
 pub(super) fn token_of(http: &HttpCall) -> String {
-    let found = http.headers.iter().find(|(name, _)| name == "authorization");
+    let found = http
+        .headers
+        .iter()
+        .find(|(name, _)| name == "authorization");
     found.map_or_else(String::new, |(_, value)| {
         String::from_utf8_lossy(value).into_owned()
     })

@@ -54,6 +54,8 @@ pub(super) struct Thread {
     stall: Option<(u32, u64)>,
     /// The stream under way, for when the VM traps.
     pub(super) stream: Option<u64>,
+    /// The job under way is a request.
+    requesting: bool,
     /// What the job under way came for.
     pub(super) ticking: Option<u32>,
     /// The call that it hears was refused for its credential, and since when it hears it, µs.
@@ -83,6 +85,7 @@ impl Thread {
             armed: Vec::new(),
             stall: None,
             stream: None,
+            requesting: false,
             ticking: None,
             answering: None,
         }
@@ -212,8 +215,14 @@ impl Sim {
         let pace = self.scenario.pace;
         let usual_us = self.dice.random_range(1..=pace.call_us);
         let function = self.hub.lock().yielded_at;
-        // The design's one assumption: no stall between the send check and the dispatch.
-        if function == HostFunction::proxy_http_call {
+        // The design's one assumption: no stall between the send check and the dispatch. Where a request
+        // passes, its timeout is the last thing before it goes on.
+        let sends = match function {
+            HostFunction::proxy_http_call => true,
+            HostFunction::proxy_replace_header_map_value => self.threads[thread].requesting,
+            _ => false,
+        };
+        if sends {
             return usual_us.min(10);
         }
         let stall = &mut self.threads[thread].stall;
@@ -252,6 +261,7 @@ impl Sim {
                 | Job::HangUp { stream, .. } => Some(*stream),
                 _ => None,
             };
+            place.requesting = is_request;
             place.answering = match &job {
                 Job::Answer { call, response, .. } => {
                     let refused = matches!(response.status(), Some(401 | 403));

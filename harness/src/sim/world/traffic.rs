@@ -379,11 +379,15 @@ impl Sim {
                 }
             }
             TrafficEvent::Rotates(tenant) => {
-                self.note("world", tenant as u64, || format!("tenant {tenant} has a new token"));
+                self.note("world", tenant as u64, || {
+                    format!("tenant {tenant} has a new token")
+                });
                 self.admit(tenant, 1);
             }
             TrafficEvent::Revokes(tenant) => {
-                self.note("world", tenant as u64, || format!("tenant {tenant}'s first token is void"));
+                self.note("world", tenant as u64, || {
+                    format!("tenant {tenant}'s first token is void")
+                });
                 let token = token(tenant, 0);
                 let token = token.trim_start_matches("Bearer ");
                 self.net.laravel.tenants_mut().revoke(token);
