@@ -261,6 +261,7 @@ async fn the_account_can_be_kept_as_well() -> Result<()> {
     let config = json!({"reads": [{"name": "account", "enabled": true}]});
     let stack = Stack::with("account", |options| {
         options.filter_config = config;
+        options.read_routes = vec!["(/api)?/whatsapp/account/[^/]+".to_owned()];
     })
     .await?;
     let session = session();
