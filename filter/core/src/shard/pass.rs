@@ -89,7 +89,8 @@ impl Shard<'_> {
             // It never happened: what it stood before is the newest again.
             if session.newest_seq == pass.seq {
                 let seqs = session.entries.iter().map(|entry| entry.seq);
-                session.newest_seq = seqs.max().unwrap_or(0);
+                // Nor does an earlier one count for less whose fate nobody knows.
+                session.newest_seq = seqs.max().unwrap_or(0).max(session.passed_seq);
             }
             return Some(Superseded::new());
         }

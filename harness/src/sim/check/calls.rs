@@ -25,6 +25,8 @@ pub(super) struct CallInfo {
     /// A request that passes by itself, and no call of the dispatcher's.
     pub(super) passing: bool,
     pub(super) claim: Option<ClaimId>,
+    /// When it left, µs.
+    pub(super) left_us: u64,
     /// Session, route and sequence of every item.
     pub(super) items: Vec<(u128, String, u64)>,
     /// What the guest may know of its end.
@@ -65,6 +67,7 @@ impl Checker {
             id,
             token: trust::token_of(http),
             passing: false,
+            left_us: clock.mono_us,
             claim: None,
             items: Vec::new(),
             end: None,
@@ -171,6 +174,7 @@ impl Checker {
             id,
             token,
             passing: true,
+            left_us: clock.mono_us,
             claim: Some(claimed.id),
             items: vec![(session, claimed.route.clone(), claimed.seq)],
             end: None,

@@ -56,9 +56,16 @@ impl Checker {
     /// A call's answer was 401 or 403, and the guest has dealt with it, from then until now. What was learned
     /// in between may have been written after it.
     pub(crate) fn credential_is_refused(&mut self, clock: Clock, call: u64, from_us: u64) {
-        let token = self.calls.get(&call).map(|call| call.token.clone());
+        let Some(call) = self.calls.get(&call) else {
+            return;
+        };
+        // A dispatcher that slept for so long has given the call up, and hears the next one's answer.
+        if from_us > call.left_us + self.config.times.call_timeout_ms * 1000 {
+            return;
+        }
+        let token = call.token.clone();
         for ((known, _), standing) in &mut self.standing {
-            if Some(known) == token.as_ref()
+            if *known == token
                 && matches!(standing, Standing::Since(since_us) if *since_us < from_us)
             {
                 *standing = Standing::Until(clock.mono_us);
