@@ -125,8 +125,11 @@ fn merged(list: &str, built_in: Vec<Value>, overrides: Vec<Value>) -> Vec<(Strin
             .get("name")
             .and_then(Value::as_str)
             .map(ToOwned::to_owned);
-        let base = merged.iter_mut().find(|(_, rule)| {
-            name.is_some() && rule.get("name").and_then(Value::as_str) == name.as_deref()
+        // Only what is built in: two of the operator's own with one name are a mistake, and told.
+        let base = merged.iter_mut().find(|(place, rule)| {
+            place == list
+                && name.is_some()
+                && rule.get("name").and_then(Value::as_str) == name.as_deref()
         });
         match base {
             Some((place, rule)) => {
@@ -168,6 +171,9 @@ fn draft(mut fields: Fields<'_>, webhooks: &Webhooks, off: &mut Vec<String>) -> 
     let enabled = fields.flag("enabled", true);
     let name = name(&mut fields);
     let method = fields.text("method").unwrap_or_else(|| "POST".to_owned());
+    if method.bytes().any(|byte| !byte.is_ascii_uppercase()) {
+        fields.report("method", "a method is in upper case, as in \"POST\"");
+    }
     let path = pattern(&mut fields, Some(&webhooks.path));
     let fits = fits(&mut fields);
     let session = places(&mut fields, path.as_ref());
@@ -194,10 +200,7 @@ fn draft(mut fields: Fields<'_>, webhooks: &Webhooks, off: &mut Vec<String>) -> 
     }
     let implies = fields.has("implies").then(|| {
         let mut implies = fields.object("implies");
-        let pair = (implies.text("route"), implies.text("value"));
-        if pair.0.is_none() || pair.1.is_none() {
-            implies.report("", "needs \"route\" and \"value\"");
-        }
+        let pair = (implies.needed("route"), implies.needed("value"));
         implies.end();
         (pair.0.unwrap_or_default(), pair.1.unwrap_or_default())
     });
