@@ -263,10 +263,10 @@ impl Session<'_> {
             .position(|entry| entry.is(route, credential))?;
         let item = self.entries.swap_remove(at);
         // Laravel may have it all the same, after a call of unknown outcome: no older value of the route is
-        // surely what Laravel has.
+        // surely what Laravel has. So old that it is due to be let through, it answers for no duplicate.
         for entry in &mut self.entries {
             if entry.route == item.route && matches!(entry.state, State::Clean { .. }) {
-                entry.state = State::Clean { until_ms: 0 };
+                entry.accepted_ms = 0;
             }
         }
         if item.text.is_some() {

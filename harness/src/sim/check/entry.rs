@@ -91,7 +91,7 @@ impl Checker {
                         write.saw(Transition::Slid);
                     }
                     // What came after it may be what Laravel has: it answers for nothing any more.
-                    (State::Clean { .. }, State::Clean { until_ms: 0 }) => {
+                    (State::Clean { .. }, State::Clean { .. }) if to.accepted_ms == 0 => {
                         write.saw(Transition::Doubted);
                     }
                     _ => illegal(write),
@@ -119,10 +119,6 @@ impl Checker {
             (Some(from), None) => match from.state {
                 State::Clean { until_ms } if until_ms <= now_ms => {
                     write.saw(Transition::Forgotten);
-                }
-                // A newer one of the route ended unsent in this very write: this one answers for nothing any more.
-                State::Clean { .. } if session.is_some_and(|old| outlived(old, from)) => {
-                    write.saw(Transition::Doubted);
                 }
                 // Lives and dies with what it comes from.
                 State::Implied { .. } => {}
@@ -230,10 +226,4 @@ impl Checker {
             Fate::Pending | Fate::Passing | Fate::Failed => {}
         }
     }
-}
-
-/// Whether something newer of the entry's route was still to be sent.
-fn outlived(session: &Session<'_>, entry: &Entry<'_>) -> bool {
-    let newer = |other: &&Entry<'_>| other.route == entry.route && other.seq > entry.seq;
-    session.entries.iter().filter(newer).any(Entry::is_dirty)
 }

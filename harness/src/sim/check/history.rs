@@ -69,11 +69,16 @@ impl History {
             .find(|update| update.seq == seq && update.route == route)
     }
 
-    /// The newest of all: by its number, since a revived state keeps its QR's place.
+    /// The newest of all that stands: by its number, since a revived state keeps its QR's place. What was
+    /// superseded unsent gave way to something newer, or to what Laravel then did not want.
     pub(super) fn newest(&self) -> Option<&Accepted> {
         self.accepted
             .iter()
-            .filter(|update| !matches!(update.fate, Fate::Failed | Fate::Rejected))
+            .filter(|update| match update.fate {
+                Fate::Failed | Fate::Rejected => false,
+                Fate::Superseded => update.in_effect,
+                _ => true,
+            })
             .max_by_key(|update| update.seq)
     }
 
