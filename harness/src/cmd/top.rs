@@ -70,7 +70,7 @@ pub(crate) struct TopArguments {
 const JSON_HELP: &str = "\
 Fields of --once --json (null: Envoy has no such figure; counts are since Envoy's start):
   admin, embudo_found, uptime_s, window_ms (between the two looks)
-  pending_items, oldest_pending_ms, circuit (closed|half_open|open|misconfigured), laravel_slow
+  pending_items, oldest_pending_ms, circuit (closed|half_open|open|misconfigured|unknown), laravel_slow
   leader_alive, leader_beat
   requests_total.<route>.<outcome>    queued, duplicate, implied, stale, passing, busy, bypass;
                                       reads (get_<name>): cached, stale, fresh, bypass
