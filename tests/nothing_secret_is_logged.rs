@@ -60,7 +60,7 @@ async fn neither_qr_strings_nor_credentials_appear_in_logs_statistics_or_configu
     for (fault, verdict) in [
         (echoing(500), "retry"),
         (echoing(422), "refused"),
-        (echoing(401), "refused"),
+        (echoing(401), "rejected"),
         (echoing(504), "unknown"),
         (cut, "unknown"),
     ] {
@@ -96,6 +96,64 @@ async fn neither_qr_strings_nor_credentials_appear_in_logs_statistics_or_configu
             "nothing secret on {page}:\n{}",
             leaks.join("\n")
         );
+    }
+    Ok(())
+}
+
+#[tokio::test]
+async fn nor_where_credentials_are_learned_and_answers_kept() -> Result<()> {
+    let config = json!({"upstream": {"headers": {"x-source": PLANTED}}});
+    let (laravel, envoy) = start_with(config).await?;
+    let session = session(1);
+    let state = |value: &str| {
+        let body = json!({"session_id": session, "estado_qr": value, "session_data": PLANTED});
+        with_credentials("/api/whatsapp/status", body.to_string())
+    };
+    let mut read = Message::new("GET", &format!("/api/whatsapp/status/{session}"));
+    for (name, value) in with_credentials("/", "").headers {
+        if name != "content-type" {
+            read = read.with(&name, value);
+        }
+    }
+
+    let mut answers = Vec::new();
+    for (message, outcome) in [
+        (state("connecting"), "passing; credential"),
+        (read.clone(), "fresh"),
+        (read.clone(), "cached"),
+        (state("active"), "queued"),
+        (read.clone(), "cached"),
+    ] {
+        let answer = message.send(envoy.listener).await?;
+        assert_eq!(answer.header("x-embudo").as_deref(), Some(outcome));
+        answers.push(answer);
+    }
+    until_judged(&envoy, "delivered", 0).await?;
+    laravel.set_faults(vec![Fault::always(Misbehaviour::status(401))]);
+    answers.push(state("inactive").send(envoy.listener).await?);
+    until_judged(&envoy, "rejected", 0).await?;
+    answers.push(state("inactive").send(envoy.listener).await?);
+
+    for answer in &answers {
+        let mut text = answer.text();
+        for (name, value) in &answer.headers {
+            text += &format!("\n{name}: {}", String::from_utf8_lossy(value));
+        }
+        assert!(
+            !text.contains(PLANTED),
+            "no answer gives anything away: {text}"
+        );
+    }
+    let leaks = envoy.grep_log(PLANTED);
+    assert!(
+        leaks.is_empty(),
+        "nothing secret in the log:\n{}",
+        leaks.join("\n")
+    );
+    // The configuration is Envoy's own, and shows `upstream.headers` to whoever may see that page.
+    for page in PAGES.into_iter().filter(|page| *page != "/config_dump") {
+        let text = envoy.admin.get(page).await?;
+        assert!(!text.contains(PLANTED), "nothing secret on {page}");
     }
     Ok(())
 }
@@ -200,6 +258,11 @@ fn session(number: u32) -> String {
 }
 
 async fn start() -> Result<(LaravelServer, Envoy)> {
+    start_with(json!({"credentials": {"trust": "always"}})).await
+}
+
+async fn start_with(config: serde_json::Value) -> Result<(LaravelServer, Envoy)> {
+    let filter_config = scaled(&config, 10.0);
     let config = LaravelConfig {
         any_account: true,
         ..LaravelConfig::default()
@@ -210,7 +273,7 @@ async fn start() -> Result<(LaravelServer, Envoy)> {
     };
     let laravel = LaravelServer::start(options).await?;
     let envoy = Envoy::start(EnvoyOptions {
-        filter_config: scaled(&json!({"credentials": {"trust": "always"}}), 10.0),
+        filter_config,
         ..EnvoyOptions::new("secrets", laravel.addr)
     })
     .await?;

@@ -16,6 +16,7 @@ fn scenario(who: Who, when: When, at_call: u32, at_ms: u64) -> Scenario {
     scenario.workers = 2;
     scenario.traffic_ms = 4_000;
     scenario.credentials = false;
+    scenario.callers = embudo::sim::Callers::default();
     scenario.config = serde_json::json!({
         "max_sessions": 16,
         "call_timeout_ms": 500,

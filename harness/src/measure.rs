@@ -20,12 +20,14 @@ pub(crate) fn measures(report: &LoadReport, journal: &Journal, stats: &Stats) ->
         .iter()
         .filter_map(|kind| report.sends.get(kind))
         .sum::<u64>();
-    let answered_well: u64 = report
-        .answers
-        .iter()
-        .filter(|((kind, status, _), _)| posts.contains(kind) && (200..300).contains(status))
-        .map(|(_, count)| count)
-        .sum();
+    let answered_well = |kinds: &[Kind]| -> u64 {
+        let well = |(kind, status, _): &(Kind, u16, Option<String>)| {
+            kinds.contains(kind) && (200..300).contains(status)
+        };
+        let answers = report.answers.iter().filter(|(key, _)| well(key));
+        answers.map(|(_, count)| count).sum()
+    };
+    let asked = report.sends.get(&Kind::GetStatus).copied().unwrap_or(0);
     let counts = journal.counts(u64::MAX);
     let outcome = |outcome: &str| -> u64 {
         let of = |kind: &Kind| report.outcomes(*kind, Some(outcome));
@@ -41,7 +43,12 @@ pub(crate) fn measures(report: &LoadReport, journal: &Journal, stats: &Stats) ->
         (Measure::GatewayPosts, sent as f64),
         (
             Measure::GatewayFailures,
-            sent.saturating_sub(answered_well) as f64,
+            sent.saturating_sub(answered_well(&posts)) as f64,
+        ),
+        (Measure::GatewayGets, asked as f64),
+        (
+            Measure::ReadFailures,
+            asked.saturating_sub(answered_well(&[Kind::GetStatus])) as f64,
         ),
         (
             Measure::LaravelPosts,
@@ -50,6 +57,11 @@ pub(crate) fn measures(report: &LoadReport, journal: &Journal, stats: &Stats) ->
                 .map(|kind| counts.of(*kind).requests)
                 .sum::<u64>() as f64,
         ),
+        (
+            Measure::LaravelGets,
+            counts.of(Kind::GetStatus).requests as f64,
+        ),
+        (Measure::LaravelRequests, counts.requests() as f64),
         (Measure::Queued, outcome("queued") as f64),
         (Measure::Implied, outcome("implied") as f64),
         (Measure::Delivered, ledger.delivered as f64),

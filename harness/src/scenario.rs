@@ -14,8 +14,8 @@ use anyhow::{Context as _, Result, ensure};
 use serde::Deserialize;
 use serde_json::Value;
 
-use crate::model::gateway::GatewayConfig;
-use crate::model::laravel::{Fault, LaravelConfig};
+use crate::model::gateway::{GatewayConfig, session_ids, token};
+use crate::model::laravel::{Fault, LaravelConfig, Tenants};
 
 /// A scenario, as its file says.
 #[derive(Clone, Debug, Deserialize)]
@@ -39,6 +39,14 @@ pub struct Scenario {
     /// Envoy's workers.
     #[serde(default = "two")]
     pub workers: u32,
+    /// Whether each session is asked for once before the first event, so that Embudo has kept a body of
+    /// each. It is not measured.
+    #[serde(default)]
+    pub warm_up: bool,
+    /// Tenants that share the sessions, each with a token of its own that goes along with every request,
+    /// and to whom Laravel answers for their own sessions only. 0: nobody has a token.
+    #[serde(default)]
+    pub tenants: usize,
     /// Embudo's own configuration.
     #[serde(default = "empty")]
     pub filter: Value,
@@ -126,8 +134,16 @@ pub enum Measure {
     GatewayPosts,
     /// POSTs that the gateway got no 2xx for.
     GatewayFailures,
+    /// Status reads that the gateway sent, retries included.
+    GatewayGets,
+    /// Status reads that the gateway got no 2xx for.
+    ReadFailures,
     /// POSTs that reached Laravel.
     LaravelPosts,
+    /// Status reads that reached Laravel.
+    LaravelGets,
+    /// Requests of any kind that reached Laravel.
+    LaravelRequests,
     /// Updates answered `queued`.
     Queued,
     /// Updates answered `implied`.
@@ -206,6 +222,33 @@ impl Scenario {
         }
     }
 
+    /// Laravel's model, as this scenario sets it up.
+    #[must_use]
+    pub fn laravel_config(&self) -> LaravelConfig {
+        LaravelConfig {
+            tenants: self.tenants(),
+            ..self.laravel.config()
+        }
+    }
+
+    /// The `authorization` that goes along with the requests of the session of this index.
+    #[must_use]
+    pub fn authorization(&self, session: usize) -> Option<String> {
+        let tenant = session.checked_rem(self.tenants)?;
+        Some(format!("Bearer {}", token(tenant)))
+    }
+
+    fn tenants(&self) -> Tenants {
+        let mut tenants = Tenants::default();
+        let ids = session_ids(self.seed, self.sessions);
+        for (index, session) in ids.into_iter().enumerate() {
+            if let Some(tenant) = index.checked_rem(self.tenants) {
+                tenants.add(&token(tenant), &session);
+            }
+        }
+        tenants
+    }
+
     fn validate(&self) -> Result<()> {
         ensure!(
             self.sessions > 0 && self.seconds > 0,
@@ -272,10 +315,14 @@ impl Laravel {
 
 impl Measure {
     /// Every measure, in the order reports show them.
-    pub const ALL: [Self; 10] = [
+    pub const ALL: [Self; 14] = [
         Self::GatewayPosts,
         Self::GatewayFailures,
+        Self::GatewayGets,
+        Self::ReadFailures,
         Self::LaravelPosts,
+        Self::LaravelGets,
+        Self::LaravelRequests,
         Self::Queued,
         Self::Implied,
         Self::Delivered,
@@ -291,7 +338,11 @@ impl Measure {
         match self {
             Self::GatewayPosts => "gateway_posts",
             Self::GatewayFailures => "gateway_failures",
+            Self::GatewayGets => "gateway_gets",
+            Self::ReadFailures => "read_failures",
             Self::LaravelPosts => "laravel_posts",
+            Self::LaravelGets => "laravel_gets",
+            Self::LaravelRequests => "laravel_requests",
             Self::Queued => "queued",
             Self::Implied => "implied",
             Self::Delivered => "delivered",

@@ -200,9 +200,9 @@ async fn an_answer_that_is_too_old_is_fetched_again_and_serves_while_laravel_fai
     assert_eq!((outcome(&again), asked(&stack)), ("fresh".into(), 2));
 
     tokio::time::sleep(Duration::from_millis(400)).await;
-    stack
-        .laravel
-        .set_faults(vec![Fault::always(Misbehaviour::status(500))]);
+    stack.laravel.set_faults(vec![
+        Fault::always(Misbehaviour::status(500)).on(Kind::GetStatus),
+    ]);
     stack.post_status(&session, "active").await;
     let stale = read(&stack, &session).await;
     assert_eq!((stale.status, outcome(&stale)), (200, "stale".into()));
@@ -213,11 +213,12 @@ async fn an_answer_that_is_too_old_is_fetched_again_and_serves_while_laravel_fai
     );
 
     // One that hangs is not waited for longer than `refresh_timeout_ms`.
-    stack
-        .laravel
-        .set_faults(vec![Fault::always(Misbehaviour::Hang {
+    stack.laravel.set_faults(vec![
+        Fault::always(Misbehaviour::Hang {
             finish_after_ms: 5_000,
-        })]);
+        })
+        .on(Kind::GetStatus),
+    ]);
     let began = std::time::Instant::now();
     let stale = read(&stack, &session).await;
     assert_eq!((stale.status, outcome(&stale)), (200, "stale".into()));
@@ -260,6 +261,7 @@ async fn the_account_can_be_kept_as_well() -> Result<()> {
     let config = json!({"reads": [{"name": "account", "enabled": true}]});
     let stack = Stack::with("account", |options| {
         options.filter_config = config;
+        options.read_routes = vec!["(/api)?/whatsapp/account/[^/]+".to_owned()];
     })
     .await?;
     let session = session();

@@ -25,6 +25,8 @@ const CONNECTIONS: usize = 8;
 pub struct StackOptions {
     /// Embudo's configuration; `{}` unless changed.
     pub filter_config: Value,
+    /// Paths, as regular expressions, whose GETs enter the filter besides status reads.
+    pub read_routes: Vec<String>,
     /// The stand-in Laravel: one that costs no time and knows every session, unless changed.
     pub laravel: LaravelOptions,
     /// How many connections the client opens.
@@ -59,6 +61,7 @@ impl Default for StackOptions {
         };
         Self {
             filter_config: json!({}),
+            read_routes: Vec::new(),
             laravel: LaravelOptions {
                 config,
                 workers: WORKERS,
@@ -101,6 +104,7 @@ impl Stack {
         let laravel = LaravelServer::start(options.laravel).await?;
         let envoy = EnvoyOptions {
             filter_config: options.filter_config,
+            read_routes: options.read_routes,
             watch_listener: options.watch_listener,
             drain_time_s: options.drain_time_s,
             ..EnvoyOptions::new(name, laravel.addr)

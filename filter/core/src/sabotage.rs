@@ -70,6 +70,26 @@ sabotages! {
     NoLimitInFlight = "no_limit_in_flight",
     /// A body that is no JSON ends the VM.
     TrapOnBadJson = "trap_on_bad_json",
+    /// A kept answer is served as Laravel gave it.
+    ServeUnpatched = "serve_unpatched",
+    /// A kept answer outlives another credential's update.
+    KeepAcrossCredentials = "keep_across_credentials",
+    /// An answer of Laravel's counts as showing what has not been sent yet.
+    FloorIgnoresUnsettled = "floor_ignores_unsettled",
+    /// A kept answer is served to whoever asks.
+    ReadUnderAnyName = "read_under_any_name",
+    /// A credential is trusted before Laravel has taken it.
+    TrustEverybody = "trust_everybody",
+    /// A credential that Laravel refuses stays trusted.
+    NeverRevoke = "never_revoke",
+    /// An update that passes takes no claim.
+    PassWithoutClaim = "pass_without_claim",
+    /// An update passes while older ones are queued.
+    PassOverQueued = "pass_over_queued",
+    /// A passing update of unknown fate counts as failed.
+    PassUnknownIsOver = "pass_unknown_is_over",
+    /// A passing update leaves however late it is.
+    PassAtAnyTime = "pass_at_any_time",
 }
 
 #[cfg(feature = "sabotage")]

@@ -10,6 +10,7 @@ use alloc::vec::Vec;
 use crate::config::Trust;
 use crate::hash::HashKey;
 use crate::route::Rules;
+use crate::sabotage::{self, Sabotage};
 use crate::store::{CAS_ATTEMPTS_MAX, Expect, Keys, PutError, Store};
 use crate::time::Now;
 
@@ -61,6 +62,7 @@ pub fn holds(
         _ if credential == 0 => true,
         Trust::Always => true,
         Trust::Never => false,
+        Trust::Learn if sabotage::is(Sabotage::TrustEverybody) => true,
         Trust::Learn => {
             let read = store.get(&keys.trust());
             let mut all = decode(read.as_ref().map_or(&[][..], |(bytes, _)| bytes));
@@ -109,6 +111,9 @@ pub fn learn(
 
 /// Laravel does not accept the credential any more: nothing of it is trusted.
 pub fn revoke(store: &mut impl Store, keys: &Keys, credential: u64) {
+    if sabotage::is(Sabotage::NeverRevoke) {
+        return;
+    }
     change(store, keys, |all| {
         let before = all.len();
         all.retain(|trusted| trusted.credential != credential);

@@ -1,12 +1,7 @@
 //! The presets against their gateways' events, the same that are replayed through the real Envoy: each is
 //! recognised by the rule that it was written for, and whatever is no state and no QR by none.
 
-#![expect(
-    clippy::unwrap_used,
-    clippy::panic,
-    clippy::indexing_slicing,
-    reason = "a test may fail"
-)]
+#![expect(clippy::unwrap_used, clippy::panic, reason = "a test may fail")]
 
 use std::path::Path;
 

@@ -4,7 +4,8 @@ use std::net::SocketAddr;
 use std::time::{Duration, Instant};
 
 use anyhow::{Context as _, Result, bail};
-use embudo::live::load::LoadOptions;
+use embudo::live::laravel::LaravelServer;
+use embudo::live::load::{self, LoadOptions};
 use embudo::live::{Envoy, EnvoyOptions, Ledger};
 
 use super::arm::{self, Outcome, Traffic};
@@ -18,6 +19,15 @@ const SETTLE_MAX: Duration = Duration::from_secs(60);
 
 /// How often the ledger is looked at. The leader sets its gauges ten times less often.
 const POLL: Duration = Duration::from_millis(100);
+
+/// What the README promises: for so many sessions, once each has been seen, so many requests of any kind a
+/// minute at Laravel at most, and so many percent fewer than the gateway sends.
+const PROMISED_SESSIONS: usize = 1_000;
+const PROMISED_REQUESTS_MAX: f64 = 110.0;
+const PROMISED_FEWER_PERCENT: f64 = 98.5;
+
+/// In less time a few calls more or less would decide.
+const PROMISED_SECONDS: f64 = 50.0;
 
 pub(crate) async fn run(arguments: RunArguments) -> Result<()> {
     let traffic = Traffic {
@@ -37,18 +47,17 @@ pub(crate) async fn run(arguments: RunArguments) -> Result<()> {
     let (through, ledger) =
         through(&traffic, Duration::from_secs(arguments.through_secs), envoy).await?;
 
-    let summary = RunSummary {
-        sessions: arguments.sessions,
-        seed: arguments.seed,
-        direct: ArmSummary::new(&direct),
-        through: ArmSummary::new(&through),
+    let summary = RunSummary::new(
+        (arguments.sessions, arguments.seed),
+        ArmSummary::new(&direct),
+        ArmSummary::new(&through),
         ledger,
-    };
+    );
     println!("{}", table::comparison(&direct, &through, &summary));
     println!(
-        "Of {:.0} POSTs a minute, {:.0} reach Laravel: {:.1} % fewer.",
-        summary.through.gateway.gateway_posts_per_minute,
-        summary.through.laravel.laravel_posts_per_minute,
+        "Of {:.0} requests a minute, {:.0} reach Laravel: {:.1} % fewer, once each session has been asked for.",
+        summary.gateway_requests_per_minute,
+        summary.laravel_requests_per_minute,
         summary.reduction_percent()
     );
     println!("{}", ledger_line(&ledger));
@@ -66,6 +75,7 @@ async fn straight(traffic: &Traffic, lasts: Duration) -> Result<Outcome> {
         duration: lasts,
         ..options
     };
+    warm_up(&laravel, &options).await?;
     let load = arm::send("straight to Laravel", options).await?;
     Ok(arm::collect(load, laravel).await)
 }
@@ -89,10 +99,19 @@ async fn through(
         duration: lasts,
         ..options
     };
+    warm_up(&laravel, &options).await?;
     let load = arm::send("through Embudo     ", options).await?;
     let ledger = settled(&envoy).await?;
     envoy.stop();
     Ok((arm::collect(load, laravel).await, ledger))
+}
+
+/// Lets each session be asked for once, and counts from then on: what Embudo promises is promised for sessions
+/// that it has seen.
+async fn warm_up(laravel: &LaravelServer, options: &LoadOptions) -> Result<()> {
+    load::warm_up(options).await?;
+    laravel.reset();
+    Ok(())
 }
 
 /// Waits until everything accepted has reached its end, and returns the ledger as it is then.
@@ -117,10 +136,25 @@ fn judge(summary: &RunSummary) -> Result<()> {
             ledger_line(&ledger)
         );
     }
-    match summary.through.laravel.older_after_newer {
-        0 => Ok(()),
-        n => bail!("{n} times an older value took effect after a newer one"),
+    if summary.through.laravel.older_after_newer > 0 {
+        let n = summary.through.laravel.older_after_newer;
+        bail!("{n} times an older value took effect after a newer one");
     }
+    // The promise is for this many; with others the table speaks for itself.
+    if summary.sessions == PROMISED_SESSIONS && summary.through.gateway.seconds >= PROMISED_SECONDS
+    {
+        let (found, fewer) = (
+            summary.laravel_requests_per_minute,
+            summary.reduction_percent(),
+        );
+        if found > PROMISED_REQUESTS_MAX || fewer < PROMISED_FEWER_PERCENT {
+            bail!(
+                "promised are at most {PROMISED_REQUESTS_MAX} requests a minute at Laravel and \
+                 {PROMISED_FEWER_PERCENT} % fewer; it is {found:.0} and {fewer:.1} %"
+            );
+        }
+    }
+    Ok(())
 }
 
 fn ledger_line(ledger: &Ledger) -> String {
@@ -142,13 +176,31 @@ mod tests {
     fn summary(ledger: Ledger, older_after_newer: usize) -> RunSummary {
         let mut through = ArmSummary::default();
         through.laravel.older_after_newer = older_after_newer;
-        RunSummary {
-            sessions: 1,
-            seed: 1,
-            direct: ArmSummary::default(),
-            through,
-            ledger,
-        }
+        RunSummary::new((1, 1), ArmSummary::default(), through, ledger)
+    }
+
+    #[test]
+    fn a_run_fails_if_laravel_is_not_spared_what_was_promised() {
+        let judged = |reaching, sent, sessions| {
+            let mut through = ArmSummary::default();
+            through.gateway.seconds = 60.0;
+            through.gateway.gateway_requests_per_minute = sent;
+            through.laravel.laravel_requests_per_minute = reaching;
+            let direct = ArmSummary::default();
+            judge(&RunSummary::new(
+                (sessions, 1),
+                direct,
+                through,
+                Ledger::default(),
+            ))
+        };
+        assert!(judged(110.0, 7_500.0, 1_000).is_ok());
+        assert!(judged(111.0, 7_500.0, 1_000).is_err());
+        assert!(judged(100.0, 6_000.0, 1_000).is_err(), "not 98.5 % fewer");
+        assert!(
+            judged(500.0, 6_000.0, 2_000).is_ok(),
+            "nothing was promised for these"
+        );
     }
 
     #[test]

@@ -21,7 +21,11 @@ pub(crate) struct GatewaySide {
     pub(crate) gateway_p50_ms: f64,
     pub(crate) gateway_p99_ms: f64,
     pub(crate) gateway_max_ms: f64,
-    /// Retries included: that is what a gateway sends.
+    /// Latency of its GETs, likewise.
+    pub(crate) gateway_get_p50_ms: f64,
+    pub(crate) gateway_get_p99_ms: f64,
+    /// Of any kind, retries included: that is what a gateway sends.
+    pub(crate) gateway_requests_per_minute: f64,
     pub(crate) gateway_posts_per_minute: f64,
     pub(crate) gateway_gets_per_minute: f64,
     pub(crate) gateway_retries: u64,
@@ -32,6 +36,8 @@ pub(crate) struct GatewaySide {
 /// What Laravel saw.
 #[derive(Clone, Debug, Default, Serialize)]
 pub(crate) struct LaravelSide {
+    /// Of any kind.
+    pub(crate) laravel_requests_per_minute: f64,
     pub(crate) laravel_posts_per_minute: f64,
     pub(crate) laravel_gets_per_minute: f64,
     /// Bodies only; headers come on top, several hundred bytes a request.
@@ -62,6 +68,10 @@ pub(crate) struct ArmSummary {
 pub(crate) struct RunSummary {
     pub(crate) sessions: usize,
     pub(crate) seed: u64,
+    /// Through Embudo, once each session had been asked for: what the gateway sent, of any kind.
+    pub(crate) gateway_requests_per_minute: f64,
+    /// And what of it reached Laravel.
+    pub(crate) laravel_requests_per_minute: f64,
     pub(crate) direct: ArmSummary,
     pub(crate) through: ArmSummary,
     pub(crate) ledger: Ledger,
@@ -79,13 +89,17 @@ pub(crate) const POSTS: [Kind; 4] = [
 
 impl GatewaySide {
     pub(crate) fn new(load: &LoadReport) -> Self {
-        let posts = posts(load);
+        let posts = latencies(load, &POSTS);
+        let gets = latencies(load, &[Kind::GetStatus]);
         let sends = |kinds: &[Kind]| kinds.iter().filter_map(|k| load.sends.get(k)).sum::<u64>();
         Self {
             seconds: load.sent_for.as_secs_f64(),
             gateway_p50_ms: quantile_ms(&posts.from_due, 0.5),
             gateway_p99_ms: quantile_ms(&posts.from_due, 0.99),
             gateway_max_ms: quantile_ms(&posts.from_due, 1.0),
+            gateway_get_p50_ms: quantile_ms(&gets.from_due, 0.5),
+            gateway_get_p99_ms: quantile_ms(&gets.from_due, 0.99),
+            gateway_requests_per_minute: per_minute(load.sends.values().sum(), load.sent_for),
             gateway_posts_per_minute: per_minute(sends(&POSTS), load.sent_for),
             gateway_gets_per_minute: per_minute(sends(&[Kind::GetStatus]), load.sent_for),
             gateway_retries: load.retries.values().sum(),
@@ -94,10 +108,10 @@ impl GatewaySide {
     }
 }
 
-/// The latencies of the gateway's POSTs, all together.
-fn posts(load: &LoadReport) -> Latencies {
+/// The latencies of some kinds of requests, all together.
+fn latencies(load: &LoadReport, kinds: &[Kind]) -> Latencies {
     let mut all = Latencies::default();
-    for latencies in POSTS.iter().filter_map(|kind| load.latencies.get(kind)) {
+    for latencies in kinds.iter().filter_map(|kind| load.latencies.get(kind)) {
         // All have the same bounds, so that adding cannot fail.
         let _ = all.from_due.add(&latencies.from_due);
     }
@@ -122,6 +136,7 @@ impl ArmSummary {
         let stale = |route| staleness(journal.entries(), &load.sent, route);
         let (qrs, states) = (stale(Route::Qr), stale(Route::Status));
         let laravel = LaravelSide {
+            laravel_requests_per_minute: per_minute(arrived.requests(), load.sent_for),
             laravel_posts_per_minute: per_minute(count(&POSTS), load.sent_for),
             laravel_gets_per_minute: per_minute(count(&[Kind::GetStatus]), load.sent_for),
             laravel_bytes_per_minute: per_minute(bytes, load.sent_for),
@@ -143,6 +158,23 @@ impl ArmSummary {
 // === impl RunSummary ===
 
 impl RunSummary {
+    pub(crate) fn new(
+        (sessions, seed): (usize, u64),
+        direct: ArmSummary,
+        through: ArmSummary,
+        ledger: Ledger,
+    ) -> Self {
+        Self {
+            sessions,
+            seed,
+            gateway_requests_per_minute: through.gateway.gateway_requests_per_minute,
+            laravel_requests_per_minute: through.laravel.laravel_requests_per_minute,
+            direct,
+            through,
+            ledger,
+        }
+    }
+
     /// Writes `target/embudo/run.json` and returns its name as a person would type it.
     pub(crate) fn write(&self) -> Result<String> {
         let file = paths::output().join("run.json");
@@ -152,13 +184,13 @@ impl RunSummary {
         Ok(short.display().to_string())
     }
 
-    /// How many of the gateway's POSTs Laravel was spared, in percent.
+    /// How many of the gateway's requests Laravel was spared, in percent.
     ///
     /// The gateway's own figure of the same arm is the reference, so a gateway that sends more
     /// retries to a slow Laravel does not make Embudo look better.
     pub(crate) fn reduction_percent(&self) -> f64 {
-        let ArmSummary { gateway, laravel } = &self.through;
-        100.0 * (1.0 - laravel.laravel_posts_per_minute / gateway.gateway_posts_per_minute.max(1.0))
+        let sent = self.gateway_requests_per_minute.max(1.0);
+        100.0 * (1.0 - self.laravel_requests_per_minute / sent)
     }
 }
 
@@ -193,13 +225,8 @@ mod tests {
 
     #[test]
     fn the_file_has_the_names_that_are_promised() {
-        let summary = RunSummary {
-            sessions: 1,
-            seed: 2,
-            direct: ArmSummary::default(),
-            through: ArmSummary::default(),
-            ledger: Ledger::default(),
-        };
+        let (direct, through) = (ArmSummary::default(), ArmSummary::default());
+        let summary = RunSummary::new((1, 2), direct, through, Ledger::default());
         let json = serde_json::to_value(&summary).unwrap();
         for arm in ["direct", "through"] {
             for name in [
@@ -214,6 +241,9 @@ mod tests {
             ] {
                 assert!(json[arm][name].is_number(), "{arm}.{name}");
             }
+        }
+        for name in ["gateway_requests_per_minute", "laravel_requests_per_minute"] {
+            assert!(json[name].is_number(), "{name}");
         }
         for name in [
             "accepted",
@@ -230,15 +260,9 @@ mod tests {
     #[test]
     fn the_reduction_compares_both_ends_of_the_same_arm() {
         let mut through = ArmSummary::default();
-        through.gateway.gateway_posts_per_minute = 5_000.0;
-        through.laravel.laravel_posts_per_minute = 100.0;
-        let summary = RunSummary {
-            sessions: 1,
-            seed: 2,
-            direct: ArmSummary::default(),
-            through,
-            ledger: Ledger::default(),
-        };
+        through.gateway.gateway_requests_per_minute = 5_000.0;
+        through.laravel.laravel_requests_per_minute = 100.0;
+        let summary = RunSummary::new((1, 2), ArmSummary::default(), through, Ledger::default());
         assert_eq!(rounded(summary.reduction_percent()), 98.0);
     }
 

@@ -18,6 +18,12 @@ pub(crate) fn comparison(direct: &Outcome, through: &Outcome, summary: &RunSumma
     let mut rows = Rows::new(&["", "straight to Laravel", "through Embudo", "change"]);
     let (d, t) = (&summary.direct, &summary.through);
     rows.heading(&format!("The gateway, {} sessions", summary.sessions));
+    rows.text(
+        "  requests a minute",
+        |arm| whole(arm.gateway.gateway_requests_per_minute),
+        d,
+        t,
+    );
     rows.text("  sends for", |arm| seconds(arm.gateway.seconds), d, t);
     for kind in [Kind::GetStatus, Kind::PostQr, Kind::PostStatus] {
         rows.row(
@@ -47,7 +53,17 @@ pub(crate) fn comparison(direct: &Outcome, through: &Outcome, summary: &RunSumma
     rows.ratio("  p50", |arm| arm.gateway.gateway_p50_ms, ms, d, t);
     rows.ratio("  p99", |arm| arm.gateway.gateway_p99_ms, ms, d, t);
     rows.ratio("  max", |arm| arm.gateway.gateway_max_ms, ms, d, t);
-    rows.heading("Reaches Laravel");
+    rows.heading("Latency of its GETs");
+    rows.ratio("  p50", |arm| arm.gateway.gateway_get_p50_ms, ms, d, t);
+    rows.ratio("  p99", |arm| arm.gateway.gateway_get_p99_ms, ms, d, t);
+    rows.heading("Reaches Laravel, once each session has been asked for");
+    rows.ratio(
+        "  requests a minute",
+        |arm| arm.laravel.laravel_requests_per_minute,
+        whole,
+        d,
+        t,
+    );
     rows.ratio(
         "  POSTs a minute",
         |arm| arm.laravel.laravel_posts_per_minute,

@@ -21,6 +21,9 @@ pub const LISTENER: &str = "gateway";
 /// The name under which the filter is in the chain and in the routes.
 const FILTER: &str = "embudo";
 
+/// The shipped route of status reads.
+const READ_ROUTE: &str = "embudo.get.status";
+
 const LISTENERS: &str = "/static_resources/listeners";
 const CLUSTERS: &str = "/static_resources/clusters";
 const MANAGER: &str = "/filter_chains/0/filters/0/typed_config";
@@ -162,6 +165,21 @@ impl Bootstrap {
         filter_config::merge(&mut config, over);
         *at(filter_of(listener)?, "/configuration")? = at(&mut snippet, "/configuration")?.take();
         set_filter_config(listener, &config)
+    }
+
+    /// Adds a route like the one for status reads, for paths that fit `regex`: what an operator does who has
+    /// another answer kept.
+    ///
+    /// # Errors
+    /// When the shipped file has no such route.
+    pub fn read_route(&mut self, regex: &str) -> Result<()> {
+        let manager = at(named(&mut self.value, LISTENERS, LISTENER)?, MANAGER)?;
+        let routes = array(at(manager, ROUTES)?)?;
+        let shipped = routes.iter().find(|route| route["name"] == READ_ROUTE);
+        let mut route = shipped.context("no route for status reads")?.clone();
+        *at(&mut route, "/match/safe_regex/regex")? = json!(regex);
+        routes.insert(0, route);
+        Ok(())
     }
 
     /// Takes Embudo out, filter and routes' marks alike: the same Envoy without it, for comparison.

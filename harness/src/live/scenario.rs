@@ -9,7 +9,7 @@ use tokio::time::{Instant, sleep_until, timeout};
 use super::envoy::{Envoy, EnvoyOptions};
 use super::filter_config::scaled;
 use super::laravel::{LaravelOptions, LaravelServer};
-use super::load::{Load, LoadOptions, LoadProgress};
+use super::load::{self, Load, LoadOptions, LoadProgress};
 use super::stats::Stats;
 use crate::check::Outcome;
 use crate::measure::measures;
@@ -40,6 +40,11 @@ pub async fn run(scenario: &Scenario) -> Result<Outcome> {
         .any(|h| matches!(h.what, Verb::UpdateFilter(_)));
     let mut envoy = Envoy::start(options).await?;
 
+    let load = load_options(scenario, &envoy, epoch);
+    if scenario.warm_up {
+        load::warm_up(&load).await?;
+        laravel.reset();
+    }
     let started_ms = laravel.now_ms();
     laravel.set_faults(
         scenario
@@ -48,10 +53,7 @@ pub async fn run(scenario: &Scenario) -> Result<Outcome> {
             .map(|fault| fault.later(started_ms))
             .collect(),
     );
-    let load = Load::start(
-        load_options(scenario, &envoy, epoch),
-        Arc::new(LoadProgress::default()),
-    )?;
+    let load = Load::start(load, Arc::new(LoadProgress::default()))?;
     let started = Instant::now();
     for happening in &scenario.happenings {
         sleep_until(started + Duration::from_millis(happening.at_ms)).await;
@@ -85,7 +87,7 @@ pub async fn run(scenario: &Scenario) -> Result<Outcome> {
 
 async fn start_laravel(scenario: &Scenario, epoch: std::time::Instant) -> Result<LaravelServer> {
     let options = LaravelOptions {
-        config: scenario.laravel.config(),
+        config: scenario.laravel_config(),
         workers: scenario.laravel.workers,
         accounts: session_ids(scenario.seed, scenario.sessions),
         seed: scenario.seed,
@@ -104,6 +106,9 @@ fn load_options(scenario: &Scenario, envoy: &Envoy, epoch: std::time::Instant) -
         duration: Duration::from_secs(scenario.seconds),
         gateway: scenario.gateway_config(),
         retries: RetryPolicy::default(),
+        authorizations: (0..scenario.sessions)
+            .map(|session| scenario.authorization(session))
+            .collect(),
         epoch,
         ..LoadOptions::default()
     }

@@ -68,6 +68,7 @@ mod tests {
             timestamp: None,
             batched: true,
             stored: true,
+            credential: None,
             started_ms: finished_ms,
             finished_ms,
         }

@@ -56,6 +56,7 @@ pub(super) fn routes(
         let message = format!("at most {ROUTES_MAX} rules, found {}", drafts.len());
         problems.push(problem("/routes", message));
     }
+    unique(&drafts, problems);
     if problems.len() > before {
         // A rule that could not be read would be missed by those that name it.
         return Vec::new();
@@ -125,8 +126,11 @@ fn merged(list: &str, built_in: Vec<Value>, overrides: Vec<Value>) -> Vec<(Strin
             .get("name")
             .and_then(Value::as_str)
             .map(ToOwned::to_owned);
-        let base = merged.iter_mut().find(|(_, rule)| {
-            name.is_some() && rule.get("name").and_then(Value::as_str) == name.as_deref()
+        // Only what is built in: two of the operator's own with one name are a mistake, and told.
+        let base = merged.iter_mut().find(|(place, rule)| {
+            place == list
+                && name.is_some()
+                && rule.get("name").and_then(Value::as_str) == name.as_deref()
         });
         match base {
             Some((place, rule)) => {
@@ -168,6 +172,9 @@ fn draft(mut fields: Fields<'_>, webhooks: &Webhooks, off: &mut Vec<String>) -> 
     let enabled = fields.flag("enabled", true);
     let name = name(&mut fields);
     let method = fields.text("method").unwrap_or_else(|| "POST".to_owned());
+    if method.bytes().any(|byte| !byte.is_ascii_uppercase()) {
+        fields.report("method", "a method is in upper case, as in \"POST\"");
+    }
     let path = pattern(&mut fields, Some(&webhooks.path));
     let fits = fits(&mut fields);
     let session = places(&mut fields, path.as_ref());
@@ -194,10 +201,7 @@ fn draft(mut fields: Fields<'_>, webhooks: &Webhooks, off: &mut Vec<String>) -> 
     }
     let implies = fields.has("implies").then(|| {
         let mut implies = fields.object("implies");
-        let pair = (implies.text("route"), implies.text("value"));
-        if pair.0.is_none() || pair.1.is_none() {
-            implies.report("", "needs \"route\" and \"value\"");
-        }
+        let pair = (implies.needed("route"), implies.needed("value"));
         implies.end();
         (pair.0.unwrap_or_default(), pair.1.unwrap_or_default())
     });
@@ -409,6 +413,21 @@ fn batch(mut fields: Fields<'_>) -> Option<Batch> {
     complete.then_some(batch)
 }
 
+/// Two rules of one name would share their entries in the store.
+fn unique(drafts: &[Draft], problems: &mut Vec<Problem>) {
+    for (index, draft) in drafts.iter().enumerate() {
+        let name = &draft.route.name;
+        if drafts
+            .iter()
+            .take(index)
+            .any(|other| other.route.name == *name)
+        {
+            let message = format!("another route is called \"{name}\" already");
+            problems.push(problem(&format!("{}/name", draft.pointer), message));
+        }
+    }
+}
+
 /// A rule behind one that takes every body of the same path would never be tried.
 fn reachable(drafts: &[Draft], problems: &mut Vec<Problem>) {
     for (index, draft) in drafts.iter().enumerate() {
@@ -461,10 +480,6 @@ fn link(drafts: Vec<Draft>, off: &[String], problems: &mut Vec<Problem>) -> Vec<
         },
     ) in drafts.into_iter().enumerate()
     {
-        if find(&route.name) != Some(index) {
-            let message = format!("another route is called \"{}\" already", route.name);
-            problems.push(problem(&format!("{pointer}/name"), message));
-        }
         if let Some((target, value)) = implies.filter(|(target, _)| !off.contains(target)) {
             match find(&target) {
                 Some(target) if target != index => {

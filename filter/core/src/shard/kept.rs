@@ -9,6 +9,7 @@ use alloc::vec::Vec;
 
 use super::{Entry, SESSIONS_MAX, SESSIONS_SHARE_MAX, Session, Shard, State};
 use crate::route::{Asked, Rules};
+use crate::sabotage::{self, Sabotage};
 use crate::time::Now;
 
 /// An answer of Laravel's.
@@ -48,6 +49,9 @@ impl<'a> Shard<'a> {
         let Some(session) = self.session(session) else {
             return self.last_seq;
         };
+        if sabotage::is(Sabotage::FloorIgnoresUnsettled) {
+            return self.last_seq;
+        }
         let unsent = session
             .entries
             .iter()
@@ -126,9 +130,10 @@ impl<'a> Session<'a> {
     /// What is kept of a read for a credential.
     #[must_use]
     pub fn kept_of(&self, read: &str, credential: u64) -> Option<&Kept<'a>> {
-        self.kept
-            .iter()
-            .find(|kept| kept.read == read && kept.credential == credential)
+        self.kept.iter().find(|kept| {
+            let own = kept.credential == credential;
+            kept.read == read && (own || sabotage::is(Sabotage::ReadUnderAnyName))
+        })
     }
 
     fn forget_kept(&mut self, read: &str, credential: u64) -> bool {
@@ -168,7 +173,9 @@ impl<'a> Session<'a> {
     /// Laravel has an item of this credential now: what others were told is old, and they know nothing of it.
     pub(super) fn delivered(&mut self, credential: u64, seq: u64) {
         self.unread_seq = self.unread_seq.max(seq);
-        self.kept.retain(|kept| kept.credential == credential);
+        if !sabotage::is(Sabotage::KeepAcrossCredentials) {
+            self.kept.retain(|kept| kept.credential == credential);
+        }
     }
 }
 

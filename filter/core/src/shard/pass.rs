@@ -8,6 +8,7 @@ use alloc::vec::Vec;
 use super::{Claim, ClaimId, Entry, SESSIONS_PASSING_MAX, Session, Shard, State, Superseded};
 use crate::passing::{Fate, Pass};
 use crate::route::{Rules, Update};
+use crate::sabotage::{self, Sabotage};
 use crate::time::Now;
 
 /// Whether an update may pass.
@@ -48,7 +49,8 @@ impl Shard<'_> {
         };
         // What is still to be sent would be sent after it, and is older: where the fate of this one stays
         // unknown, nothing could tell whether that was right.
-        let pending = session.live_claim(now.mono_ms).is_some() || session.next_due().is_some();
+        let queued = session.next_due().is_some() && !sabotage::is(Sabotage::PassOverQueued);
+        let pending = session.live_claim(now.mono_ms).is_some() || queued;
         if pending {
             return Passed::Busy;
         }
@@ -89,7 +91,8 @@ impl Shard<'_> {
             // It never happened: what it stood before is the newest again.
             if session.newest_seq == pass.seq {
                 let seqs = session.entries.iter().map(|entry| entry.seq);
-                session.newest_seq = seqs.max().unwrap_or(0);
+                // Nor does an earlier one count for less whose fate nobody knows.
+                session.newest_seq = seqs.max().unwrap_or(0).max(session.passed_seq);
             }
             return Some(Superseded::new());
         }

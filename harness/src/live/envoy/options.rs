@@ -26,6 +26,8 @@ pub struct EnvoyOptions {
     pub webhook: Option<Endpoint>,
     /// The preset whose snippet in `deploy/presets` is put into the shipped configuration; none if `None`.
     pub preset: Option<String>,
+    /// Paths, as regular expressions, whose GETs enter the filter besides status reads.
+    pub read_routes: Vec<String>,
     /// Embudo's configuration; with a preset, what is laid over the snippet's.
     pub filter_config: Value,
     /// Envoy's workers. Two by default: with one, nothing is ever concurrent.
@@ -67,6 +69,7 @@ impl EnvoyOptions {
             laravel: laravel.into(),
             webhook: None,
             preset: None,
+            read_routes: Vec::new(),
             filter_config: json!({}),
             concurrency: 2,
             listener: ANY_PORT,
@@ -96,6 +99,9 @@ impl EnvoyOptions {
         match module {
             Some(module) => {
                 bootstrap.module(module)?;
+                for regex in &self.read_routes {
+                    bootstrap.read_route(regex)?;
+                }
                 match &self.preset {
                     Some(preset) => bootstrap.preset(preset, &self.filter_config)?,
                     None => bootstrap.filter_config(&self.filter_config)?,

@@ -18,6 +18,7 @@ use std::{
 };
 
 use anyhow::Context as _;
+use futures::StreamExt as _;
 use tokio::{
     sync::watch,
     task::{JoinHandle, JoinSet},
@@ -25,7 +26,7 @@ use tokio::{
 
 pub use self::report::{Latencies, LoadProgress, LoadReport, Second};
 use self::send::Sender;
-use crate::model::gateway::{GatewayConfig, RetryPolicy, session_ids};
+use crate::model::gateway::{Flow, GatewayConfig, RetryPolicy, What, session_ids};
 
 /// Node's agents with `keepAlive` keep 256 free sockets; more at once would be new to the gateway.
 pub(crate) const CONNECTIONS_MAX: usize = 256;
@@ -35,6 +36,9 @@ const FLOWS_MAX: usize = 50_000;
 
 /// Longer than one send may take; a flow deep in its retries takes longer and is dropped.
 const DRAIN: Duration = Duration::from_secs(20);
+
+/// As many as the stand-in has PHP workers: more would only wait there.
+const WARM_UP_AT_ONCE: usize = 8;
 
 /// What to send, where, and for how long.
 #[derive(Clone, Debug)]
@@ -59,6 +63,9 @@ pub struct LoadOptions {
     pub flows_max: usize,
     /// How long to wait at the end for what is under way.
     pub drain: Duration,
+    /// The `authorization` of each session by its index, where a gateway serves several tenants. A session
+    /// beyond the end has none.
+    pub authorizations: Vec<Option<String>>,
     /// Headers on every request besides the gateway's own, credentials for example.
     pub headers: Vec<(String, String)>,
     /// When the clock of the report was 0; give Laravel the same one.
@@ -78,6 +85,33 @@ pub struct Load {
 /// If the base URL is none, or the load's task panicked.
 pub async fn run(options: LoadOptions, progress: Arc<LoadProgress>) -> anyhow::Result<LoadReport> {
     Load::start(options, progress)?.finish().await
+}
+
+/// Asks for each session's state once, as the first event of a gateway's day does, so that Embudo has
+/// seen every session before anything is counted. Nothing of it appears in a later report.
+///
+/// # Errors
+/// If the base URL is none, or a session's state cannot be had: what is counted afterwards would not be
+/// what it claims.
+pub async fn warm_up(options: &LoadOptions) -> anyhow::Result<()> {
+    let sender = Arc::new(Sender::new(options, Arc::default())?);
+    let sessions = session_ids(options.seed, options.sessions).into_iter();
+    let asks = sessions.enumerate().map(|(index, session)| {
+        let sender = sender.clone();
+        let flow = Flow::new(sender.prefix(), Arc::from(session.as_str()), What::Expired);
+        async move { sender.ask(index, &session, flow).await }
+    });
+    let asked: Vec<_> = futures::stream::iter(asks)
+        .buffer_unordered(WARM_UP_AT_ONCE)
+        .collect()
+        .await;
+    let failed = asked.iter().filter(|answer| !answer.is_success()).count();
+    anyhow::ensure!(
+        failed == 0,
+        "the state of {failed} of {} sessions cannot be read before the start",
+        asked.len()
+    );
+    Ok(())
 }
 
 // === impl Load ===
@@ -150,7 +184,7 @@ async fn drive(
             sender.shed();
         } else {
             let due = begun + Duration::from_millis(event.at_ms);
-            flows.spawn(sender.clone().flow(session, event.what, due));
+            flows.spawn(sender.clone().flow(index, session, event.what, due));
         }
     }
     // The pacer sees that nobody listens any more, and ends.
@@ -184,6 +218,7 @@ impl Default for LoadOptions {
             connections_max: CONNECTIONS_MAX,
             flows_max: FLOWS_MAX,
             drain: DRAIN,
+            authorizations: Vec::new(),
             headers: Vec::new(),
             epoch: Instant::now(),
         }

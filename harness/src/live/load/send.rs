@@ -36,6 +36,7 @@ pub(super) struct Sender {
     client: Client<HttpConnector, Full<Bytes>>,
     authority: Authority,
     headers: Vec<(HeaderName, HeaderValue)>,
+    authorizations: Vec<Option<HeaderValue>>,
     prefix: Arc<str>,
     connections: Semaphore,
     retries: RetryPolicy,
@@ -71,6 +72,12 @@ impl Sender {
                 value.parse().context("the value of a header of the load")?,
             ));
         }
+        let authorization = |value: &Option<String>| {
+            let value = value.as_ref().map(|value| value.parse()).transpose();
+            value.context("the authorization of a session of the load")
+        };
+        let authorizations = options.authorizations.iter().map(authorization);
+        let authorizations = authorizations.collect::<anyhow::Result<_>>()?;
         let mut connector = HttpConnector::new();
         connector.set_nodelay(true);
         let client = Client::builder(TokioExecutor::new())
@@ -80,6 +87,7 @@ impl Sender {
             client,
             authority,
             headers,
+            authorizations,
             prefix: options.prefix.as_str().into(),
             connections: Semaphore::new(options.connections_max.max(1)),
             retries: options.retries.clone(),
@@ -99,8 +107,31 @@ impl Sender {
         self.lock().shed += 1;
     }
 
+    pub(super) fn prefix(&self) -> Arc<str> {
+        self.prefix.clone()
+    }
+
+    /// The first request of a flow, with its retries, and nothing after it.
+    pub(super) async fn ask(&self, index: usize, session: &str, mut flow: Flow) -> Answer {
+        let mut dice = ChaCha8Rng::seed_from_u64(self.seed);
+        match flow.start() {
+            Some(mut outgoing) => {
+                self.authorize(index, &mut outgoing.request);
+                let due = Instant::now();
+                self.until_final(session, &outgoing, due, &mut dice).await
+            }
+            None => Answer::NetworkError,
+        }
+    }
+
     /// The requests of one event, one after the other.
-    pub(super) async fn flow(self: Arc<Self>, session: Arc<str>, what: What, due: Instant) {
+    pub(super) async fn flow(
+        self: Arc<Self>,
+        index: usize,
+        session: Arc<str>,
+        what: What,
+        due: Instant,
+    ) {
         let _under_way = UnderWay::begin(&self.progress);
         self.lock().events += 1;
         let mut dice = ChaCha8Rng::seed_from_u64(self.seed);
@@ -108,10 +139,18 @@ impl Sender {
         let mut flow = Flow::new(self.prefix.clone(), session.clone(), what);
         let (mut next, mut due) = (flow.start(), due);
         // Bounded: a flow has three requests at most.
-        while let Some(outgoing) = next {
+        while let Some(mut outgoing) = next {
+            self.authorize(index, &mut outgoing.request);
             let answer = self.until_final(&session, &outgoing, due, &mut dice).await;
             next = flow.next(&answer);
             due = Instant::now();
+        }
+    }
+
+    fn authorize(&self, index: usize, request: &mut Request) {
+        if let Some(Some(value)) = self.authorizations.get(index) {
+            let value = Bytes::copy_from_slice(value.as_bytes());
+            request.headers.push(("authorization".to_owned(), value));
         }
     }
 

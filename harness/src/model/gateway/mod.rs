@@ -27,7 +27,7 @@ pub use self::{
 };
 use super::http::Request;
 
-/// What axios sends with everything, credentials there are none.
+/// What axios sends with everything. Credentials come on top, where there are any.
 const HEADERS: [(&str, &str); 2] = [
     ("accept", "application/json, text/plain, */*"),
     ("user-agent", "axios/1.7.9"),
@@ -48,6 +48,11 @@ pub fn session_ids(seed: u64, n: usize) -> Vec<String> {
             .to_string()
     };
     (0..n).map(id).collect()
+}
+
+/// The token of a tenant: what a gateway that serves several has in its `authorization`.
+pub fn token(tenant: usize) -> String {
+    format!("tenant-{tenant}-token")
 }
 
 /// A request as axios makes it.

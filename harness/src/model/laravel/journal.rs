@@ -35,6 +35,8 @@ pub struct Entry {
     pub batched: bool,
     /// Whether the account exists; if not, Laravel answers `skipped` and stores nothing.
     pub stored: bool,
+    /// The call's `authorization`, if it had one.
+    pub credential: Option<String>,
     /// When a worker began with the call.
     pub started_ms: u64,
     /// When the call was done and this value in force.

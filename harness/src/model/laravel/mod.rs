@@ -18,6 +18,7 @@ mod endpoint;
 mod fault;
 mod input;
 mod journal;
+mod tenants;
 mod throttle;
 
 use std::collections::BTreeMap;
@@ -34,6 +35,7 @@ pub use self::{
     answers::digest,
     fault::{Fault, Faults, Matches, Misbehaviour},
     journal::{Count, Counts, Entry, Journal},
+    tenants::Tenants,
 };
 
 /// nginx's `client_max_body_size` unless somebody raised it: beyond it, 413.
@@ -72,6 +74,8 @@ pub struct LaravelConfig {
     pub any_account: bool,
     /// The state of an account nobody has sent an update for.
     pub initial_state: String,
+    /// Whose session is whose; empty: no token is asked for.
+    pub tenants: Tenants,
 }
 
 /// What Laravel knows of one session.
@@ -143,6 +147,11 @@ impl Laravel {
     /// Deletes an account: from now on `account_not_found`.
     pub fn remove_account(&mut self, session: &str) {
         self.accounts.remove(session);
+    }
+
+    /// Whose session is whose, from now on.
+    pub fn tenants_mut(&mut self) -> &mut Tenants {
+        &mut self.config.tenants
     }
 
     /// What is stored of a session.
@@ -287,6 +296,9 @@ impl Laravel {
         {
             return refused;
         }
+        if let Err(refused) = self.config.tenants.admit(request) {
+            return refused;
+        }
         let batches = Batches {
             qr: self.config.qr_batch,
             status: self.config.status_batch,
@@ -297,6 +309,11 @@ impl Laravel {
             Endpoint::Status => self.single(now_ms, Route::Status, call),
             Endpoint::QrBatch => self.batch(now_ms, Route::Qr, call),
             Endpoint::StatusBatch => self.batch(now_ms, Route::Status, call),
+            Endpoint::ReadStatus(session) | Endpoint::Account(session)
+                if !self.permits(request, session) =>
+            {
+                tenants::forbidden()
+            }
             Endpoint::ReadStatus(session) => answers::state(self.known(session).map(|a| &*a)),
             Endpoint::Account(session) => {
                 answers::account(session, self.known(session).map(|account| &*account))
@@ -322,6 +339,12 @@ impl Laravel {
         self.accounts.get_mut(session)
     }
 
+    /// Whether whoever asks may speak for this session.
+    fn permits(&self, request: &Request, session: &str) -> bool {
+        let sessions = self.config.tenants.admit(request);
+        sessions.is_ok_and(|own| own.is_none_or(|own| own.contains(session)))
+    }
+
     fn account_mut(&mut self, session: &str) -> &mut Account {
         let state = &self.config.initial_state;
         let fresh = || Account {
@@ -338,6 +361,9 @@ impl Laravel {
             Ok(item) => item,
             Err(errors) => return errors.response(&call.request),
         };
+        if !self.permits(&call.request, &item.session) {
+            return tenants::forbidden();
+        }
         let body = if self.store(now_ms, route, item, false, call) {
             json!({ "success": true, "message": "Updated" })
         } else {
@@ -354,6 +380,10 @@ impl Laravel {
             Ok(list) => list,
             Err(errors) => return errors.response(&call.request),
         };
+        let foreign = |item: &input::Item| !self.permits(&call.request, &item.session);
+        if list.iter().any(foreign) {
+            return tenants::forbidden();
+        }
         let items = list.len();
         for item in list {
             self.store(now_ms, route, item, true, call);
@@ -395,6 +425,7 @@ impl Laravel {
             timestamp: item.timestamp,
             batched,
             stored,
+            credential: call.request.header("authorization").map(str::to_owned),
             started_ms: call.started_ms,
             finished_ms: now_ms,
         });
@@ -416,6 +447,7 @@ impl Default for LaravelConfig {
             item_ms: ITEM_MS,
             any_account: false,
             initial_state: INITIAL_STATE.to_owned(),
+            tenants: Tenants::default(),
         }
     }
 }

@@ -26,6 +26,7 @@ fn processed(values: &[(Route, &str, Option<u64>)]) -> Vec<Entry> {
         timestamp: *timestamp,
         batched: true,
         stored: true,
+        credential: None,
         started_ms: 10 * i as u64,
         finished_ms: 10 * i as u64 + 5,
     };

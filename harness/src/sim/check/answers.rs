@@ -1,14 +1,14 @@
 //! What the gateway is told, and whether it is true.
 
-use embudo_core::route::Head;
-use embudo_core::route::Update;
+use embudo_core::route::{Head, Update};
+use embudo_core::shard::ClaimId;
 
 use super::history::{Accepted, Fate, History};
 use super::reads::{self, Read};
-use super::{Checker, Clock, Invariant, Transition};
+use super::{CallEnd, Checker, Clock, Invariant, Transition};
 use crate::model::http::Request;
 use crate::sim::abi::Headers;
-use crate::sim::host::{Relayed, SharedData};
+use crate::sim::host::Relayed;
 
 /// A request under way in a VM.
 #[derive(Clone, Debug)]
@@ -19,6 +19,10 @@ pub(super) struct Stream {
     pub(super) begun_us: u64,
     /// What its offer was accepted as.
     pub(super) accepted: Option<u64>,
+    /// Its claim, where it passes by itself.
+    pub(super) passing: Option<Claimed>,
+    /// The call that it is then.
+    pub(super) call: Option<u64>,
     /// Whether, at its last look at the shard, it was a duplicate, and whether it was implied.
     verdict: Option<Verdict>,
 }
@@ -34,6 +38,15 @@ pub(super) enum Asked {
     Else,
 }
 
+/// The claim of an update that passes.
+#[derive(Clone, Debug)]
+pub(super) struct Claimed {
+    pub(super) id: ClaimId,
+    pub(super) route: String,
+    pub(super) seq: u64,
+    pub(super) deadline_ms: u64,
+}
+
 /// Whether an update is a duplicate, and whether it is implied; or why not.
 type Verdict = (Result<(), String>, Result<(), String>);
 
@@ -46,6 +59,7 @@ pub(super) struct Sent {
     pub(super) value: String,
     pub(super) hash: u128,
     pub(super) voids: bool,
+    pub(super) token: String,
 }
 
 // === impl Stream ===
@@ -84,6 +98,8 @@ impl Checker {
                 token: reads::token_of(request),
                 begun_us: clock.mono_us,
                 accepted: None,
+                passing: None,
+                call: None,
                 verdict: None,
             },
         );
@@ -108,6 +124,7 @@ impl Checker {
             value: value.to_owned(),
             hash: update.value,
             voids: update.voids,
+            token: reads::token_of(request),
         })
     }
 
@@ -150,6 +167,9 @@ impl Checker {
         let last = history
             .newest_of(&rule.name)
             .ok_or("nothing was accepted of the route")?;
+        if last.token != sent.token {
+            return Err("the last value of the route came under another credential".into());
+        }
         if last.hash != sent.hash {
             return Err(format!(
                 "the last value of the route is {}",
@@ -180,6 +200,9 @@ impl Checker {
             return Err("the value is not the implied one".into());
         }
         let newest = history.newest().ok_or("nothing was accepted")?;
+        if newest.token != sent.token {
+            return Err("the newest update came under another credential".into());
+        }
         if newest.route != by.name {
             return Err(format!("the newest update is {}", short(&newest.value)));
         }
@@ -210,7 +233,8 @@ impl Checker {
             Fate::Delivered => Ok(()),
             Fate::Superseded => Err("it was superseded".into()),
             Fate::Expired => Err("it expired unsent".into()),
-            Fate::Rejected => Err("it was rejected".into()),
+            Fate::Rejected | Fate::Failed => Err("Laravel did not take it".into()),
+            Fate::Passing => Err("nobody knows whether Laravel took it".into()),
         }
     }
 
@@ -240,6 +264,7 @@ impl Checker {
         let name = format!("{} of session {}", short(&sent.value), sent.name);
         let expected = match outcome {
             "queued" => {
+                self.is_trusted(clock, &sent, known.begun_us);
                 if known.accepted.is_none() {
                     let what = format!("{name} was answered queued, and is not in the store");
                     self.fail(clock.mono_us, Invariant::NothingIsLost, what);
@@ -291,25 +316,36 @@ impl Checker {
         stream: u64,
         had_body: bool,
         headers: &Headers,
-        data: &SharedData,
     ) -> Option<u64> {
-        let _ = (headers, data);
         let known = self.streams.get(&stream)?;
         let sent = known.update().cloned();
+        let passing = known.passing.clone();
         self.coverage.count(match had_body {
             true => Transition::CollectingToPassed,
             false => Transition::NewToPassed,
         });
-        if let Some(sent) = sent {
-            let name = short(&sent.value);
-            let what = format!("{name} of session {} passed through", sent.name);
-            self.fail(clock.mono_us, Invariant::NothingIsLost, what);
+        let sent = sent?;
+        let name = format!("{} of session {}", short(&sent.value), sent.name);
+        let Some(claimed) = passing else {
+            let what = format!("{name} passed through without the session's claim");
+            self.fail(clock.mono_us, Invariant::AClaimIsRespected, what);
+            return None;
+        };
+        self.coverage.count(Transition::Passing);
+        let timeout = headers
+            .iter()
+            .find(|(name, _)| name == "x-envoy-upstream-rq-timeout-ms");
+        let timeout = timeout.and_then(|(_, ms)| std::str::from_utf8(ms).ok()?.parse::<u64>().ok());
+        if timeout.is_none_or(|ms| ms == 0 || ms > self.config.times.call_timeout_ms) {
+            let what = format!("{name} passes with a timeout of {timeout:?} ms");
+            self.fail(clock.mono_us, Invariant::ACallLeavesInTime, what);
         }
-        None
+        let call = self.pass_leaves(clock, sent.session, &claimed);
+        if let Some(known) = self.streams.get_mut(&stream) {
+            known.call = Some(call);
+        }
+        Some(call)
     }
-
-    /// The filter begins with Laravel's answer to a request that passed.
-    pub(crate) fn response_begins(&mut self, _: Clock, _: u64) {}
 
     /// Laravel's answer to a request that passed goes to the gateway, as the filter leaves it.
     pub(in crate::sim) fn stream_relayed(
@@ -325,7 +361,24 @@ impl Checker {
         };
         if let Asked::Read(read) = &known.asked {
             let (read, body) = ((read, known.begun_us), &relayed.body);
-            self.read_answered(clock, stream, read, (status, outcome), body, Some(relayed));
+            return self.read_answered(clock, stream, read, (status, outcome), body, Some(relayed));
+        }
+        let (Some(sent), Some(claimed)) = (known.update(), &known.passing) else {
+            return;
+        };
+        if !outcome.starts_with("passing") {
+            let what = format!("{} passed by itself and says {outcome}", short(&sent.value));
+            self.fail(clock.mono_us, Invariant::AClaimIsRespected, what);
+        }
+        let end = known.call.and_then(|call| self.calls.get(&call)?.end);
+        if end == Some(CallEnd::Delivered) {
+            // A trap or a lost race may have kept the trust from being written until now.
+            self.trusts(clock.mono_us, &sent.token, &claimed.route);
+            let history = self.sessions.get_mut(&sent.session);
+            let update = history.and_then(|h| h.of_seq(claimed.seq, &claimed.route));
+            if let Some(update) = update {
+                update.known_us = clock.mono_us;
+            }
         }
     }
 

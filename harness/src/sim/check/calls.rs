@@ -5,7 +5,8 @@ use std::collections::BTreeSet;
 use embudo_core::shard::{ClaimId, Shard};
 use serde_json::Value;
 
-use super::answers::short;
+use super::answers::{Claimed, short};
+use super::trust;
 use super::{Actor, Checker, Clock, Invariant, SHARDS};
 use crate::sim::host::{HttpCall, SharedData};
 
@@ -19,7 +20,13 @@ const PACE_SLACK: usize = 2;
 #[derive(Clone, Debug)]
 pub(super) struct CallInfo {
     pub(super) id: u64,
+    /// The credential that it bears.
+    pub(super) token: String,
+    /// A request that passes by itself, and no call of the dispatcher's.
+    pub(super) passing: bool,
     pub(super) claim: Option<ClaimId>,
+    /// When it left, µs.
+    pub(super) left_us: u64,
     /// Session, route and sequence of every item.
     pub(super) items: Vec<(u128, String, u64)>,
     /// What the guest may know of its end.
@@ -58,6 +65,9 @@ impl Checker {
         }
         let mut info = CallInfo {
             id,
+            token: trust::token_of(http),
+            passing: false,
+            left_us: clock.mono_us,
             claim: None,
             items: Vec::new(),
             end: None,
@@ -71,6 +81,7 @@ impl Checker {
             self.item_leaves(clock, &mut info, &item, data);
         }
         self.is_the_leaders(clock, &info);
+        self.is_under_one_name(clock, &info);
         self.calls.insert(id, info);
         self.is_within_limits(clock);
         id
@@ -143,6 +154,36 @@ impl Checker {
         }
     }
 
+    /// A request that passes leaves, under the claim that it has taken itself. Gives its number as a call.
+    pub(super) fn pass_leaves(&mut self, clock: Clock, session: u128, claimed: &Claimed) -> u64 {
+        self.last_call += 1;
+        let id = self.last_call;
+        let update = self.sessions.get_mut(&session);
+        let update = update.and_then(|h| h.of_seq(claimed.seq, &claimed.route));
+        let token = update.map_or_else(String::new, |update| update.token.clone());
+        let times = &self.config.times;
+        let needed_ms = times.call_timeout_ms + times.late_ms;
+        if clock.mono_ms() + needed_ms > claimed.deadline_ms + CLOCK_SLACK_MS {
+            let what = format!(
+                "passing update {id} leaves {} ms before its claim runs out, and may take {needed_ms}",
+                claimed.deadline_ms.saturating_sub(clock.mono_ms())
+            );
+            self.fail(clock.mono_us, Invariant::ACallLeavesInTime, what);
+        }
+        let info = CallInfo {
+            id,
+            token,
+            passing: true,
+            left_us: clock.mono_us,
+            claim: Some(claimed.id),
+            items: vec![(session, claimed.route.clone(), claimed.seq)],
+            end: None,
+            out: true,
+        };
+        self.calls.insert(id, info);
+        id
+    }
+
     // ## 6: only the leader's claims count
     fn is_the_leaders(&mut self, clock: Clock, info: &CallInfo) {
         let Some(claim) = info.claim else { return };
@@ -159,7 +200,11 @@ impl Checker {
     // ## 4: bounded
     fn is_within_limits(&mut self, clock: Clock) {
         let pace = self.config.pace.clone();
-        let out = self.calls.values().filter(|call| call.out).count() as u64;
+        let out = self
+            .calls
+            .values()
+            .filter(|call| call.out && !call.passing)
+            .count() as u64;
         if out > pace.max_in_flight {
             let what = format!("{out} calls are under way");
             self.fail(clock.mono_us, Invariant::Bounded, what);
@@ -179,15 +224,20 @@ impl Checker {
 
     /// Laravel begins with a call.
     pub(crate) fn laravel_begins(&mut self, clock: Clock, call: u64) {
-        let items = self.calls.get(&call).map(|call| call.items.clone());
-        for (id, _, seq) in items.unwrap_or_default() {
+        let Some(CallInfo { items, passing, .. }) = self.calls.get(&call).cloned() else {
+            return;
+        };
+        for (id, _, seq) in items {
             let Some(history) = self.sessions.get_mut(&id) else {
                 continue;
             };
             let name = history.name.clone();
             let (running, newest) = (history.running, history.newest_begun);
             history.running = Some((call, seq));
-            history.newest_begun = newest.max(seq);
+            // What passes by itself counts once it is in force: Laravel may not take it at all.
+            if !passing {
+                history.newest_begun = newest.max(seq);
+            }
             if let Some((other, other_seq)) = running {
                 let what = format!(
                     "Laravel begins call {call} (seq {seq}) of {name} while it works on call \
@@ -216,15 +266,23 @@ impl Checker {
             if let Some(update) = history.of_seq(seq, &route).filter(|_| stored) {
                 update.in_effect = true;
                 history.in_force = seq;
+                history.newest_begun = history.newest_begun.max(seq);
             }
         }
     }
 
     /// The answer to a call is handed to the guest, or there never will be one.
-    pub(crate) fn call_ends(&mut self, call: u64, end: Option<CallEnd>) {
-        if let Some(call) = self.calls.get_mut(&call) {
-            call.out = false;
-            call.end = end;
+    pub(crate) fn call_ends(&mut self, clock: Clock, call: u64, end: Option<CallEnd>) {
+        let Some(call) = self.calls.get_mut(&call) else {
+            return;
+        };
+        call.out = false;
+        call.end = end;
+        if let (true, Some(CallEnd::Delivered), Some((_, route, _))) =
+            (call.passing, end, call.items.first())
+        {
+            let (token, route) = (call.token.clone(), route.clone());
+            self.trusts(clock.mono_us, &token, &route);
         }
     }
 }

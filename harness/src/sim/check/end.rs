@@ -2,7 +2,7 @@
 
 use embudo_core::shard::{Shard, balance};
 
-use super::history::Fate;
+use super::history::{Accepted, Fate};
 use super::{Checker, Clock, Invariant, SHARDS, answers::short};
 use crate::model::laravel::Laravel;
 use crate::sim::host::SharedData;
@@ -91,11 +91,24 @@ impl Checker {
             };
             let account = laravel.account(&history.name);
             let state = account.map(|account| account.estado_qr.as_str());
-            let expected = match last.route == "qr" {
-                true => "pending",
-                false => &last.value,
-            };
-            if state != Some(expected) && last.fate != Fate::Pending {
+            let expected = state_of(last);
+            // What Laravel did not take left what was before it, and nobody knows what that was; what it may
+            // have taken without a word may be what it has.
+            let unsaid = history.accepted.iter().any(|update| {
+                let silent = matches!(update.fate, Fate::Passing | Fate::Failed)
+                    || (update.fate == Fate::Rejected && update.in_effect);
+                update.seq > last.seq && silent && state == Some(state_of(update))
+            });
+            let is_rejected =
+                |update: &Accepted| update.seq > last.seq && update.fate == Fate::Rejected;
+            // A QR that ran out left its state to be sent by itself, under the same number.
+            let is_its_state =
+                |update: &Accepted| update.seq == last.seq && update.fate == Fate::Rejected;
+            let unknown = (matches!(last.fate, Fate::Superseded | Fate::Expired)
+                && history.accepted.iter().any(is_rejected))
+                || history.accepted.iter().any(is_its_state)
+                || last.fate == Fate::Passing;
+            if state != Some(expected) && last.fate != Fate::Pending && !unsaid && !unknown {
                 let what = format!(
                     "session {} said {expected} last, and Laravel has {}",
                     history.name,
@@ -105,7 +118,11 @@ impl Checker {
             }
             let qr = history.newest_of("qr");
             let found = account.and_then(|account| account.last_qr.as_deref());
-            if let Some(qr) = qr.filter(|qr| qr.fate == Fate::Delivered)
+            let unsaid = history.accepted.iter().any(|update| {
+                let silent = matches!(update.fate, Fate::Passing | Fate::Failed);
+                silent && found == Some(&update.value)
+            });
+            if let Some(qr) = qr.filter(|qr| qr.fate == Fate::Delivered && !unsaid)
                 && found != Some(&qr.value)
             {
                 let what = format!(
@@ -120,5 +137,12 @@ impl Checker {
         for (invariant, what) in wrong {
             self.fail(clock.mono_us, invariant, what);
         }
+    }
+}
+
+fn state_of(update: &Accepted) -> &str {
+    match update.route == "qr" {
+        true => "pending",
+        false => &update.value,
     }
 }

@@ -5,7 +5,7 @@ use embudo_core::shard::{Entry, Session, State};
 use super::answers::short;
 use super::history::{Accepted, Fate};
 use super::shard::{Write, show};
-use super::{Checker, Invariant, Transition};
+use super::{CallEnd, Checker, Invariant, Transition};
 use crate::sim::host::Callback;
 
 // === impl Checker ===
@@ -52,6 +52,16 @@ impl Checker {
                     self.ends(write, id, from, Fate::Superseded);
                 }
             }
+            // ## => Clean, by an update that passed
+            (from, Some(to)) if !to.is_dirty() && write.settled == Some(to.seq) => {
+                if !matches!(to.state, State::Clean { .. }) {
+                    illegal(write);
+                }
+                // It does not pass over what is queued.
+                if from.is_some_and(Entry::is_dirty) {
+                    illegal(write);
+                }
+            }
             (Some(from), Some(to)) if from.seq == to.seq && from.value == to.value => {
                 match (&from.state, &to.state) {
                     (State::Dirty(a), State::Dirty(b)) => {
@@ -80,10 +90,18 @@ impl Checker {
                     (State::Clean { until_ms: a }, State::Clean { until_ms: b }) if b > a => {
                         write.saw(Transition::Slid);
                     }
+                    // What came after it may be what Laravel has: it answers for nothing any more.
+                    (State::Clean { .. }, State::Clean { .. }) if to.accepted_ms == 0 => {
+                        write.saw(Transition::Doubted);
+                    }
                     _ => illegal(write),
                 }
             }
             (Some(from), None) if from.is_dirty() => match write.actor.callback {
+                Callback::Answer(call) if self.is_rejected(session, from, call) => {
+                    write.saw(Transition::Rejected);
+                    self.ends(write, id, from, Fate::Rejected);
+                }
                 Callback::Stream(_) => {
                     write.saw(Transition::VoidedDirty);
                     self.ends(write, id, from, Fate::Superseded);
@@ -104,6 +122,13 @@ impl Checker {
                 }
                 // Lives and dies with what it comes from.
                 State::Implied { .. } => {}
+                _ if write.settled.is_some_and(|seq| from.seq < seq) => {
+                    write.saw(Transition::PassedOverClean);
+                    let history = self.sessions.get_mut(&id);
+                    if let Some(update) = history.and_then(|h| h.of_seq(from.seq, &from.route)) {
+                        update.fate = Fate::Superseded;
+                    }
+                }
                 _ if accepted.is_some() && !forgotten => {
                     write.saw(Transition::VoidedClean);
                     let history = self.sessions.get_mut(&id);
@@ -115,6 +140,16 @@ impl Checker {
             },
             _ => illegal(write),
         }
+    }
+
+    /// Whether this item's call was refused for certain, for its credential or for itself.
+    fn is_rejected(&self, session: Option<&Session<'_>>, from: &Entry<'_>, call: u64) -> bool {
+        let claim = session.and_then(|session| session.claim.as_ref());
+        let call = self.calls.get(&call);
+        let same = claim.zip(call).is_some_and(|(claim, call)| {
+            call.claim == Some(claim.id) && claim.seq == from.seq && claim.route == from.route
+        });
+        same && call.is_some_and(|call| call.end == Some(CallEnd::Failed))
     }
 
     // ## Implied => Dirty
@@ -188,7 +223,7 @@ impl Checker {
                 }
             }
             Fate::Rejected => write.counted.rejected += 1,
-            Fate::Pending => {}
+            Fate::Pending | Fate::Passing | Fate::Failed => {}
         }
     }
 }

@@ -50,7 +50,12 @@ pub(super) enum Fate {
     Delivered,
     Superseded,
     Expired,
+    /// Laravel does not want it, and said so for certain.
     Rejected,
+    /// It passes by itself, and nobody knows yet what becomes of it, or ever will.
+    Passing,
+    /// It passed by itself, and Laravel certainly did not take it: it never happened.
+    Failed,
 }
 
 // === impl History ===
@@ -64,9 +69,17 @@ impl History {
             .find(|update| update.seq == seq && update.route == route)
     }
 
-    /// The newest of all: by its number, since a revived state keeps its QR's place.
+    /// The newest of all that stands: by its number, since a revived state keeps its QR's place. What was
+    /// superseded unsent gave way to something newer, or to what Laravel then did not want.
     pub(super) fn newest(&self) -> Option<&Accepted> {
-        self.accepted.iter().max_by_key(|update| update.seq)
+        self.accepted
+            .iter()
+            .filter(|update| match update.fate {
+                Fate::Failed | Fate::Rejected => false,
+                Fate::Superseded => update.in_effect,
+                _ => true,
+            })
+            .max_by_key(|update| update.seq)
     }
 
     /// The newest of a route that Laravel has or will get: what ended before it took effect (too old, or
@@ -75,7 +88,11 @@ impl History {
         self.accepted
             .iter()
             .filter(|update| update.route == route)
-            .filter(|update| update.fate == Fate::Pending || update.in_effect)
+            .filter(|update| match update.fate {
+                Fate::Pending | Fate::Passing => true,
+                Fate::Failed => false,
+                _ => update.in_effect,
+            })
             .max_by_key(|update| update.seq)
     }
 }

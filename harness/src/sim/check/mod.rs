@@ -10,6 +10,7 @@
 //! * `calls`: calls, from their claims to Laravel's end.
 //! * `answers`: what the gateway is told.
 //! * `reads`: what readers are shown.
+//! * `trust`: credentials.
 //! * `lease`: who leads.
 //! * `end`: what must hold once everything has come to rest.
 //! * `coverage`: which transitions were seen.
@@ -24,6 +25,7 @@ mod history;
 mod lease;
 mod reads;
 mod shard;
+mod trust;
 
 use std::collections::BTreeMap;
 use std::fmt;
@@ -43,6 +45,7 @@ use self::history::History;
 use self::lease::Lease;
 pub(super) use self::reads::ReadLimits;
 use self::reads::Served;
+use self::trust::Standing;
 use super::host::{Callback, Clock};
 
 /// What must hold: the numbers are those of the design's invariants.
@@ -117,6 +120,8 @@ pub(super) struct Checker {
     /// What Laravel answered to reads, by the read that it was given to.
     served: BTreeMap<u64, Served>,
     limits: ReadLimits,
+    /// By credential and route.
+    standing: BTreeMap<(String, String), Standing>,
     calls: BTreeMap<u64, CallInfo>,
     last_call: u64,
     /// When calls left, for the pace; µs.
@@ -151,6 +156,7 @@ impl Checker {
             streams: BTreeMap::new(),
             served: BTreeMap::new(),
             limits,
+            standing: BTreeMap::new(),
             calls: BTreeMap::new(),
             last_call: 0,
             departures: Vec::new(),

@@ -80,14 +80,15 @@ impl ReadLimits {
 // === impl Served ===
 
 impl Served {
-    /// The same body with another state.
-    fn with_state(&self, state: &str) -> String {
-        let mut body = self.body.clone();
-        for key in ["estado_qr", "status"] {
+    /// Whether this is the same body but for the state: in the place that the rule names first, or in all
+    /// that it names.
+    fn is_shown_as(&self, state: &str, body: &[u8]) -> bool {
+        let mut expected = self.body.clone();
+        ["estado_qr", "status"].iter().any(|key| {
             let old = format!("\"{key}\":\"{}\"", self.state);
-            body = body.replace(&old, &format!("\"{key}\":\"{state}\""));
-        }
-        body
+            expected = expected.replace(&old, &format!("\"{key}\":\"{state}\""));
+            expected.as_bytes() == body
+        })
     }
 }
 
@@ -96,11 +97,9 @@ impl Served {
 impl Checker {
     /// Laravel has answered a read; its answer is on its way.
     pub(crate) fn laravel_serves(&mut self, stream: u64, status: u16, body: &[u8]) {
-        let Some(Asked::Read(read)) = self.streams.get_mut(&stream).map(|known| &mut known.asked)
-        else {
+        let Some(Asked::Read(read)) = self.streams.get(&stream).map(|known| &known.asked) else {
             return;
         };
-        read.status = Some(status);
         let json: Option<Value> = serde_json::from_slice(body).ok();
         let state = json.as_ref().and_then(|json| json["estado_qr"].as_str());
         let (200, Some(state)) = (status, state) else {
@@ -116,6 +115,13 @@ impl Checker {
             relayed_us: None,
         };
         self.served.insert(stream, served);
+    }
+
+    /// Laravel's own answer to a read has come back to the filter in time.
+    pub(crate) fn read_is_given(&mut self, stream: u64, given: Option<u16>) {
+        if let Some(Asked::Read(read)) = self.streams.get_mut(&stream).map(|s| &mut s.asked) {
+            read.status = given;
+        }
     }
 
     // ## 10: reads see writes
@@ -138,7 +144,6 @@ impl Checker {
         let stored = matches!(outcome, "cached" | "stale");
         self.coverage.count(match (outcome, status) {
             ("cached", _) => Transition::ReadCached,
-            ("stale", _) if relayed.is_some() => Transition::ReadStaleAfterAll,
             ("stale", _) => Transition::ReadStale,
             ("fresh", _) => Transition::ReadFresh,
             _ => Transition::ReadPassed,
@@ -195,7 +200,7 @@ impl Checker {
             let what = format!("{name} shows what another credential was given (read {mark})");
             wrong.push((Invariant::CredentialsNeverMix, what));
         }
-        if served.with_state(state).as_bytes() != body {
+        if !served.is_shown_as(state, body) {
             let shown = String::from_utf8_lossy(body);
             let what = format!("{name} shows {shown}, and Laravel said {}", served.body);
             wrong.push((Invariant::ReadsSeeWrites, what));
@@ -215,8 +220,11 @@ impl Checker {
                 wrong.push((Invariant::ReadsSeeWrites, what));
             }
         }
+        // A read that was under way for longer than a delivered value is remembered cannot be helped. As
+        // shipped, that is five minutes, and no route waits for Laravel as long.
+        let took_ms = clock.mono_us.saturating_sub(begun_us) / 1000;
         let history = self.sessions.values().find(|h| h.name == read.name);
-        if let Some(history) = history {
+        if let Some(history) = history.filter(|_| took_ms <= self.config.dedup.ttl_ms) {
             let floor = self.floor(history, &read.token, begun_us);
             let laravels = state == served.state && served.effect_seq >= floor;
             let own = history.accepted.iter().any(|update| {
@@ -241,33 +249,36 @@ impl Checker {
     /// What a read that began then must show, or something newer: the caller's own newest update that was
     /// accepted by then, and whatever Embudo knew by then to be in force at Laravel.
     fn floor(&self, history: &History, token: &str, begun_us: u64) -> u64 {
-        let newest_own = history
-            .accepted
-            .iter()
-            .filter(|update| update.token == token)
-            .map(|update| update.seq)
-            .max();
-        let counts = |update: &&Accepted| {
-            if self.state_of(update).is_none() || update.known_us >= begun_us {
-                return false;
+        // From the newest to the oldest: what was superseded by something that Laravel then did not want is
+        // as void as that.
+        let mut own_floor = 0;
+        let mut stands = false;
+        let mut all: Vec<&Accepted> = history.accepted.iter().collect();
+        all.sort_by_key(|update| update.seq);
+        for update in all.iter().rev() {
+            if update.token != token || self.state_of(update).is_none() {
+                continue;
             }
-            match update.fate {
-                // Laravel does not want it, so it is no state.
+            stands = match update.fate {
+                Fate::Pending | Fate::Delivered => true,
                 Fate::Rejected => false,
-                Fate::Delivered => {
-                    update.token == token || (update.in_effect && update.ended_us < begun_us)
-                }
-                // Another credential's update has made it meaningless.
-                Fate::Superseded if Some(update.seq) == newest_own => false,
-                _ => update.token == token,
+                Fate::Superseded => stands,
+                // Nothing is known of it, or its state goes by itself.
+                Fate::Passing | Fate::Failed | Fate::Expired => continue,
+            };
+            if stands && update.known_us < begun_us {
+                own_floor = update.seq;
+                break;
             }
-        };
-        let seqs = history
-            .accepted
-            .iter()
-            .filter(counts)
-            .map(|update| update.seq);
-        seqs.max().unwrap_or(0)
+        }
+        let in_force = all.iter().filter(|update| {
+            update.fate == Fate::Delivered
+                && update.in_effect
+                && update.ended_us.max(update.known_us) < begun_us
+                && self.state_of(update).is_some()
+        });
+        let in_force = in_force.map(|update| update.seq).max().unwrap_or(0);
+        own_floor.max(in_force)
     }
 
     /// The state that an update tells of.

@@ -21,6 +21,8 @@ pub(super) struct Write {
     pub(super) actor: Actor,
     /// What the ledger should have counted.
     pub(super) counted: Ledger,
+    /// The passing update that this write settles as delivered.
+    pub(super) settled: Option<u64>,
     wrong: Vec<(Invariant, String)>,
     seen: Vec<Transition>,
 }
@@ -44,6 +46,7 @@ impl Checker {
             clock,
             actor,
             counted: Ledger::default(),
+            settled: None,
             wrong: Vec::new(),
             seen: Vec::new(),
         };
@@ -90,6 +93,7 @@ impl Checker {
             old.map_or(&no_entries, |session| &session.entries),
             new.map_or(&no_entries, |session| &session.entries),
         );
+        write.settled = None;
         self.claim_changes(write, id, old, new);
         // First what was accepted: the rest follows from it.
         let accepted = new_entries
@@ -301,6 +305,9 @@ pub(super) fn describe(shard: &Shard<'_>) -> String {
         let _ = write!(out, "[{:04x}", session.id & 0xffff);
         for entry in &session.entries {
             let _ = write!(out, " {}", show(entry));
+        }
+        for kept in &session.kept {
+            let _ = write!(out, " kept {}@{}", kept.read, kept.floor);
         }
         if let Some(claim) = &session.claim {
             let _ = write!(

@@ -24,7 +24,8 @@ const SESSIONS: [&str; 6] = ["a", "b", "s-1", "s-2", "7", "\\u00e9"];
 const PLAIN: &str = r#"{"max_sessions":16,"credentials":{"trust":"always"}}"#;
 
 /// Configurations that had no accident yet.
-const CONFIGURATIONS: [&str; 6] = [
+const CONFIGURATIONS: [&str; 7] = [
+    r#"{"max_sessions":16,"read_refresh_ms":1000,"stale_if_error_ms":1000,"credentials":{"trust":"learn"}}"#,
     "",
     "{}",
     PLAIN,
@@ -90,7 +91,10 @@ const STATUSES: [&str; 16] = [
     "99999999999999999999",
 ];
 
-const ANSWERS: [&str; 12] = [
+const ANSWERS: [&str; 15] = [
+    r#"{"estado_qr":"pending","status":"pending"}"#,
+    r#"{"x":{"estado_qr":"no"},"estado_qr" : "a\u0063tive" ,"status":1}"#,
+    r#"{"estado_qr":null,"estado":["x"],"status":"connecting"}"#,
     r#"{"success":true}"#,
     r#"{"success":false}"#,
     r#"{"success":{"success":[true]}}"#,
@@ -228,7 +232,7 @@ impl Dice {
 
     fn layout(&mut self) -> Vec<u8> {
         let shards = self.one_of(&NUMBERS);
-        let mut bytes = 1_u32.to_le_bytes().to_vec();
+        let mut bytes = embudo_core::layout::VERSION.to_le_bytes().to_vec();
         bytes.extend_from_slice(&shards.to_le_bytes());
         bytes.extend_from_slice(&[7; 16]);
         self.perhaps_spoiled(&bytes)
@@ -237,8 +241,8 @@ impl Dice {
     fn step(&mut self) -> Step {
         match self.below(40) {
             0..=14 => self.request(),
-            15 => self.relayed(),
-            16..=20 => Step::Answer {
+            15..=17 => self.relayed(),
+            18..=20 => Step::Answer {
                 which: self.below(8),
                 response: self.response(),
             },
@@ -288,7 +292,31 @@ impl Dice {
         Step::Store { key, value }
     }
 
+    /// A read of one of the sessions.
+    fn read(&mut self) -> Step {
+        let session = self.one_of(&SESSIONS);
+        let path = format!("/api/whatsapp/status/{session}");
+        let path = self.perhaps_spoiled(path.as_bytes());
+        let mut headers: Headers = vec![
+            (":method".to_owned(), b"GET".to_vec()),
+            (":path".to_owned(), path),
+            (":authority".to_owned(), b"laravel.test".to_vec()),
+            ("accept".to_owned(), b"application/json".to_vec()),
+        ];
+        if self.chance(20) {
+            headers.push(("cache-control".to_owned(), b"no-cache".to_vec()));
+        }
+        self.disturb(&mut headers);
+        Step::Request {
+            headers,
+            body: Body::default(),
+        }
+    }
+
     fn request(&mut self) -> Step {
+        if self.chance(25) {
+            return self.read();
+        }
         let qr = self.chance(50);
         let path = match qr {
             true => "/api/qr",

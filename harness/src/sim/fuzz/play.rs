@@ -383,7 +383,7 @@ impl Process {
         let (layout, _) = self.hub.lock().data.get(&Key::Layout.name())?;
         let version = layout.first_chunk::<4>()?;
         let shards = layout.get(4..8)?.try_into().ok()?;
-        (layout.len() == 24 && u32::from_le_bytes(*version) == 1)
+        (layout.len() == 24 && u32::from_le_bytes(*version) == embudo_core::layout::VERSION)
             .then_some(u32::from_le_bytes(shards))
     }
 

@@ -51,23 +51,21 @@ fn session(dice: &mut Dice) -> Session<'static> {
 
 fn kept(dice: &mut Dice) -> Kept<'static> {
     let place = |dice: &mut Dice| Place {
-        start: u32::try_from(dice.below(40)).unwrap_or(0),
-        end: u32::try_from(dice.below(40)).unwrap_or(0),
+        start: u32::try_from(dice.below(60)).unwrap_or(0),
+        end: u32::try_from(dice.number() % 70).unwrap_or(0),
+    };
+    let body = match dice.chance(60) {
+        true => br#"{"estado_qr":"active","status":"active"}"#.to_vec(),
+        false => dice.bytes(),
     };
     Kept {
         read: dice.one_of(&["status", "status", "account", ""]).into(),
-        credential: match dice.chance(70) {
-            true => 0,
-            false => dice.number(),
-        },
+        credential: if dice.chance(70) { 0 } else { dice.number() },
         fetched_ms: dice.number(),
         until_ms: dice.number(),
         floor: dice.number(),
-        places: (0..dice.below(3)).map(|_| place(dice)).collect(),
-        body: match dice.chance(60) {
-            true => br#"{"estado_qr":"active"}"#.to_vec().into(),
-            false => dice.bytes().into(),
-        },
+        places: (0..dice.below(4)).map(|_| place(dice)).collect(),
+        body: body.into(),
     }
 }
 
@@ -101,7 +99,9 @@ fn entry(dice: &mut Dice) -> Entry<'static> {
         value: u128::from(dice.number()),
         accepted_ms: dice.number(),
         order: dice.chance(20).then(|| dice.number()),
-        text: dice.chance(50).then(|| "active".into()),
+        text: dice
+            .chance(50)
+            .then(|| dice.one_of(&["active", "pending", "", "\"\\\u{0}"]).into()),
         state: match dice.below(6) {
             0 => State::Clean {
                 until_ms: dice.number(),

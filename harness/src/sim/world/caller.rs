@@ -27,6 +27,8 @@ const PATIENCE_US: [u64; 3] = [300, 20_000, 400_000];
 #[derive(Debug)]
 pub(super) struct Caller {
     callers: Callers,
+    tenancy: Option<Tenancy>,
+    tenant: usize,
     dice: ChaCha8Rng,
 }
 
@@ -40,7 +42,7 @@ impl Callers {
             reads: one_of(dice, &[0, 0, 5, 20, 50, 80]),
             no_cache: one_of(dice, &[0, 0, 10, 50]),
             hang_ups: one_of(dice, &[0, 0, 0, 5, 20]),
-            tenants: false,
+            tenants: dice.random_bool(0.25),
         }
     }
 }
@@ -53,6 +55,8 @@ impl Caller {
         dice.set_stream(2_000 + index as u64);
         Self {
             callers: scenario.callers,
+            tenancy: Tenancy::of(scenario),
+            tenant: Tenancy::tenant_of(index),
             dice,
         }
     }
@@ -79,8 +83,73 @@ impl Caller {
         })
     }
 
+    /// Whether it hangs up before its body is whole.
+    pub(super) fn breaks_off(&mut self) -> bool {
+        self.percent(self.callers.hang_ups / 4)
+    }
+
     /// Under which credential this request goes, where tenants have them.
-    pub(super) fn token(&mut self) -> Option<String> {
-        None
+    pub(super) fn token(&mut self, now_ms: u64) -> Option<String> {
+        let tenancy = self.tenancy.as_ref()?;
+        let (own, other) = (self.tenant, 1 - self.tenant);
+        let current = tenancy.token(own, now_ms);
+        let (old, foreign) = (token(own, 0), tenancy.token(other, now_ms));
+        match self.dice.random_range(0..100) {
+            0..=4 => Some(STRANGER.to_owned()),
+            5..=9 => Some(foreign),
+            10..=11 => None,
+            12..=19 => Some(old),
+            _ => Some(current),
+        }
+    }
+}
+
+/// Two tenants that have the sessions between them, and whose tokens rotate once.
+#[derive(Clone, Debug)]
+pub(super) struct Tenancy {
+    /// When each of them takes its second token, ms of the run, and when the first one is revoked.
+    pub(super) rotations: [(u64, u64); TENANTS],
+}
+
+/// How many tenants.
+pub(super) const TENANTS: usize = 2;
+
+/// What no Laravel ever gave to anybody.
+const STRANGER: &str = "Bearer stranger";
+
+/// How long both tokens of a tenant are valid, ms at most.
+const BOTH_VALID_MS: u64 = 3_000;
+
+/// A tenant's token, before and after it rotates.
+pub(super) fn token(tenant: usize, generation: usize) -> String {
+    format!("Bearer tenant-{tenant}-{generation}")
+}
+
+// === impl Tenancy ===
+
+impl Tenancy {
+    /// That of a run, where it has one.
+    pub(super) fn of(scenario: &Scenario) -> Option<Self> {
+        scenario.callers.tenants.then(|| {
+            let mut dice = ChaCha8Rng::seed_from_u64(scenario.seed);
+            dice.set_stream(3_000);
+            let mut rotation = || {
+                let at_ms = dice.random_range(0..scenario.traffic_ms);
+                (at_ms, at_ms + dice.random_range(0..BOTH_VALID_MS))
+            };
+            Self {
+                rotations: [rotation(), rotation()],
+            }
+        })
+    }
+
+    /// Whose session this is.
+    pub(super) fn tenant_of(session: usize) -> usize {
+        session % TENANTS
+    }
+
+    fn token(&self, tenant: usize, now_ms: u64) -> String {
+        let (rotates_ms, _) = self.rotations[tenant];
+        token(tenant, usize::from(now_ms >= rotates_ms))
     }
 }

@@ -65,8 +65,14 @@ const LIVES_UNTIL_ABANDONED: u64 = 3;
 /// Everybody looks at the lease this often.
 const IDLE_TICK_MS: u64 = 500;
 
+/// Credentials of a session's callers: two tenants' and a stranger's.
+const CREDENTIALS: u64 = 5;
+
 /// A call of an undisturbed Laravel, there and back, at the most.
 const CALL_MS: u64 = 100;
+
+/// For how many times the settling time workers may have a backlog when the gateway has stopped.
+const BACKLOGS_MAX: u64 = 4;
 
 /// Events of one run at most: far more than any run needs.
 const EVENTS_MAX: u64 = 30_000_000;
@@ -97,6 +103,7 @@ struct Timers {
     call_timeout: u64,
     late: u64,
     max_wait: u64,
+    claim: u64,
     settle: u64,
 }
 
@@ -197,7 +204,9 @@ impl Sim {
         let faults_end_us = START_US + self.scenario.faults_end_ms() * 1000;
         let calm_us = traffic_end_us.max(faults_end_us);
         self.events.push(calm_us, 0, Event::Calm);
-        let end_us = calm_us + self.timers.settle * 1000;
+        let settle_us = self.timers.settle * 1000;
+        let mut end_us = calm_us + settle_us;
+        let last_us = calm_us + BACKLOGS_MAX * settle_us;
         let mut handled = 0_u64;
         while let Some((at_us, event)) = self.events.pop() {
             if at_us > end_us {
@@ -214,6 +223,10 @@ impl Sim {
             }
             if self.now_us >= calm_us && self.is_at_rest() {
                 break;
+            }
+            // A worker that was sent more than it can do has its ticks behind all that.
+            if self.traffic.is_busy() {
+                end_us = (self.now_us + settle_us).clamp(end_us, last_us.max(end_us));
             }
         }
         {
@@ -282,7 +295,12 @@ impl Sim {
     fn look(&mut self) {
         if self.scenario.faults.is_empty() {
             let call_ms = self.net.usual_call_ms() + 4 * self.scenario.network_us / 1000;
-            let limit_ms = self.timers.max_wait + call_ms + 1_000 + self.pace_ms();
+            let mut limit_ms = self.timers.max_wait + call_ms + 1_000 + self.pace_ms();
+            if self.scenario.callers.tenants {
+                // Each credential's items go by themselves, and an update that passes holds its session: for as
+                // long as a call may take where its caller hangs up.
+                limit_ms += CREDENTIALS * self.pace_ms() + self.timers.claim;
+            }
             let mut hub = self.hub.lock();
             let clock = hub.clock;
             hub.checker.nothing_waits_longer_than(clock, limit_ms);
@@ -350,6 +368,7 @@ impl Timers {
             call_timeout: times.call_timeout_ms,
             late: times.late_ms,
             max_wait,
+            claim,
             settle: claim + takeover + backoff + max_wait + 1_000 + calls * pace,
         }
     }

@@ -69,8 +69,8 @@ pub(super) enum NetEvent {
     Finishes(u64),
     /// The answer reaches Envoy.
     Answers(u64, Response, CallEnd),
-    /// As much of it as there is, and then the connection breaks.
-    BreaksOff(u64, Response),
+    /// As much of it as there is, and then the connection breaks. Its head is whole, and says how it went.
+    BreaksOff(u64, Response, CallEnd),
     /// Envoy's patience is over.
     TimesOut(u64),
 }
@@ -265,9 +265,7 @@ impl Sim {
                 self.worker_is_free();
             }
             NetEvent::Answers(id, response, end) => self.answers(id, response, end, false),
-            NetEvent::BreaksOff(id, response) => {
-                self.answers(id, response, CallEnd::Unknown, true);
-            }
+            NetEvent::BreaksOff(id, response, end) => self.answers(id, response, end, true),
             NetEvent::TimesOut(id) => {
                 if self
                     .net
@@ -351,8 +349,8 @@ impl Sim {
             Reply::Cut(answer, bytes) if matches!(client, Client::Stream { .. }) => {
                 let mut part = relayed(&answer);
                 part.body.truncate(bytes);
-                let us = self.way_us();
-                return self.after_us(us, Event::Net(NetEvent::BreaksOff(id, part)));
+                let (us, end) = (self.way_us(), judge(&answer));
+                return self.after_us(us, Event::Net(NetEvent::BreaksOff(id, part, end)));
             }
             Reply::Cut(..) => (Response::default(), CallEnd::Unknown),
             Reply::Never => return,
@@ -378,7 +376,8 @@ impl Sim {
                 token,
                 call,
             } => {
-                self.hub.lock().checker.call_ends(call, Some(end));
+                let clock = self.clock();
+                self.hub.lock().checker.call_ends(clock, call, Some(end));
                 self.call_ended(&response);
                 let job = Job::Answer {
                     context,
@@ -394,7 +393,8 @@ impl Sim {
             }
             Client::Stream { stream, call } => {
                 if let Some(call) = call {
-                    self.hub.lock().checker.call_ends(call, Some(end));
+                    let clock = self.clock();
+                    self.hub.lock().checker.call_ends(clock, call, Some(end));
                 }
                 self.stream_is_answered(stream, response, cut);
             }
@@ -434,8 +434,9 @@ impl Sim {
         }
         self.net.exchanges.retain(|_, exchange| !exchange.is_over());
         let mut hub = self.hub.lock();
+        let clock = hub.clock;
         for call in gone {
-            hub.checker.call_ends(call, None);
+            hub.checker.call_ends(clock, call, None);
         }
     }
 }

@@ -11,10 +11,16 @@ impl Sim {
     pub(super) fn ended(&mut self, thread: usize, ended: Ended) {
         let Ended { vm, results, error } = ended;
         let ticked = self.threads[thread].ticking.take();
+        let refused = self.threads[thread].answering.take();
         self.threads[thread].vm = vm;
         let stream = self.threads[thread].stream;
         for result in results {
             self.result(thread, result);
+        }
+        if let Some((call, from_us)) = refused.filter(|_| error.is_none()) {
+            let clock = self.clock();
+            let mut hub = self.hub.lock();
+            hub.checker.credential_is_refused(clock, call, from_us);
         }
         if let Some(error) = error {
             self.died(thread, stream, &error);

@@ -125,17 +125,34 @@ impl Scenario {
         if credentials {
             config["credentials"] = json!({"trust": "always"});
         }
+        let workers = dice.random_range(2..=3);
+        let pace = Pace::drawn(&mut dice);
+        let network_us = *pick(&mut dice, &[300, 2_000, 20_000]);
+        let mut callers = Callers::drawn(&mut dice);
+        callers.tenants &= !credentials;
+        if callers.tenants {
+            config["credentials"] = json!({"trust": "learn"});
+        }
+        if !as_shipped {
+            for (key, from) in [
+                ("read_refresh_ms", [300, 2_000, 10_000]),
+                ("stale_if_error_ms", [200, 2_000, 20_000]),
+                ("refresh_timeout_ms", [50, 200, 1_000]),
+            ] {
+                config[key] = json!(pick(&mut dice, &from));
+            }
+        }
         Self {
             seed,
             credentials,
-            workers: dice.random_range(2..=3),
+            workers,
             sessions,
             faults,
             traffic_ms,
             config,
-            pace: Pace::drawn(&mut dice),
-            network_us: *pick(&mut dice, &[300, 2_000, 20_000]),
-            callers: Callers::drawn(&mut dice),
+            pace,
+            network_us,
+            callers,
         }
     }
 

@@ -47,9 +47,8 @@ impl Sim {
         let had_body = self.traffic.had_body(stream);
         let call = {
             let mut hub = self.hub.lock();
-            let hub = &mut *hub;
             hub.checker
-                .stream_passes(clock, stream, had_body, &passed.headers, &hub.data)
+                .stream_passes(clock, stream, had_body, &passed.headers)
         };
         let Passed {
             context,
@@ -89,6 +88,9 @@ impl Sim {
         if self.threads[thread].vm_id != Some(vm) {
             return self.filter_is_dead(stream);
         }
+        let own = text(&response.headers, "x-envoy-upstream-service-time").is_some();
+        let given = response.status().filter(|_| own);
+        self.hub.lock().checker.read_is_given(stream, given);
         let body = self.in_pieces(response.body, cut);
         let job = Job::Respond {
             stream,
@@ -180,7 +182,9 @@ impl Sim {
                 _ => None,
             };
             if let Some(call) = call {
-                self.hub.lock().checker.call_ends(call, None);
+                let mut hub = self.hub.lock();
+                let clock = hub.clock;
+                hub.checker.call_ends(clock, call, None);
             }
         }
         self.net.retire(waiting.exchange);

@@ -54,8 +54,12 @@ pub(super) struct Thread {
     stall: Option<(u32, u64)>,
     /// The stream under way, for when the VM traps.
     pub(super) stream: Option<u64>,
+    /// The job under way is a request.
+    requesting: bool,
     /// What the job under way came for.
     pub(super) ticking: Option<u32>,
+    /// The call that it hears was refused for its credential, and since when it hears it, µs.
+    pub(super) answering: Option<(u64, u64)>,
 }
 
 /// A root context's timer.
@@ -81,7 +85,9 @@ impl Thread {
             armed: Vec::new(),
             stall: None,
             stream: None,
+            requesting: false,
             ticking: None,
+            answering: None,
         }
     }
 
@@ -209,8 +215,14 @@ impl Sim {
         let pace = self.scenario.pace;
         let usual_us = self.dice.random_range(1..=pace.call_us);
         let function = self.hub.lock().yielded_at;
-        // The design's one assumption: no stall between the send check and the dispatch.
-        if function == HostFunction::proxy_http_call {
+        // The design's one assumption: no stall between the send check and the dispatch. Where a request
+        // passes, its timeout is the last thing before it goes on.
+        let sends = match function {
+            HostFunction::proxy_http_call => true,
+            HostFunction::proxy_replace_header_map_value => self.threads[thread].requesting,
+            _ => false,
+        };
+        if sends {
             return usual_us.min(10);
         }
         let stall = &mut self.threads[thread].stall;
@@ -241,13 +253,20 @@ impl Sim {
             }
             let (trap_at, note) = self.interruption(thread, &job);
             let is_request = matches!(job, Job::Request { .. });
-            let is_response = matches!(job, Job::Respond { .. });
             let clock = self.clock();
             let place = &mut self.threads[thread];
             place.stream = match &job {
                 Job::Request { stream, .. }
                 | Job::Respond { stream, .. }
                 | Job::HangUp { stream, .. } => Some(*stream),
+                _ => None,
+            };
+            place.requesting = is_request;
+            place.answering = match &job {
+                Job::Answer { call, response, .. } => {
+                    let refused = matches!(response.status(), Some(401 | 403));
+                    refused.then_some((*call, clock.mono_us))
+                }
                 _ => None,
             };
             place.ticking = match &job {
@@ -260,9 +279,6 @@ impl Sim {
                 let update = update.map(|(name, value)| (&**name, &**value));
                 let mut hub = self.hub.lock();
                 hub.checker.stream_begins(clock, stream, request, update);
-            }
-            if let Some(stream) = place.stream.filter(|_| is_response) {
-                self.hub.lock().checker.response_begins(clock, stream);
             }
             self.begin_job_note(thread, &job, note);
             match self.threads[thread].vm.take() {

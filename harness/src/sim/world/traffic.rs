@@ -6,7 +6,7 @@ use rand_chacha::ChaCha8Rng;
 use std::collections::BTreeMap;
 
 use super::arm::ArmEvent;
-use super::caller::Caller;
+use super::caller::{Caller, Tenancy, token};
 use super::queue::Event;
 use super::scenario::pick;
 use super::{Plan, START_US, Scenario, Sim, Style};
@@ -36,6 +36,10 @@ pub(super) enum TrafficEvent {
     HangsUp(u64),
     /// An answer reaches the gateway.
     Answered(u64, Answer),
+    /// A tenant's second token is valid from now on.
+    Rotates(usize),
+    /// A tenant's first token is not valid any more.
+    Revokes(usize),
 }
 
 /// One session.
@@ -160,11 +164,6 @@ impl Traffic {
     }
 }
 
-/// Whose send it is.
-fn sending_session(traffic: &Traffic, id: u64) -> Option<usize> {
-    traffic.sendings.get(&id).map(|sending| sending.session)
-}
-
 // === impl Session ===
 
 impl Session {
@@ -203,9 +202,7 @@ impl Session {
 
     /// A token rotates, or two gateways share a session.
     fn with_credential(&mut self, mut outgoing: Outgoing) -> Outgoing {
-        if let Some(token) = self.caller.token() {
-            outgoing.request = outgoing.request.with_header("authorization", token);
-        } else if self.credentials {
+        if self.credentials {
             let token = *pick(&mut self.dice, &["Bearer one", "Bearer two"]);
             outgoing.request = outgoing.request.with_header("authorization", token);
         }
@@ -261,8 +258,30 @@ impl Session {
 
 impl Sim {
     pub(super) fn begin_traffic(&mut self) {
+        if let Some(tenancy) = Tenancy::of(&self.scenario) {
+            for (tenant, (rotates_ms, revokes_ms)) in tenancy.rotations.into_iter().enumerate() {
+                self.admit(tenant, 0);
+                for (at_ms, event) in [
+                    (rotates_ms, TrafficEvent::Rotates(tenant)),
+                    (revokes_ms, TrafficEvent::Revokes(tenant)),
+                ] {
+                    self.after_us(at_ms * 1000, Event::Traffic(event));
+                }
+            }
+        }
         for index in 0..self.traffic.sessions.len() {
             self.next_of(index);
+        }
+    }
+
+    /// Laravel knows a tenant's token, and whose sessions it speaks for.
+    fn admit(&mut self, tenant: usize, generation: usize) {
+        let token = token(tenant, generation);
+        let token = token.trim_start_matches("Bearer ");
+        for session in &self.traffic.sessions {
+            if Tenancy::tenant_of(session.plan.index) == tenant {
+                self.net.laravel.tenants_mut().add(token, &session.name);
+            }
         }
     }
 
@@ -359,6 +378,20 @@ impl Sim {
                     self.next_of(index);
                 }
             }
+            TrafficEvent::Rotates(tenant) => {
+                self.note("world", tenant as u64, || {
+                    format!("tenant {tenant} has a new token")
+                });
+                self.admit(tenant, 1);
+            }
+            TrafficEvent::Revokes(tenant) => {
+                self.note("world", tenant as u64, || {
+                    format!("tenant {tenant}'s first token is void")
+                });
+                let token = token(tenant, 0);
+                let token = token.trim_start_matches("Bearer ");
+                self.net.laravel.tenants_mut().revoke(token);
+            }
             TrafficEvent::Send(id) => self.send_now(id),
             TrafficEvent::TimesOut(stream) | TrafficEvent::HangsUp(stream) => {
                 let known = self.traffic.streams.get_mut(&stream);
@@ -384,8 +417,12 @@ impl Sim {
         let name = &self.traffic.sessions[sending.session].name;
         let update = sending.outgoing.update.clone();
         let update = update.map(|(_, value)| (name.clone(), value));
-        let request = sending.outgoing.request.clone();
-        let kind = sending.outgoing.kind;
+        let (at, kind) = (sending.session, sending.outgoing.kind);
+        let mut request = sending.outgoing.request.clone();
+        let now_ms = (self.now_us - START_US) / 1000;
+        if let Some(token) = self.traffic.sessions[at].caller.token(now_ms) {
+            request = request.with_header("authorization", token);
+        }
         let timeout_us = self.traffic.policy.timeout_ms * 1000;
         let stream = self.add_stream(Some(id), request, update);
         self.note("gateway", stream, || {
@@ -398,12 +435,19 @@ impl Sim {
                 name.get(..4).unwrap_or(""),
                 value.get(..14).unwrap_or(&value),
             );
-            format!("request {stream}: {} {name} {value}", kind.name())
+            let request = self.traffic.request_of(stream).map(|(request, _)| request);
+            let token = request.and_then(|request| request.header("authorization"));
+            let path = request.map_or("", |request| request.path.as_str());
+            let of = if name.is_empty() { path } else { name };
+            format!(
+                "request {stream}: {} {of} {value} {}",
+                kind.name(),
+                token.unwrap_or("")
+            )
         });
         let worker = self.dice.random_range(1..=self.scenario.workers);
         self.deliver(stream, worker);
-        let session = sending_session(&self.traffic, id);
-        if let Some(after_us) = session.and_then(|at| self.traffic.sessions[at].caller.hangs_up()) {
+        if let Some(after_us) = self.traffic.sessions[at].caller.hangs_up() {
             self.after_us(after_us, Event::Traffic(TrafficEvent::HangsUp(stream)));
         }
         let event = Event::Traffic(TrafficEvent::TimesOut(stream));
@@ -442,7 +486,11 @@ impl Sim {
         let own = request.headers.iter();
         headers.extend(own.map(|(name, value)| (name.clone(), value.to_vec())));
         let whole = request.body.clone();
-        let body = self.pieces(whole);
+        let mut body = self.pieces(whole);
+        if self.breaks_off(stream, &mut body) {
+            let event = Event::Traffic(TrafficEvent::HangsUp(stream));
+            self.after_us(self.scenario.network_us, event);
+        }
         let us = self.way_us();
         let job = Job::Request {
             stream,
@@ -451,6 +499,22 @@ impl Sim {
         };
         let vm = None;
         self.after_us(us, Event::Post { thread, vm, job });
+    }
+
+    /// Whether the caller hangs up in the middle of his body.
+    fn breaks_off(&mut self, stream: u64, body: &mut Body) -> bool {
+        let known = self.traffic.streams.get(&stream);
+        let sending = known.and_then(|stream| stream.sending);
+        let sending = sending.and_then(|id| self.traffic.sendings.get(&id));
+        let Some(at) = sending.map(|sending| sending.session) else {
+            return false;
+        };
+        let breaks = self.traffic.sessions[at].caller.breaks_off() && !body.pieces.is_empty();
+        if breaks {
+            body.trailers = false;
+            body.cut = true;
+        }
+        breaks
     }
 
     /// A body comes whole, mostly; sometimes in two pieces, sometimes with trailers behind.

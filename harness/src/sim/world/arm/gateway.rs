@@ -1,7 +1,7 @@
 //! The gateway's load, as the live arm sends it: an open loop, flows side by side, each request with its
 //! retries, and a report of every send.
 
-use std::collections::{BTreeMap, VecDeque};
+use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::sync::Arc;
 
 use rand::{RngExt as _, SeedableRng as _};
@@ -39,6 +39,8 @@ pub(super) struct Gateway {
     /// Sends that have a connection, and flows that wait for one.
     connections: usize,
     waiting: VecDeque<u64>,
+    /// Questions from before the first event that have no answer yet, or were not answered well.
+    pub(super) warming: BTreeSet<u64>,
     report: LoadReport,
 }
 
@@ -46,6 +48,8 @@ pub(super) struct Gateway {
 #[derive(Debug)]
 struct Running {
     session: Arc<str>,
+    /// The session's place.
+    index: usize,
     flow: Flow,
     outgoing: Outgoing,
     retries: Retries,
@@ -88,6 +92,7 @@ impl Gateway {
             streams: BTreeMap::new(),
             connections: 0,
             waiting: VecDeque::new(),
+            warming: BTreeSet::new(),
             report: LoadReport::default(),
         }
     }
@@ -112,12 +117,37 @@ fn gateway_event(event: GatewayEvent) -> Event {
     Event::Arm(ArmEvent::Gateway(event))
 }
 
+/// The request under the session's credential, where it has one.
+fn authorized(request: Request, authorization: Option<String>) -> Request {
+    match authorization {
+        Some(value) => request.with_header("authorization", value),
+        None => request,
+    }
+}
+
 // === impl Sim ===
 
 impl Sim {
     pub(super) fn begin_gateway(&mut self) {
         let sessions = self.arm.as_ref().map_or(0, |arm| arm.scenario.sessions);
         (0..sessions).for_each(|index| self.plans(index));
+    }
+
+    /// Each session is asked for once before the first event: nothing of it is measured.
+    pub(super) fn warms_up(&mut self, index: usize) {
+        let Some(arm) = &self.arm else { return };
+        let Some(session) = arm.gateway.ids.get(index).cloned() else {
+            return;
+        };
+        let authorization = arm.scenario.authorization(index);
+        let mut flow = Flow::new(PREFIX.into(), session, What::Expired);
+        let Some(outgoing) = flow.start() else { return };
+        let request = authorized(outgoing.request, authorization);
+        let stream = self.add_stream(None, request.clone(), None);
+        if let Some(arm) = &mut self.arm {
+            arm.gateway.warming.insert(stream);
+        }
+        self.reaches_a_worker(stream, &request);
     }
 
     /// What happens to a session next, unless that is after the scenario's end.
@@ -161,6 +191,7 @@ impl Sim {
         let Some(outgoing) = flow.start() else { return };
         let running = Running {
             session,
+            index,
             flow,
             outgoing,
             retries: Retries::default(),
@@ -195,6 +226,7 @@ impl Sim {
             update,
             request,
         } = running.outgoing.clone();
+        let request = authorized(request, arm.scenario.authorization(running.index));
         let report = &mut gateway.report;
         report.sending(now_us, kind, running.is_retry);
         let place = update.as_ref().map(|(route, value)| {
@@ -273,6 +305,9 @@ impl Sim {
         let now_us = self.now_us;
         let Some(arm) = &mut self.arm else { return };
         let gateway = &mut arm.gateway;
+        if answer.is_success() && gateway.warming.remove(&stream) {
+            return;
+        }
         let Some(under_way) = gateway.streams.remove(&stream) else {
             return;
         };

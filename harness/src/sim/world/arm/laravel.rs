@@ -19,7 +19,7 @@ pub(super) struct Workers {
 
 /// The Laravel of a scenario that begins then.
 pub(super) fn laravel(scenario: &Scenario, begun_ms: u64) -> Laravel {
-    let mut laravel = Laravel::new(scenario.laravel.config());
+    let mut laravel = Laravel::new(scenario.laravel_config());
     for session in session_ids(scenario.seed, scenario.sessions) {
         laravel.add_account(&session);
     }

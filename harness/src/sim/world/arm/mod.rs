@@ -59,6 +59,9 @@ const HICCUP_US: u64 = 10_000;
 /// A message on the loopback, µs at most.
 const NETWORK_US: u64 = 300;
 
+/// From the last question before the first event to that event, µs.
+const WARM_UP_REST_US: u64 = 1_000_000;
+
 /// What a scenario file adds to the world.
 #[derive(Debug)]
 pub(in crate::sim) struct Arm {
@@ -90,6 +93,10 @@ enum Phase {
 pub(super) enum ArmEvent {
     /// The gateway's.
     Gateway(GatewayEvent),
+    /// A session is asked for before the first event.
+    WarmsUp(usize),
+    /// The first event may be: from now on all is measured.
+    Begins,
     /// A happening, by its place in the file.
     Happens(usize),
     /// Envoy looks whether an ejection is over.
@@ -117,7 +124,7 @@ pub(in crate::sim) fn run(machine: &Machine, scenario: &Scenario, chance: u64) -
         callers: Callers::default(),
     };
     let mut sim = Sim::new(machine, &script, Detail::Hash)?;
-    let begun_us = START_US + BEGIN_US;
+    let begun_us = START_US + BEGIN_US + warm_up_us(scenario);
     sim.net.laravel = laravel::laravel(scenario, begun_us / 1000);
     sim.arm = Some(Arm {
         scenario: scenario.clone(),
@@ -129,6 +136,19 @@ pub(in crate::sim) fn run(machine: &Machine, scenario: &Scenario, chance: u64) -
         traps: 0,
     });
     sim.run_file()
+}
+
+/// How long the questions before the first event take: one after the other at each of PHP's workers, with
+/// some air between them.
+fn warm_up_us(scenario: &Scenario) -> u64 {
+    match scenario.warm_up {
+        true => (scenario.sessions as u64 + 1) * warm_up_gap_us(scenario) + WARM_UP_REST_US,
+        false => 0,
+    }
+}
+
+fn warm_up_gap_us(scenario: &Scenario) -> u64 {
+    2_000 * scenario.laravel_config().request_ms / scenario.laravel.workers.max(1) as u64
 }
 
 // === impl Arm ===
@@ -181,6 +201,15 @@ impl Sim {
             self.events
                 .push(begun_us + at_ms * 1000, index as u64, event);
         }
+        if arm.scenario.warm_up {
+            let gap_us = warm_up_gap_us(&arm.scenario);
+            for index in 0..arm.scenario.sessions {
+                let at_us = START_US + BEGIN_US + index as u64 * gap_us;
+                let event = Event::Arm(ArmEvent::WarmsUp(index));
+                self.events.push(at_us, index as u64, event);
+            }
+            self.events.push(begun_us, 0, Event::Arm(ArmEvent::Begins));
+        }
         self.begin_gateway();
         // Envoy's timer knows nothing of the scenario's beginning.
         let first_look_us = self.dice.random_range(0..INTERVAL_US);
@@ -191,6 +220,8 @@ impl Sim {
     pub(super) fn arm_event(&mut self, event: ArmEvent) {
         match event {
             ArmEvent::Gateway(event) => self.gateway_event(event),
+            ArmEvent::WarmsUp(index) => self.warms_up(index),
+            ArmEvent::Begins => self.net.laravel.journal_mut().reset(self.now_us / 1000),
             ArmEvent::Happens(index) => self.happens(index),
             ArmEvent::OutlierLooks => self.outlier_looks(),
             ArmEvent::Asks => {
@@ -282,6 +313,10 @@ impl Sim {
         let Phase::Over(stats) = arm.phase else {
             bail!("the scenario is not over");
         };
+        let cold = arm.gateway.warming.len();
+        if cold > 0 {
+            bail!("the state of {cold} sessions could not be read before the start");
+        }
         let ledger = stats.ledger();
         let mut hub = self.hub.lock();
         let hub = &mut *hub;
