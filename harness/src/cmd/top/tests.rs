@@ -93,7 +93,10 @@ fn the_screen_shows_the_recorded_figures() {
     let outlier =
         "outlier detection of laravel_batch: 1 ejected now, 4 so far; 0 of 1 hosts healthy";
     assert!(screen.contains(outlier), "{screen}");
-    assert!(screen.contains("VMs reloaded 2, failed 0"), "{screen}");
+    assert!(
+        screen.contains("VMs that trapped: 2 replaced, 0 not"),
+        "{screen}"
+    );
     let (answers, calls) = screen.split_once("CALLS").expect("the calls");
     let (calls, items) = calls.split_once("ITEMS").expect("the items");
     assert_eq!(words(answers, "qr"), ["657", "88", "–", "–", "–", "–", "3"]);

@@ -133,7 +133,7 @@ fn summary(figures: &Figures) -> Vec<Line<'static>> {
     }
     lines.push(Line::from(first));
 
-    let mut second = match &figures.outlier_detection {
+    let outlier = match &figures.outlier_detection {
         None => vec![Span::raw(format!("outlier detection {NONE}"))],
         Some(outlier) => vec![
             Span::raw(format!("outlier detection of {}: ", outlier.cluster)),
@@ -147,14 +147,14 @@ fn summary(figures: &Figures) -> Vec<Line<'static>> {
             )),
         ],
     };
+    lines.push(Line::from(outlier));
     if figures.vm_reloads_total + figures.vm_reload_failures_total > 0 {
         let text = format!(
-            "   VMs reloaded {}, failed {}",
+            "VMs that trapped: {} replaced, {} not",
             figures.vm_reloads_total, figures.vm_reload_failures_total
         );
-        second.push(Span::styled(text, bad));
+        lines.push(Line::styled(text, bad));
     }
-    lines.push(Line::from(second));
     lines
 }
 
