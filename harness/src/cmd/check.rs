@@ -224,7 +224,8 @@ mod tests {
             bootstrap.preset(name, &serde_json::json!({})).unwrap();
             let yaml: Value = serde_json::from_str(&bootstrap.to_json()).unwrap();
             let chains = listeners::chains(&yaml);
-            let config = parse(&configuration_of(chains[0].filter()).unwrap()).unwrap();
+            let config =
+                parse(&configuration_of(&chains[0].filter()["typed_config"]).unwrap()).unwrap();
             assert_eq!(
                 inspect::envoy(&yaml, &chains[0], &config),
                 Vec::new(),
