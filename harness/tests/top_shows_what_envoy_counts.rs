@@ -8,6 +8,7 @@ use anyhow::Result;
 use bytes::Bytes;
 use embudo::live::laravel::{LaravelOptions, LaravelServer};
 use embudo::live::{Envoy, EnvoyOptions};
+use embudo::model::gateway::session_ids;
 use embudo::model::laravel::LaravelConfig;
 use http_body_util::{BodyExt as _, Full};
 use hyper::Request;
@@ -92,19 +93,21 @@ async fn the_figures_are_envoys_own_after_some_traffic() -> Result<()> {
     let envoy = Envoy::start(EnvoyOptions::new("top", laravel.addr)).await?;
     let admin = format!("http://{}", envoy.admin.address);
 
-    let qr = json!({"session_id": "top-1", "qr": "2@one"});
+    // Laravel takes no session that does not look like one.
+    let sessions = session_ids(1, 4);
+    let qr = json!({"session_id": sessions[0], "qr": "2@one"});
     let mut posts = Vec::new();
     for body in [
         qr.clone(),
         qr,
-        json!({"session_id": "top-2", "qr": "2@two"}),
-        json!({"session_id": "top-3"}),
+        json!({"session_id": sessions[1], "qr": "2@two"}),
+        json!({"session_id": sessions[2]}),
     ] {
         posts.push(send(&envoy, "POST", "/api/qr", body).await?);
     }
-    let read = "/api/whatsapp/status/top-9";
+    let read = format!("/api/whatsapp/status/{}", sessions[3]);
     for _ in 0..3 {
-        posts.push(send(&envoy, "GET", read, json!(null)).await?);
+        posts.push(send(&envoy, "GET", &read, json!(null)).await?);
     }
 
     // Until everything has arrived and the histograms, a second old at most, show it.
