@@ -102,6 +102,39 @@ async fn what_is_no_object_is_refused() -> Result<()> {
     Ok(())
 }
 
+/// The same twenty that `embudo check` explains.
+#[tokio::test]
+async fn envoy_refuses_what_embudo_check_refuses_in_the_same_words() -> Result<()> {
+    let dir = paths::root().join("harness/tests/broken");
+    let mut refused = 0;
+    for entry in std::fs::read_dir(&dir)? {
+        let file = entry?.path();
+        let is_json = file
+            .extension()
+            .is_some_and(|extension| extension == "json");
+        // What is no JSON at all cannot be put in here; the core's own tests have it.
+        let text = std::fs::read_to_string(&file)?;
+        let Some(config) = is_json.then(|| serde_json::from_str(&text).ok()).flatten() else {
+            continue;
+        };
+        let output = validate(&config).await?;
+        assert!(!output.status.success(), "{} is refused", file.display());
+        let explained = std::fs::read_to_string(file.with_extension("txt"))?;
+        for problem in explained.lines().skip(1) {
+            let line = format!("embudo: {}", problem.trim_start());
+            assert!(
+                log(&output).contains(&line),
+                "Envoy's log says of {}: {line}\n{}",
+                file.display(),
+                log(&output)
+            );
+        }
+        refused += 1;
+    }
+    assert!(refused >= 19, "{refused} of twenty");
+    Ok(())
+}
+
 /// Runs `envoy --mode validate` on the shipped configuration with this one for the filter.
 async fn validate(config: &Value) -> Result<Output> {
     let (tools, module) = Envoy::prepare(&EnvoyOptions::new("validate", NO_LARAVEL)).await?;

@@ -56,6 +56,7 @@ pub(super) fn routes(
         let message = format!("at most {ROUTES_MAX} rules, found {}", drafts.len());
         problems.push(problem("/routes", message));
     }
+    unique(&drafts, problems);
     if problems.len() > before {
         // A rule that could not be read would be missed by those that name it.
         return Vec::new();
@@ -412,6 +413,21 @@ fn batch(mut fields: Fields<'_>) -> Option<Batch> {
     complete.then_some(batch)
 }
 
+/// Two rules of one name would share their entries in the store.
+fn unique(drafts: &[Draft], problems: &mut Vec<Problem>) {
+    for (index, draft) in drafts.iter().enumerate() {
+        let name = &draft.route.name;
+        if drafts
+            .iter()
+            .take(index)
+            .any(|other| other.route.name == *name)
+        {
+            let message = format!("another route is called \"{name}\" already");
+            problems.push(problem(&format!("{}/name", draft.pointer), message));
+        }
+    }
+}
+
 /// A rule behind one that takes every body of the same path would never be tried.
 fn reachable(drafts: &[Draft], problems: &mut Vec<Problem>) {
     for (index, draft) in drafts.iter().enumerate() {
@@ -464,10 +480,6 @@ fn link(drafts: Vec<Draft>, off: &[String], problems: &mut Vec<Problem>) -> Vec<
         },
     ) in drafts.into_iter().enumerate()
     {
-        if find(&route.name) != Some(index) {
-            let message = format!("another route is called \"{}\" already", route.name);
-            problems.push(problem(&format!("{pointer}/name"), message));
-        }
         if let Some((target, value)) = implies.filter(|(target, _)| !off.contains(target)) {
             match find(&target) {
                 Some(target) if target != index => {

@@ -1,0 +1,142 @@
+//! A configuration as it is in force: everything that was given, and every default.
+
+use embudo_core::config::{Config, Place, Priority, Route, Trust};
+use embudo_core::json::Pointer;
+use serde_json::{Map, Value, json};
+
+/// What stands for a value that may be a secret.
+const HIDDEN: &str = "…";
+
+/// As JSON, with the keys of the configuration itself. Values of `upstream.headers` may be secrets, and are
+/// not shown.
+pub(super) fn json(config: &Config) -> Value {
+    let routes: Vec<Value> = config
+        .routes
+        .iter()
+        .map(|rule| route(config, rule))
+        .collect();
+    let reads = config.reads.iter().map(|read| {
+        json!({
+            "name": read.name,
+            "path": read.path.to_string(),
+            "state": name(config, read.state),
+            "value": pointers(&read.value),
+        })
+    });
+    let headers: Map<String, Value> = config
+        .upstream
+        .headers
+        .iter()
+        .map(|(name, _)| (name.clone(), HIDDEN.into()))
+        .collect();
+    json!({
+        "max_sessions": u64::from(config.shards) * 8,
+        "max_requests_per_second": config.pace.max_requests_per_second,
+        "max_in_flight": config.pace.max_in_flight,
+        "call_timeout_ms": config.times.call_timeout_ms,
+        "send_window_ms": config.times.send_window_ms,
+        "late_ms": config.times.late_ms,
+        "lease_ms": config.times.lease_ms,
+        "backoff_min_ms": config.backoff.min_ms,
+        "backoff_max_ms": config.backoff.max_ms,
+        "dedup_ttl_ms": config.dedup.ttl_ms,
+        "max_age_ms": config.dedup.max_age_ms,
+        "priority_gap_ms": config.priority_gap_ms,
+        "answer_status": config.answer_status,
+        "bypass_header": config.bypass_header,
+        "prefixes": config.prefixes,
+        "credentials": {
+            "headers": config.credentials.headers,
+            "trust": match config.credentials.trust {
+                Trust::Never => "never",
+                Trust::Learn => "learn",
+                Trust::Always => "always",
+            },
+        },
+        "upstream": {
+            "cluster": config.upstream.cluster,
+            "authority": config.upstream.authority,
+            "prefix_rewrite": config.upstream.prefix_rewrite,
+            "headers": headers,
+        },
+        "read_refresh_ms": config.kept.refresh_ms,
+        "stale_if_error_ms": config.kept.stale_if_error_ms,
+        "refresh_timeout_ms": config.kept.refresh_timeout_ms,
+        "reads": reads.collect::<Vec<_>>(),
+        "routes": routes,
+    })
+}
+
+fn route(config: &Config, rule: &Route) -> Value {
+    let session: Vec<Value> = rule.session.iter().map(place).collect();
+    let mut json = json!({
+        "name": rule.name,
+        "method": rule.method,
+        "path": rule.path.to_string(),
+        "session": session,
+        "value": pointers(&rule.value),
+        "same": pointers(&rule.same),
+        "order": pointers(&rule.order),
+        "priority": match &rule.priority {
+            Priority::Always => json!("always"),
+            Priority::Values(values) => json!(values),
+        },
+        "not_priority_after": rule.not_priority_after,
+        "no_dedup": rule.no_dedup,
+        "expire_after_ms": rule.expire_after_ms.unwrap_or(0),
+    });
+    if let Some(fits) = &rule.fits {
+        json["match"] = json!({"pointer": pointer(&fits.pointer), "values": fits.values});
+    }
+    if let Some(family) = &rule.family {
+        json["family"] = json!(family);
+    }
+    if let Some(implies) = &rule.implies {
+        json["implies"] = json!({"route": name(config, implies.route), "value": implies.value});
+    }
+    if let Some(voids) = &rule.voids {
+        let routes: Vec<&str> = voids.routes.iter().map(|at| name(config, *at)).collect();
+        json["voids"] = json!({"values": voids.values, "routes": routes});
+    }
+    let batch = &rule.batch;
+    json["batch"] = json!({"quiet_ms": batch.quiet_ms});
+    if let Some(call) = &batch.call {
+        json["batch"] = json!({
+            "path": call.path,
+            "field": call.field,
+            "verbatim": call.verbatim,
+            "max_items": batch.max_items,
+            "max_bytes": batch.max_bytes,
+            "max_wait_ms": batch.max_wait_ms,
+            "quiet_ms": batch.quiet_ms,
+        });
+    }
+    json
+}
+
+fn name(config: &Config, route: usize) -> &str {
+    config.routes.get(route).map_or("", |route| &route.name)
+}
+
+fn place(place: &Place) -> Value {
+    match place {
+        Place::Body(at) => json!(pointer(at)),
+        Place::Segment => json!("{session}"),
+        Place::Query(name) => json!({"query": name}),
+        Place::Header(name) => json!({"header": name}),
+        Place::Constant(text) => json!({"constant": text}),
+    }
+}
+
+fn pointers(all: &[Pointer]) -> Vec<String> {
+    all.iter().map(pointer).collect()
+}
+
+/// RFC 6901, with its two escapes.
+fn pointer(pointer: &Pointer) -> String {
+    let escaped = |segment: &str| segment.replace('~', "~0").replace('/', "~1");
+    pointer
+        .segments()
+        .map(|segment| format!("/{}", escaped(segment)))
+        .collect()
+}
