@@ -213,7 +213,7 @@ impl Sim {
     /// Laravel's answer to a read is given a mark, so that whoever shows it later can be held to it: byte
     /// for byte, under the credential it was given to, and not older than it may be.
     pub(super) fn as_served(&mut self, client: &Client, reply: Reply) -> Reply {
-        let (Client::Stream { stream, .. }, None) = (client, &self.arm) else {
+        let Client::Stream { stream, .. } = client else {
             return reply;
         };
         let Some((request, _)) = self.traffic.request_of(*stream) else {
