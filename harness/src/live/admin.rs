@@ -199,17 +199,28 @@ fn host_and_port(url: &str) -> Result<(String, u16)> {
         scheme == "http",
         "{url}: Envoy's admin page speaks plain http, not {scheme}; {EXPECTED}"
     );
+    let authority = uri
+        .authority()
+        .filter(|authority| !authority.host().is_empty())
+        .with_context(|| format!("{url:?} names no host; {EXPECTED}"))?;
     let path = uri.path_and_query().map_or("/", |path| path.as_str());
     ensure!(
         matches!(path, "" | "/"),
         "{url}: {path} is not part of an admin page's address; {EXPECTED}"
     );
-    let host = uri
-        .host()
-        .filter(|host| !host.is_empty())
-        .with_context(|| format!("{url:?} names no host; {EXPECTED}"))?;
+    let host = authority.host();
+    // `Uri` takes any digits for a port, and has then none: that must not become the usual one.
+    let port = match authority.as_str().strip_prefix(host) {
+        Some("") => PORT,
+        rest => rest
+            .and_then(|rest| rest.strip_prefix(':')?.parse().ok())
+            .filter(|port| *port > 0)
+            .with_context(|| {
+                format!("{url}: {authority} has no port from 1 to 65535; {EXPECTED}")
+            })?,
+    };
     let host = host.trim_start_matches('[').trim_end_matches(']');
-    Ok((host.to_owned(), uri.port_u16().unwrap_or(PORT)))
+    Ok((host.to_owned(), port))
 }
 
 /// A query parameter's value, percent-encoded wherever that might matter.
@@ -248,7 +259,10 @@ mod tests {
         for (url, reason) in [
             ("https://127.0.0.1:9901", "plain http"),
             ("http://127.0.0.1:9901/stats", "/stats is not part"),
-            ("http://127.0.0.1:99011", "is not a URL"),
+            ("http://127.0.0.1:99011", "no port from 1 to 65535"),
+            ("http://127.0.0.1:0", "no port from 1 to 65535"),
+            ("http://127.0.0.1:", "no port from 1 to 65535"),
+            ("http://user@127.0.0.1", "no port from 1 to 65535"),
             ("/stats", "names no host"),
             ("not a url", "is not a URL"),
             ("", "is not a URL"),
