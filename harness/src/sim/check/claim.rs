@@ -97,6 +97,7 @@ impl Checker {
             ended_us: u64::MAX,
             accepted_ms: write.clock.mono_ms(),
             fate: Fate::Passing,
+            is_void: false,
             in_effect: false,
             touched_ms: write.clock.mono_ms(),
         });

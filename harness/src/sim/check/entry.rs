@@ -181,6 +181,7 @@ impl Checker {
             ended_us: u64::MAX,
             accepted_ms: entry.accepted_ms,
             fate: Fate::Pending,
+            is_void: false,
             in_effect: false,
             touched_ms: write.clock.mono_ms(),
         });
@@ -201,6 +202,10 @@ impl Checker {
         if update.fate != Fate::Pending {
             let what = format!("{name} ended as {fate:?} and {:?}", update.fate);
             write.wrong(Invariant::EveryWriteIsATransition, what);
+        }
+        if let Callback::Stream(stream) = write.actor.callback {
+            let by = self.streams.get(&stream);
+            update.is_void = by.is_some_and(|by| by.token != update.token);
         }
         update.fate = fate;
         update.ended_us = write.clock.mono_us;

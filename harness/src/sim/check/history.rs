@@ -37,6 +37,8 @@ pub(super) struct Accepted {
     /// When it was accepted, by the clock that the worker had looked at before. Monotonic.
     pub(super) accepted_ms: u64,
     pub(super) fate: Fate,
+    /// It gave way to another credential's update.
+    pub(super) is_void: bool,
     /// Laravel took it: its call ended with the value in force.
     pub(super) in_effect: bool,
     /// When it last answered for a duplicate, or was delivered. Monotonic ms.

@@ -262,7 +262,7 @@ impl Checker {
             stands = match update.fate {
                 Fate::Pending | Fate::Delivered => true,
                 Fate::Rejected => false,
-                Fate::Superseded => stands,
+                Fate::Superseded => stands && !update.is_void,
                 // Nothing is known of it, or its state goes by itself.
                 Fate::Passing | Fate::Failed | Fate::Expired => continue,
             };

@@ -194,6 +194,7 @@ impl Checker {
             ended_us: u64::MAX,
             accepted_ms: entry.accepted_ms,
             fate: Fate::Pending,
+            is_void: false,
             in_effect: false,
             touched_ms: write.clock.mono_ms(),
         });

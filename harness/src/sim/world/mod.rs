@@ -296,7 +296,7 @@ impl Sim {
         if self.scenario.faults.is_empty() {
             let call_ms = self.net.usual_call_ms() + 4 * self.scenario.network_us / 1000;
             let mut limit_ms = self.timers.max_wait + call_ms + 1_000 + self.pace_ms();
-            if self.scenario.callers.tenants {
+            if self.scenario.callers.tenants || self.scenario.credentials {
                 // Each credential's items go by themselves, and an update that passes holds its session: for as
                 // long as a call may take where its caller hangs up.
                 limit_ms += CREDENTIALS * self.pace_ms() + self.timers.claim;
