@@ -21,8 +21,10 @@ const LEAVERS: u64 = 20;
 async fn pipelined_requests_of_all_kinds_are_answered_in_order_on_one_connection() -> Result<()> {
     let (_laravel, envoy) = start("pipelined").await?;
     let (a, b) = (session(1), session(2));
-    let untouched = Message::new("GET", &format!("/api/whatsapp/status/{a}"));
-    let token = Message::json("/api/qr", qr(&b, "2@token")).with("authorization", "Bearer t");
+    let untouched = Message::new("GET", "/api/whatsapp/accounts/active");
+    let read = Message::new("GET", &format!("/api/whatsapp/status/{a}"));
+    let token = Message::json("/api/qr", qr(&session(3), "2@token"));
+    let token = token.with("authorization", "Bearer t");
     let requests = [
         (Message::json("/api/qr", qr(&a, "2@1")), 200, Some("queued")),
         (
@@ -36,6 +38,8 @@ async fn pipelined_requests_of_all_kinds_are_answered_in_order_on_one_connection
             Some("bypass; syntax"),
         ),
         (untouched, 200, None),
+        (read.clone(), 200, Some("fresh")),
+        (read, 200, Some("cached")),
         (
             Message::json("/api/qr", qr(&b, "2@2")).in_chunks(5),
             200,
@@ -46,7 +50,7 @@ async fn pipelined_requests_of_all_kinds_are_answered_in_order_on_one_connection
             200,
             Some("implied"),
         ),
-        (token, 200, Some("bypass; credential")),
+        (token, 200, Some("passing; credential")),
         (
             Message::json("/api/qr", "x".repeat(100_000)).in_chunks(9_000),
             422,

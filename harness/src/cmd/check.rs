@@ -22,6 +22,9 @@ const WASM: &str = "type.googleapis.com/envoy.extensions.filters.http.wasm.v3.Wa
 
 const STRING_VALUE: &str = "type.googleapis.com/google.protobuf.StringValue";
 
+/// Kept equal to what the core accepts by a test.
+pub(crate) const SCHEMA: &str = include_str!("../../../filter/core/src/config/schema.json");
+
 /// Check a filter configuration, as Embudo itself would when Envoy starts
 ///
 /// Every problem is reported with the place where it is. `envoy --mode validate` runs the same check of
@@ -30,7 +33,12 @@ const STRING_VALUE: &str = "type.googleapis.com/google.protobuf.StringValue";
 #[derive(Args, Debug)]
 pub(crate) struct CheckArguments {
     /// The configuration: JSON, or a whole envoy.yaml, from which Embudo's part is taken
-    file: PathBuf,
+    #[arg(required_unless_present = "schema")]
+    file: Option<PathBuf>,
+
+    /// Print the JSON Schema of the configuration
+    #[arg(long, conflicts_with = "file")]
+    schema: bool,
 
     /// Print the configuration with all its defaults, as JSON
     #[arg(long)]
@@ -42,9 +50,12 @@ pub(crate) struct CheckArguments {
 }
 
 pub(crate) fn run(arguments: &CheckArguments) -> Result<()> {
-    let file = arguments.file.display();
-    let text =
-        fs::read_to_string(&arguments.file).with_context(|| format!("cannot read {file}"))?;
+    let Some(path) = &arguments.file else {
+        print!("{SCHEMA}");
+        return Ok(());
+    };
+    let file = path.display();
+    let text = fs::read_to_string(path).with_context(|| format!("cannot read {file}"))?;
     let yaml = serde_yaml_ng::from_str::<Value>(&text).unwrap_or_default();
     let found = configurations(&text).with_context(|| format!("{file}"))?;
     let chains = listeners::chains(&yaml);
@@ -224,7 +235,8 @@ mod tests {
             bootstrap.preset(name, &serde_json::json!({})).unwrap();
             let yaml: Value = serde_json::from_str(&bootstrap.to_json()).unwrap();
             let chains = listeners::chains(&yaml);
-            let config = parse(&configuration_of(chains[0].filter()).unwrap()).unwrap();
+            let config =
+                parse(&configuration_of(&chains[0].filter()["typed_config"]).unwrap()).unwrap();
             assert_eq!(
                 inspect::envoy(&yaml, &chains[0], &config),
                 Vec::new(),

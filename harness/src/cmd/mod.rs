@@ -17,6 +17,7 @@ mod sim;
 mod summary;
 mod table;
 mod tools;
+mod top;
 
 use std::process::ExitCode;
 
@@ -53,6 +54,7 @@ enum Command {
     Scenario(scenario::ScenarioArguments),
     Fuzz(fuzz::FuzzArguments),
     Cost(cost::CostArguments),
+    Top(top::TopArguments),
     /// Find func-e and Envoy, or install the pinned ones into .tools/
     ///
     /// Every command that needs them does the same. ENVOY_PATH names an Envoy of your own.
@@ -74,6 +76,7 @@ impl Arguments {
             Command::Scenario(scenario) => unless_interrupted(scenario::run(scenario)).await,
             Command::Fuzz(fuzz) => unless_interrupted(fuzz::run(fuzz)).await,
             Command::Cost(cost) => unless_interrupted(cost::run(cost)).await,
+            Command::Top(top) => unless_interrupted(top::run(top)).await,
             Command::Tools => unless_interrupted(tools::run()).await,
             Command::Check(check) => Some(check::run(&check)),
         };

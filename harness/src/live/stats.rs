@@ -141,6 +141,37 @@ impl Stats {
         sums
     }
 
+    /// The counters called `name`, summed by the values of two labels: the first label's value, then
+    /// the second's. Counters that lack one of them are left out.
+    pub fn counters_by_two(
+        &self,
+        name: &str,
+        first: &str,
+        second: &str,
+    ) -> BTreeMap<String, BTreeMap<String, u64>> {
+        let mut sums: BTreeMap<String, BTreeMap<String, u64>> = BTreeMap::new();
+        for (labels, count) in matching(&self.numbers, name, &[]) {
+            let of = |label| pairs(labels).find(|(key, _)| *key == label);
+            if let (Some((_, outer)), Some((_, inner))) = (of(first), of(second)) {
+                let group = sums.entry(outer.to_owned()).or_default();
+                *group.entry(inner.to_owned()).or_default() += count;
+            }
+        }
+        sums
+    }
+
+    /// A figure by Envoy's full name, or `None` if there is none: unlike [`Stats::raw`] it tells "0"
+    /// from "not counted here".
+    pub fn find(&self, name: &str) -> Option<u64> {
+        self.numbers.get(name).copied()
+    }
+
+    /// Whether Embudo has defined any metric in this Envoy.
+    pub fn has_embudo(&self) -> bool {
+        let ours = format!("{CUSTOM}embudo.");
+        self.numbers.keys().any(|name| name.starts_with(&ours))
+    }
+
     /// A gauge of Embudo's, or `None` while no leader has set it.
     pub fn gauge(&self, name: &str) -> Option<u64> {
         self.numbers.get(&format!("{CUSTOM}{name}")).copied()
@@ -324,6 +355,16 @@ mod tests {
             [("bypass".to_owned(), 9), ("queued".to_owned(), 9)].into()
         );
         assert_eq!(stats.raw("wasm.embudo.vm_reload_backoff"), 3);
+        let by = stats.counters_by_two("embudo.requests", "route", "outcome");
+        assert_eq!(
+            by["qr"],
+            [("bypass".to_owned(), 9), ("queued".to_owned(), 6)].into()
+        );
+        assert_eq!(by["status"], [("queued".to_owned(), 3)].into());
+        assert_eq!(stats.find("wasm.embudo.vm_reload"), Some(0));
+        assert_eq!(stats.find("wasm.embudo.vm_created"), None);
+        assert!(stats.has_embudo());
+        assert!(!Stats::default().has_embudo());
     }
 
     #[test]

@@ -66,7 +66,8 @@ fn walk<'v>(value: &'v Value, place: String, found: &mut Vec<Chain<'v>>) {
 // === impl Chain ===
 
 impl Chain<'_> {
-    /// Embudo's own configuration's place: the filter.
+    /// The filter, as it is in the chain.
+    #[cfg(test)]
     pub(super) fn filter(&self) -> &Value {
         self.filter
     }
