@@ -301,7 +301,10 @@ impl Checker {
         let update = self.sessions.get_mut(&sent.session).and_then(|history| {
             let name = name?;
             let all = history.accepted.iter_mut();
-            let of_route = all.filter(|update| update.route == name);
+            let same = |update: &&mut Accepted| {
+                update.route == name && update.token == sent.token && update.hash == sent.hash
+            };
+            let of_route = all.filter(same);
             of_route.max_by_key(|update| update.seq)
         });
         if let Some(update) = update {

@@ -116,6 +116,8 @@ impl Checker {
         if end == Some(CallEnd::Delivered) {
             write.saw(Transition::PassedDelivered);
             write.settled = Some(claim.seq);
+            // It is in the store from now on, and as old as that.
+            update.accepted_ms = write.clock.mono_ms();
             update.fate = Fate::Delivered;
             if !update.in_effect {
                 let what = format!("seq {} passed, and Laravel has not got it", claim.seq);
