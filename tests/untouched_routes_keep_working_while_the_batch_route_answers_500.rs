@@ -79,11 +79,16 @@ async fn everything_else_works(envoy: &Envoy, round: u32) -> Result<()> {
     for (message, status, outcome) in [
         (Message::json("/api/qr", qr(round)), 200, Some("queued")),
         (
-            Message::new("GET", &format!("/api/whatsapp/status/{session}")),
+            Message::new("GET", &format!("/api/whatsapp/account/{session}")),
             200,
             None,
         ),
-        (Message::new("GET", other), 404, None),
+        (
+            Message::new("GET", &format!("/api/whatsapp/status/{session}")),
+            200,
+            Some("fresh"),
+        ),
+        (Message::new("GET", other), 404, Some("fresh")),
         (
             Message::json("/api/whatsapp-webhook/t", "a message"),
             200,
