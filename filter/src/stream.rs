@@ -260,7 +260,7 @@ impl Stream {
     fn pass_is_answered(&mut self, pass: &Pass, body: &[u8]) {
         let plugin = Rc::clone(&self.plugin);
         let (status, from_upstream) = self.response_head();
-        let superseded = passing::end(
+        passing::end(
             &mut SharedData,
             &plugin.keys,
             &plugin.rules,
@@ -268,10 +268,6 @@ impl Stream {
             Fate::of(status, from_upstream, body),
             host::now(),
         );
-        let mut stats = plugin.stats.borrow_mut();
-        for route in superseded {
-            stats.count(Counter::Items(route, End::Superseded), 1);
-        }
         self.state = State::Answered;
     }
 

@@ -4,7 +4,7 @@ use alloc::string::String;
 
 use crate::route::{Rules, Update};
 use crate::sabotage::{self, Sabotage};
-use crate::shard::{ClaimId, Passed, Shard, Superseded};
+use crate::shard::{ClaimId, Passed, Shard};
 use crate::store::{CAS_ATTEMPTS_MAX, Expect, Keys, PutError, Store};
 use crate::time::Now;
 use crate::trust;
@@ -116,18 +116,10 @@ pub fn begin(
     Attempt::Busy
 }
 
-/// Settles a passing update with Laravel's answer, and trusts its credential where that was a 2xx. Gives the
-/// routes of what it superseded.
-pub fn end(
-    store: &mut impl Store,
-    keys: &Keys,
-    rules: &Rules,
-    pass: &Pass,
-    fate: Fate,
-    now: Now,
-) -> Superseded {
+/// Settles a passing update with Laravel's answer, and trusts its credential where that was a 2xx.
+pub fn end(store: &mut impl Store, keys: &Keys, rules: &Rules, pass: &Pass, fate: Fate, now: Now) {
     if fate == Fate::Unknown && !sabotage::is(Sabotage::PassUnknownIsOver) {
-        return Superseded::new();
+        return;
     }
     if fate == Fate::Delivered && pass.credential != 0 {
         trust::learn(store, keys, rules, pass.mark, pass.credential, now);
@@ -135,21 +127,19 @@ pub fn end(
     let key = keys.shard(rules.shard_of(pass.session));
     for _ in 0..CAS_ATTEMPTS_MAX {
         let Some((bytes, token)) = store.get(&key) else {
-            break;
+            return;
         };
         let Ok(mut shard) = Shard::decode(&bytes) else {
-            break;
+            return;
         };
-        let Some(superseded) = shard.settle_pass(rules, pass, fate, now) else {
-            break;
-        };
+        if shard.settle_pass(rules, pass, fate, now).is_none() {
+            return;
+        }
         match store.put(&key, &shard.encode(), Expect::Token(token)) {
-            Ok(()) => return superseded,
             Err(PutError::Mismatch) => {}
-            Err(PutError::Refused) => break,
+            Ok(()) | Err(PutError::Refused) => return,
         }
     }
-    Superseded::new()
 }
 
 // === impl Fate ===

@@ -5,7 +5,7 @@
 use alloc::borrow::Cow;
 use alloc::vec::Vec;
 
-use super::{Claim, ClaimId, Entry, SESSIONS_PASSING_MAX, Session, Shard, State, Superseded};
+use super::{Claim, ClaimId, Entry, SESSIONS_PASSING_MAX, Session, Shard, State};
 use crate::passing::{Fate, Pass};
 use crate::route::{Rules, Update};
 use crate::sabotage::{self, Sabotage};
@@ -67,18 +67,11 @@ impl Shard<'_> {
         Passed::Claimed { seq, before_seq }
     }
 
-    // ## Dirty | Clean | absent => Clean, older siblings: Dirty => absent
+    // ## Clean | absent => Clean
     //
-    // Laravel's own 2xx: what was queued before it is old news, and what came after it stays.
-    /// Settles a passing update. Gives the routes of what it superseded; `None` where the claim was not
-    /// its own any more, and nothing has changed.
-    pub fn settle_pass(
-        &mut self,
-        rules: &Rules,
-        pass: &Pass,
-        fate: Fate,
-        now: Now,
-    ) -> Option<Superseded> {
+    // Laravel's own 2xx: nothing was queued before it, and what came after it stays.
+    /// Settles a passing update; `None` where the claim was not its own any more, and nothing has changed.
+    pub fn settle_pass(&mut self, rules: &Rules, pass: &Pass, fate: Fate, now: Now) -> Option<()> {
         let rule = rules.route(pass.route)?;
         let session = self.session_mut(pass.session)?;
         session
@@ -94,31 +87,9 @@ impl Shard<'_> {
                 // Nor does an earlier one count for less whose fate nobody knows.
                 session.newest_seq = seqs.max().unwrap_or(0).max(session.passed_seq);
             }
-            return Some(Superseded::new());
+            return Some(());
         }
-        let mut superseded = Superseded::new();
-        let mut gone = Vec::new();
         session.delivered(pass.credential, pass.seq);
-        let text_seqs = session
-            .entries
-            .iter()
-            .filter(|entry| entry.text.is_some() && entry.seq < pass.seq && entry.is_dirty())
-            .map(|entry| entry.seq);
-        if let Some(seq) = text_seqs.max() {
-            session.doubt_kept(seq);
-        }
-        session.entries.retain(|entry| {
-            let older = entry.seq < pass.seq && entry.is_dirty();
-            if older {
-                gone.push(entry.seq);
-                if let Some((route, _)) = rules.config.route_named(&entry.route) {
-                    superseded.push(route);
-                }
-            }
-            !older
-        });
-        let count = gone.len() as u64;
-        session.drop_implied(&gone);
         session.forget_voided(rules, rule, pass);
         let until_ms = now.mono_ms.saturating_add(rules.config.dedup.ttl_ms);
         let clean = |route: &str, value, text, order| Entry {
@@ -140,8 +111,7 @@ impl Shard<'_> {
             let text = target.is_shown.then(|| implies.value.clone().into());
             session.replace_older(clean(&target.name, value, text, None));
         }
-        self.ledger.superseded = self.ledger.superseded.saturating_add(count);
-        Some(superseded)
+        Some(())
     }
 }
 

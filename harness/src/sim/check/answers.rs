@@ -350,6 +350,21 @@ impl Checker {
         Some(call)
     }
 
+    /// A worker has come to Laravel's answer to a request that passed. Whatever has become of its credential
+    /// while the answer waited for the worker, that is when the guest learns to trust it.
+    pub(in crate::sim) fn stream_is_heard(&mut self, clock: Clock, stream: u64) {
+        let Some(known) = self.streams.get(&stream) else {
+            return;
+        };
+        let end = known.call.and_then(|call| self.calls.get(&call)?.end);
+        if let (Some(CallEnd::Delivered), Some(sent), Some(claimed)) =
+            (end, known.update(), &known.passing)
+        {
+            let (token, route) = (sent.token.clone(), claimed.route.clone());
+            self.trusts(clock.mono_us, &token, &route);
+        }
+    }
+
     /// Laravel's answer to a request that passed goes to the gateway, as the filter leaves it.
     pub(in crate::sim) fn stream_relayed(
         &mut self,

@@ -64,6 +64,20 @@ pub(super) fn read_of(request: &Request) -> Option<Read> {
     })
 }
 
+/// Whether a read was under way for so long that what it must show, or something newer, was delivered in the
+/// meantime, and then gave way to an update that Laravel refused. Neither is remembered: what Laravel said
+/// stands.
+fn forgets(history: &History, floor: u64, begun_us: u64) -> bool {
+    let ended = |fate: Fate| {
+        let all = history.accepted.iter();
+        let since = all.filter(move |update| update.fate == fate && update.ended_us > begun_us);
+        since.map(|update| update.seq)
+    };
+    let delivered = ended(Fate::Delivered).filter(|seq| *seq >= floor).min();
+    let refused = ended(Fate::Rejected).max();
+    delivered.is_some_and(|delivered| refused > Some(delivered))
+}
+
 // === impl ReadLimits ===
 
 impl ReadLimits {
@@ -233,7 +247,8 @@ impl Checker {
                     && self.state_of(update) == Some(state)
             });
             let nothing_yet = floor == 0 && state == served.state;
-            if !(laravels || own || nothing_yet) {
+            let forgotten = outcome == "fresh" && forgets(history, floor, begun_us);
+            if !(laravels || own || nothing_yet || forgotten) {
                 let what = format!(
                     "{name} shows {state}, older than seq {floor}; Laravel said {} at seq {} (read {mark})",
                     served.state, served.effect_seq

@@ -280,6 +280,9 @@ impl Sim {
                 let mut hub = self.hub.lock();
                 hub.checker.stream_begins(clock, stream, request, update);
             }
+            if let Job::Respond { stream, .. } = &job {
+                self.hub.lock().checker.stream_is_heard(clock, *stream);
+            }
             self.begin_job_note(thread, &job, note);
             match self.threads[thread].vm.take() {
                 Some(mut vm) => {
