@@ -27,6 +27,10 @@ pub(crate) struct Stats {
     pending: Option<u32>,
     oldest_pending_ms: Option<u32>,
     leader_beat: Option<u32>,
+    circuit: Option<u32>,
+    laravel_slow: Option<u32>,
+    /// Calls that the webhook did not take, and that it took; only where there is one.
+    webhook_calls: [Option<u32>; 2],
 }
 
 #[derive(Debug)]
@@ -39,6 +43,8 @@ struct RouteStats {
     passing: Option<u32>,
     busy: Option<u32>,
     revived: Option<u32>,
+    fallback: Option<u32>,
+    dead_letters: Option<u32>,
     items: [Option<u32>; End::ALL.len()],
     calls: [Option<u32>; VerdictLabel::ALL.len()],
 }
@@ -84,7 +90,7 @@ impl Stats {
             routes: config
                 .routes
                 .iter()
-                .map(|route| RouteStats::define(&route.name))
+                .map(|route| RouteStats::define(&route.name, config.fallback.is_some()))
                 .collect(),
             bypasses: BTreeMap::new(),
             reads: config
@@ -106,6 +112,12 @@ impl Stats {
             pending: define(MetricType::Gauge, "embudo.pending"),
             oldest_pending_ms: define(MetricType::Gauge, "embudo.oldest_pending_ms"),
             leader_beat: define(MetricType::Gauge, "embudo.leader_beat"),
+            circuit: define(MetricType::Gauge, "embudo.circuit"),
+            laravel_slow: define(MetricType::Gauge, "embudo.laravel_slow"),
+            webhook_calls: ["retry", "delivered"].map(|verdict| {
+                let name = format!("embudo.webhook_calls;verdict={verdict}");
+                config.fallback.as_ref().and_then(|_| counter(&name))
+            }),
         }
     }
 
@@ -160,6 +172,12 @@ impl Stats {
                 route(index).and_then(|r| *r.calls.get(verdict as usize).unwrap_or(&None))
             }
             Counter::CallBytes => self.call_bytes,
+            Counter::Fallback(index) => route(index).and_then(|r| r.fallback),
+            Counter::DeadLetters(index) => route(index).and_then(|r| r.dead_letters),
+            Counter::WebhookCalls(taken) => *self
+                .webhook_calls
+                .get(usize::from(taken))
+                .unwrap_or(&None),
         };
         add(metric, amount);
     }
@@ -180,6 +198,8 @@ impl Stats {
             Gauge::Pending => self.pending,
             Gauge::OldestPendingMs => self.oldest_pending_ms,
             Gauge::LeaderBeat => self.leader_beat,
+            Gauge::Circuit => self.circuit,
+            Gauge::LaravelSlow => self.laravel_slow,
         };
         record(metric, value);
     }
@@ -202,9 +222,13 @@ impl ReadOutcome {
 // === impl RouteStats ===
 
 impl RouteStats {
-    fn define(name: &str) -> Self {
+    fn define(name: &str, has_fallback: bool) -> Self {
         let outcome =
             |outcome: &str| counter(&format!("embudo.requests;route={name};outcome={outcome}"));
+        let told = |what: &str| {
+            let name = format!("embudo.{what};route={name}");
+            if has_fallback { counter(&name) } else { None }
+        };
         Self {
             name: name.to_owned(),
             queued: outcome("queued"),
@@ -214,6 +238,8 @@ impl RouteStats {
             passing: outcome("passing"),
             busy: outcome("busy"),
             revived: counter(&format!("embudo.revived;route={name}")),
+            fallback: told("fallback"),
+            dead_letters: told("dead_letters"),
             items: End::ALL
                 .map(|end| counter(&format!("embudo.items;route={name};end={}", end.label()))),
             calls: VerdictLabel::ALL.map(|verdict| {

@@ -5,6 +5,7 @@ extern crate alloc;
 
 pub mod backoff;
 pub mod batch;
+pub mod circuit;
 pub mod config;
 pub mod dispatch;
 pub mod hash;

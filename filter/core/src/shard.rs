@@ -30,7 +30,7 @@ mod tests;
 use alloc::borrow::Cow;
 use alloc::vec::Vec;
 
-pub use self::claim::{Claimed, Outcome, Settled, Wanted, balance};
+pub use self::claim::{ATTEMPTS_TOGETHER_MAX, Claimed, Outcome, Settled, Wanted, balance};
 pub use self::kept::{Kept, Place, patch};
 pub use self::offer::{Decision, Superseded};
 pub use self::pass::Passed;
@@ -184,6 +184,8 @@ pub struct Dirty<'a> {
     pub attempts: u16,
     /// To be sent at once; stays until sent, even if a newer value alone would not need it.
     pub priority: bool,
+    /// The webhook has this value.
+    pub handed: bool,
     /// Encoded [`crate::route::Destination`].
     pub destination: Cow<'a, [u8]>,
     /// The caller's body, byte for byte.

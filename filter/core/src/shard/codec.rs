@@ -23,6 +23,10 @@ const CLEAN: u8 = 0;
 const DIRTY: u8 = 1;
 const IMPLIED: u8 = 2;
 
+/// Flags of an unsent value.
+const PRIORITY: u8 = 1;
+const HANDED: u8 = 2;
+
 // === impl Shard ===
 
 impl<'a> Shard<'a> {
@@ -195,7 +199,8 @@ impl Entry<'_> {
                 out.extend_from_slice(&dirty.since_ms.to_le_bytes());
                 out.extend_from_slice(&dirty.timestamp_ms.to_le_bytes());
                 out.extend_from_slice(&dirty.attempts.to_le_bytes());
-                out.push(u8::from(dirty.priority));
+                let priority = if dirty.priority { PRIORITY } else { 0 };
+                out.push(priority | if dirty.handed { HANDED } else { 0 });
                 put_bytes(out, &dirty.destination);
                 put_bytes(out, &dirty.body);
             }
@@ -340,14 +345,20 @@ impl<'a> Reader<'a> {
                     until_ms: self.u64()?,
                 },
                 IMPLIED => State::Implied { by: self.u64()? },
-                DIRTY => State::Dirty(Dirty {
-                    since_ms: self.u64()?,
-                    timestamp_ms: self.u64()?,
-                    attempts: self.array().map(u16::from_le_bytes)?,
-                    priority: self.byte()? != 0,
-                    destination: Cow::Borrowed(self.bytes()?),
-                    body: Cow::Borrowed(self.bytes()?),
-                }),
+                DIRTY => {
+                    let (since_ms, timestamp_ms) = (self.u64()?, self.u64()?);
+                    let attempts = self.array().map(u16::from_le_bytes)?;
+                    let flags = self.byte()?;
+                    State::Dirty(Dirty {
+                        since_ms,
+                        timestamp_ms,
+                        attempts,
+                        priority: flags & PRIORITY != 0,
+                        handed: flags & HANDED != 0,
+                        destination: Cow::Borrowed(self.bytes()?),
+                        body: Cow::Borrowed(self.bytes()?),
+                    })
+                }
                 _ => return None,
             },
         })
@@ -374,6 +385,7 @@ mod tests {
             timestamp_ms: 6,
             attempts: 7,
             priority: true,
+            handed: true,
             destination: b"dest".as_slice().into(),
             body: br#"{"a":1}"#.as_slice().into(),
         };

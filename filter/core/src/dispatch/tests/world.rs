@@ -147,6 +147,24 @@ impl World {
         self.effects.iter().filter(is).count()
     }
 
+    pub(super) fn circuit(&self) -> crate::circuit::State {
+        self.dispatcher.circuit.state()
+    }
+
+    /// What the gauge was set to last.
+    pub(super) fn gauge(&self, gauge: Gauge) -> Option<u64> {
+        self.effects.iter().rev().find_map(|effect| match effect {
+            Effect::Set(known, value) if *known == gauge => Some(*value),
+            _ => None,
+        })
+    }
+
+    /// Lines of this level.
+    pub(super) fn logs(&self, level: Level) -> usize {
+        let is = |effect: &&Effect| matches!(effect, Effect::Log(l, _) if *l == level);
+        self.effects.iter().filter(is).count()
+    }
+
     /// Every shard's ledger balances. Gives what is pending.
     pub(super) fn pending(&self) -> usize {
         (0..self.rules.config.shards)

@@ -1,0 +1,116 @@
+//! What an answer says of each item of a batch.
+
+use alloc::borrow::Cow;
+use alloc::collections::BTreeMap;
+use alloc::format;
+use alloc::string::String;
+use alloc::vec;
+use alloc::vec::Vec;
+
+use serde_json::value::RawValue;
+
+use super::{Asked, Verdict};
+
+/// One item's fate.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum ItemFate {
+    /// Laravel has it.
+    Delivered,
+    /// Laravel has passed over it, because it knows something newer: nothing is left to do.
+    Skipped,
+    /// Laravel has not taken it, and it is to blame: it is tried alone.
+    Suspect,
+    /// Laravel has not taken it, and it is not to blame.
+    Again,
+}
+
+/// An object of an answer, one level of it.
+type Object<'b> = BTreeMap<Cow<'b, str>, &'b RawValue>;
+
+/// Words with which servers turn an item down. Any other word may be the state of a session that the item
+/// is about, and says nothing.
+const REFUSALS: [&str; 10] = [
+    "error",
+    "failed",
+    "failure",
+    "rejected",
+    "invalid",
+    "not_found",
+    "account_not_found",
+    "session_not_found",
+    "unauthorized",
+    "forbidden",
+];
+
+/// Words with which servers pass over an item.
+const SKIPS: [&str; 3] = ["skipped", "stale", "outdated"];
+
+/// `results`: one for each item, in order. Without it the batch was taken whole.
+pub(super) fn of_results(body: &[u8], items: usize, why: String) -> Verdict {
+    let results = object(body)
+        .and_then(|answer| answer.get("results").map(|raw| raw.get()))
+        .and_then(|raw| serde_json::from_str::<Vec<&RawValue>>(raw).ok());
+    let Some(results) = results else {
+        return Verdict::Delivered;
+    };
+    let fates: Vec<ItemFate> = results.iter().map(|raw| of_result(raw)).collect();
+    if fates.iter().all(|fate| *fate == ItemFate::Delivered) {
+        return Verdict::Delivered;
+    }
+    // Nobody can say whose they are.
+    if fates.len() != items {
+        let why = format!("{why}, {} results for {items} items", fates.len());
+        return Verdict::Suspects { why };
+    }
+    Verdict::Items { fates, why }
+}
+
+fn of_result(raw: &RawValue) -> ItemFate {
+    let Some(result) = object(raw.get().as_bytes()) else {
+        return ItemFate::Delivered;
+    };
+    let is = |key: &str, wanted: &str| result.get(key).is_some_and(|raw| raw.get() == wanted);
+    if is("skipped", "true") {
+        return ItemFate::Skipped;
+    }
+    let status = result.get("status").map_or("", |raw| raw.get());
+    if let Ok(code) = status.parse::<u16>() {
+        return match code {
+            100..=399 => ItemFate::Delivered,
+            408 | 425 | 429 | 500.. => ItemFate::Again,
+            _ => ItemFate::Suspect,
+        };
+    }
+    let word = status.trim_matches('"');
+    if SKIPS.contains(&word) {
+        return ItemFate::Skipped;
+    }
+    match REFUSALS.contains(&word) || is("success", "false") {
+        true => ItemFate::Suspect,
+        false => ItemFate::Delivered,
+    }
+}
+
+/// `errors`, as Laravel's validation has them: the keys of those that name an item, as in `qrs.3.qr`. `None`
+/// where no item is named.
+pub(super) fn of_errors(body: &[u8], asked: &Asked<'_>) -> Option<Vec<ItemFate>> {
+    let answer = object(body)?;
+    let errors = object(answer.get("errors")?.get().as_bytes())?;
+    let mut fates = vec![ItemFate::Again; asked.items];
+    let mut is_named = false;
+    for key in errors.keys() {
+        let rest = key
+            .strip_prefix(asked.field)
+            .and_then(|key| key.strip_prefix('.'));
+        let index = rest.and_then(|rest| rest.split('.').next()?.parse::<usize>().ok());
+        if let Some(fate) = index.and_then(|index| fates.get_mut(index)) {
+            *fate = ItemFate::Suspect;
+            is_named = true;
+        }
+    }
+    is_named.then_some(fates)
+}
+
+fn object(body: &[u8]) -> Option<Object<'_>> {
+    serde_json::from_slice(body).ok()
+}
