@@ -29,6 +29,8 @@ pub const BODY_BYTES_MAX: usize = 4 * 1024;
 pub enum Found {
     /// Answer with this.
     Cached(Vec<u8>),
+    /// The same; it should be asked for again, and Laravel is down.
+    Stale(Vec<u8>),
     /// Ask Laravel.
     Ask(Fetch),
 }
@@ -46,8 +48,15 @@ pub struct Fetch {
     pub has_kept: bool,
 }
 
-/// Looks a read up.
-pub fn look(store: &mut impl Store, keys: &Keys, rules: &Rules, asked: Asked, now: Now) -> Found {
+/// Looks a read up. While Laravel `is_down`, whoever can be answered from the store does not wait for it.
+pub fn look(
+    store: &mut impl Store,
+    keys: &Keys,
+    rules: &Rules,
+    asked: Asked,
+    is_down: bool,
+    now: Now,
+) -> Found {
     let read = store.get(&keys.shard(rules.shard_of(asked.session)));
     let bytes = read.as_ref().map_or(&[][..], |(bytes, _)| bytes);
     // An unreadable shard keeps nothing, and nothing will be kept in it.
@@ -61,6 +70,13 @@ pub fn look(store: &mut impl Store, keys: &Keys, rules: &Rules, asked: Asked, no
         && let Some(body) = serves(kept_ms)
     {
         return Found::Cached(body);
+    }
+    if known
+        && is_down
+        && !asked.no_cache
+        && let Some(body) = serves(u64::MAX)
+    {
+        return Found::Stale(body);
     }
     Found::Ask(Fetch {
         floor: shard.floor(asked.session, now.mono_ms),

@@ -79,6 +79,8 @@ pub enum Bypass {
     NoSession,
     /// It has no value, or one that is not a string.
     NoValue,
+    /// The cluster of the batches does not exist, and nothing of its session is pending.
+    Misconfigured,
     /// Its shard has no room, and nothing of its session is pending.
     ShardFull,
     /// The host's shared data could not be read or written.
@@ -399,7 +401,7 @@ fn declares_too_much(content_length: &[u8]) -> bool {
 
 impl Bypass {
     /// Every reason, in the order of [`Bypass::index`].
-    pub const ALL: [Self; 17] = [
+    pub const ALL: [Self; 18] = [
         Self::Path,
         Self::Header,
         Self::Signature,
@@ -415,6 +417,7 @@ impl Bypass {
         Self::Unmatched,
         Self::NoSession,
         Self::NoValue,
+        Self::Misconfigured,
         Self::ShardFull,
         Self::Store,
     ];
@@ -444,6 +447,7 @@ impl Bypass {
             Self::Unmatched => "unmatched",
             Self::NoSession => "no_session",
             Self::NoValue => "no_value",
+            Self::Misconfigured => "misconfigured",
             Self::ShardFull => "shard_full",
             Self::Store => "store",
         }

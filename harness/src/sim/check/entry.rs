@@ -1,6 +1,6 @@
 //! What a write does to one entry: which transition it is, and whether the end of an update is true.
 
-use embudo_core::shard::{Entry, Session, State};
+use embudo_core::shard::{ATTEMPTS_TOGETHER_MAX, Entry, Session, State};
 
 use super::answers::short;
 use super::history::{Accepted, Fate};
@@ -66,10 +66,14 @@ impl Checker {
                 match (&from.state, &to.state) {
                     (State::Dirty(a), State::Dirty(b)) => {
                         let counted = b.attempts == a.attempts + 1;
+                        let suspect = b.attempts == ATTEMPTS_TOGETHER_MAX;
+                        let handed = (a.attempts, !a.handed) == (b.attempts, b.handed);
                         let rest = (a.timestamp_ms, &a.body) == (b.timestamp_ms, &b.body);
-                        match counted && rest {
-                            true => write.saw(Transition::Attempted),
-                            false => illegal(write),
+                        match rest {
+                            true if handed => write.saw(Transition::HandedOver),
+                            true if counted => write.saw(Transition::Attempted),
+                            true if suspect => write.saw(Transition::Suspected),
+                            _ => illegal(write),
                         }
                     }
                     (State::Dirty(_), State::Clean { .. }) => {

@@ -27,7 +27,7 @@ mod reads;
 mod shard;
 mod trust;
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::fmt;
 use std::sync::Arc;
 
@@ -72,6 +72,8 @@ pub enum Invariant {
     CredentialsNeverMix,
     /// 6. One leader.
     OneLeader,
+    /// 7. A circuit that is not closed lets one small call through at a time.
+    HalfOpenMeansOne,
     /// 8. The guest never traps.
     NeverTraps,
     /// 9. What was accepted is settled in time.
@@ -125,7 +127,9 @@ pub(super) struct Checker {
     calls: BTreeMap<u64, CallInfo>,
     last_call: u64,
     /// When calls left, for the pace; µs.
-    departures: Vec<u64>,
+    departures: [Vec<u64>; 2],
+    /// VMs whose calls Envoy refuses.
+    open_circuits: BTreeSet<u32>,
     lease: Lease,
     leader_vm: Option<u32>,
     /// Lost races of the callback that a VM has under way.
@@ -159,7 +163,8 @@ impl Checker {
             standing: BTreeMap::new(),
             calls: BTreeMap::new(),
             last_call: 0,
-            departures: Vec::new(),
+            departures: [Vec::new(), Vec::new()],
+            open_circuits: BTreeSet::new(),
             lease: Lease::default(),
             leader_vm: None,
             races: BTreeMap::new(),
@@ -318,6 +323,7 @@ impl Invariant {
             Self::Bounded => "bounded",
             Self::CredentialsNeverMix => "credentials_never_mix",
             Self::OneLeader => "one_leader",
+            Self::HalfOpenMeansOne => "half_open_means_one",
             Self::NeverTraps => "never_traps",
             Self::Liveness => "liveness",
             Self::ReadsSeeWrites => "reads_see_writes",

@@ -134,6 +134,7 @@ fn dirty(dice: &mut Dice) -> Dirty<'static> {
         timestamp_ms: dice.number(),
         attempts: u16::try_from(dice.number() % 8).unwrap_or(0),
         priority: dice.chance(20),
+        handed: dice.chance(20),
         destination: destination.into(),
         body: body.into(),
     }

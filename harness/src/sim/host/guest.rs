@@ -365,6 +365,7 @@ impl Guest {
         hub.trace
             .http_call(hub.clock.mono_us, self.thread, self.vm, &http, refused);
         if let Some(status) = refused {
+            hub.checker.refused_on_the_spot(actor);
             return Err(status);
         }
         self.last_token += 1;

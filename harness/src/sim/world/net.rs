@@ -12,7 +12,7 @@ use bytes::Bytes;
 use std::collections::{BTreeMap, BTreeSet};
 
 use super::queue::Event;
-use super::streams::Waiting;
+use super::streams::{Waiting, text};
 use super::{Scenario, Sim, Verb};
 use crate::model::http::{Request, Response as LaravelResponse};
 use crate::model::laravel::{Call, Fault as LaravelFault, Faults, Laravel, LaravelConfig, Reply};
@@ -378,6 +378,10 @@ impl Sim {
             } => {
                 let clock = self.clock();
                 self.hub.lock().checker.call_ends(clock, call, Some(end));
+                let own = text(&response.headers, "x-envoy-upstream-service-time").is_some();
+                if let Some(status) = response.status().filter(|_| own) {
+                    self.hub.lock().checker.laravel_lives(call, status);
+                }
                 self.call_ended(&response);
                 let job = Job::Answer {
                     context,

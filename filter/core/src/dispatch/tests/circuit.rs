@@ -3,6 +3,8 @@
 use super::world::{OK, World, items};
 use super::*;
 use crate::circuit::{PROBE_ITEMS_MAX, State};
+use crate::intake::Reply;
+use crate::route::Bypass;
 
 /// A world of many waiting sessions, whose circuit has just opened.
 fn open(config: &str) -> World {
@@ -112,6 +114,10 @@ fn a_cluster_that_does_not_exist_is_said_once_and_tried_again() {
     assert_eq!(world.logs(Level::Error), 1);
     assert_eq!(world.gauge(Gauge::Circuit), Some(3));
     assert_eq!(State::read(&world.store, &world.keys), State::Misconfigured);
+    let passes = world.post("status", "b", "active");
+    assert_eq!(passes, Reply::Passing(Bypass::Misconfigured));
+    let waits = world.post("status", "a", "inactive");
+    assert_eq!(waits, Reply::Queued, "behind what waits already");
     world.deliver_for(10_000);
     assert_eq!((world.pending(), world.gauge(Gauge::Circuit)), (0, Some(0)));
 }
