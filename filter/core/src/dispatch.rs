@@ -24,6 +24,7 @@ use alloc::vec::Vec;
 use self::fallback::Fallback;
 use self::index::{Index, LaneKey};
 use self::pace::Pace;
+pub use self::send::CALLS_UNDER_WAY_MAX;
 use self::slow::Smoothed;
 use crate::backoff::Rng;
 use crate::batch::Call;
@@ -425,8 +426,10 @@ impl Dispatcher {
                 rule.batch.call.is_some() && (lane.items >= items_max || lane.bytes >= bytes_max);
             lane.backoff.is_over(now.mono_ms) && (urgent || full)
         });
-        let allowed = self.allowed(now);
-        due && (allowed.together || allowed.alone)
+        due && {
+            let allowed = self.allowed(now);
+            allowed.together || allowed.alone
+        }
     }
 
     fn adjust_tick(&mut self, now: Now, effects: &mut Vec<Effect>) {

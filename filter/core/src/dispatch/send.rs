@@ -18,8 +18,9 @@ use crate::time::Now;
 /// Calls of single items under way.
 const SINGLES_IN_FLIGHT_MAX: usize = 8;
 
-/// Calls of both kinds under way: below the cluster's circuit breakers, or overflow looks like an ejection.
-const CALLS_UNDER_WAY_MAX: usize = 12;
+/// Calls of both kinds under way, unless `max_in_flight` is more: below the cluster's circuit breakers, or an
+/// overflow looks like an ejection.
+pub const CALLS_UNDER_WAY_MAX: usize = 12;
 
 // === impl Dispatcher ===
 
@@ -59,6 +60,14 @@ impl Dispatcher {
             Gate::Probe if sabotage::is(Sabotage::ProbeWithMany) => Gate::Open,
             gate => gate,
         };
+        if gate == Gate::Shut {
+            return Allowed {
+                together: false,
+                alone: false,
+                urgent_last: self.urgent_last,
+                items_max: 0,
+            };
+        }
         let count = |alone: bool| self.flights.values().filter(|f| f.alone == alone).count();
         let (together, alone) = (count(false), count(true));
         let foreign = self.foreign_claims(now);
@@ -71,11 +80,7 @@ impl Dispatcher {
                 || (own.saturating_add(foreign) < most
                     && all < CALLS_UNDER_WAY_MAX.max(max_in_flight))
         };
-        let is_open = match gate {
-            Gate::Open => true,
-            Gate::Probe => all == 0,
-            Gate::Shut => false,
-        };
+        let is_open = gate == Gate::Open || all == 0;
         Allowed {
             together: is_open
                 && self.pace.allows(false, now.mono_ms)

@@ -221,3 +221,35 @@ fn a_laravel_that_is_slow_is_said_to_be() {
         (Some(1), 1)
     );
 }
+
+#[test]
+fn after_an_hour_the_backlog_leaves_newest_only_urgent_first_at_the_pace() {
+    let mut world = World::new(r#"{"max_sessions":16384}"#);
+    for n in 0..10_000 {
+        world.post("qr", &format!("s{n}"), "2@old");
+        world.post("status", &format!("s{n}"), "active");
+        if n % 10 == 0 {
+            world.post("status", &format!("s{n}"), "disconnected");
+        }
+        // Laravel refuses every call until the backlog is whole.
+        while let Some((_, call)) = world.made.pop_front() {
+            world.step(Event::NotSent(call.id, NotSent::Ejected));
+        }
+    }
+    assert_eq!(world.pending(), 10_000, "one item a session");
+    let calls = world.deliver_for(30_000);
+    assert_eq!(world.pending(), 0);
+    assert!(calls.iter().all(|(_, call)| path(call) != "/qr/batch"));
+    let times: Vec<u64> = calls.iter().map(|(ms, _)| *ms).collect();
+    for (at, from_ms) in times.iter().enumerate() {
+        let within = times[at..].iter().take_while(|ms| **ms < from_ms + 1_000);
+        assert!(within.count() <= 21, "more than the pace from {from_ms} on");
+    }
+    let full = calls.iter().filter(|(_, call)| items(call) == 100).count();
+    assert!(full >= 95, "{full} full batches");
+    // A full batch takes the urgent ones first, whoever made it due.
+    let urgent = calls
+        .iter()
+        .rposition(|(_, call)| text(call).contains("disconnected"));
+    assert!(urgent < Some(12), "the last urgent one in call {urgent:?}");
+}
