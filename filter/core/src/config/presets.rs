@@ -4,9 +4,8 @@ use alloc::format;
 use alloc::string::String;
 use alloc::vec::Vec;
 
-use serde_json::Value;
-
 use super::fields::Fields;
+use crate::json::{self, Object, Value};
 
 /// A gateway whose rules are built in.
 #[derive(Clone, Copy, Debug)]
@@ -69,8 +68,11 @@ pub(super) fn chosen(fields: &mut Fields<'_>) -> Preset {
 impl Preset {
     /// Its routes and its reads, as JSON.
     pub(super) fn rules(self) -> (Vec<Value>, Vec<Value>) {
-        let mut all: Value = serde_json::from_str(self.json).unwrap_or_default();
-        let mut take = |key: &str| match all.get_mut(key).map(Value::take) {
+        let mut all = match json::parse(self.json.as_bytes()) {
+            Ok(Value::Object(all)) => all,
+            _ => Object::default(),
+        };
+        let mut take = |key: &str| match all.remove(key) {
             Some(Value::Array(rules)) => rules,
             _ => Vec::new(),
         };
