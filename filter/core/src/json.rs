@@ -71,6 +71,9 @@ pub struct Document<'a> {
     keys: Vec<Cow<'a, str>>,
 }
 
+/// A key, and its value as it is written.
+pub(crate) type Member<'a> = (Cow<'a, str>, &'a [u8]);
+
 /// Walks `body`, looking for the values at `wanted` and digesting the subtrees at `same`.
 ///
 /// # Errors
@@ -112,11 +115,11 @@ pub fn read<'a>(
     Ok(walk.out)
 }
 
-/// The members of a text that is a JSON object: each one's key, and its value as it is written.
+/// The members of a text that is a JSON object.
 ///
 /// # Errors
 /// Where it is none. The values themselves need make no sense: see [`Scanner::skip`].
-pub(crate) fn members(text: &[u8]) -> Result<Vec<(Cow<'_, str>, &[u8])>, Broken> {
+pub(crate) fn members(text: &[u8]) -> Result<Vec<Member<'_>>, Broken> {
     let mut scanner = Scanner::new(text);
     let mut members = Vec::new();
     let Token::Object = scanner.value()? else {
@@ -145,10 +148,7 @@ impl Pointer {
         let Some(rest) = text.strip_prefix('/') else {
             return Err("a JSON pointer starts with '/', as in \"/session_id\"");
         };
-        let segments = rest
-            .split('/')
-            .map(|raw| raw.replace("~1", "/").replace("~0", "~"))
-            .collect();
+        let segments = rest.split('/').map(unescaped).collect();
         Ok(Self { segments })
     }
 
@@ -160,6 +160,24 @@ impl Pointer {
             _ => None,
         }
     }
+}
+
+/// A pointer's segment with its `~0` and `~1` resolved.
+fn unescaped(raw: &str) -> String {
+    let mut out = String::with_capacity(raw.len());
+    let mut tilde = false;
+    for c in raw.chars() {
+        match (tilde, c) {
+            (true, '0') => {}
+            (true, '1') => {
+                out.pop();
+                out.push('/');
+            }
+            _ => out.push(c),
+        }
+        tilde = c == '~';
+    }
+    out
 }
 
 // === impl Document ===

@@ -9,10 +9,11 @@ use alloc::borrow::Cow;
 use alloc::vec::Vec;
 
 use crate::config::Trust;
-use crate::json::{self, Pointer};
+use crate::json::{self, Member, Pointer};
 use crate::route::{Asked, Rules};
 use crate::sabotage::{self, Sabotage};
 use crate::shard::{Kept, Place, Shard, patch};
+use crate::sort;
 use crate::store::{CAS_ATTEMPTS_MAX, Expect, Keys, PutError, Store};
 use crate::time::Now;
 use crate::trust;
@@ -192,7 +193,7 @@ fn places(body: &[u8], pointers: &[Pointer]) -> Option<Vec<Place>> {
         .collect();
     let first = places.first().copied();
     places.retain(|place| first.is_some_and(|first| at(place) == at(&first)));
-    places.sort_unstable_by_key(|place| place.start);
+    sort::by_key(&mut places, |place| u128::from(place.start));
     places.dedup();
     Some(places)
 }
@@ -202,7 +203,7 @@ fn string_at(body: &[u8], pointer: &Pointer) -> Option<Place> {
     for segment in pointer.segments() {
         // Of two members with one key, PHP takes the last.
         let members = json::members(raw).ok()?;
-        let named = |(key, _): &&(Cow<'_, str>, &[u8])| key == segment;
+        let named = |(key, _): &&Member<'_>| key == segment;
         (_, raw) = *members.iter().rev().find(named)?;
     }
     if !raw.starts_with(b"\"") {

@@ -8,6 +8,10 @@ use core::hash::Hasher;
 use super::scan::{Broken, Scanner, Token};
 use super::{DEPTH_MAX, Document, Pointer, Scalar, Unreadable};
 use crate::hash::{Digest, HashKey};
+use crate::sort;
+
+/// Up to this many keys of an object are compared each with each: cheaper than to sort them.
+const COMPARED_KEYS_MAX: usize = 16;
 
 /// The state of one walk.
 pub(super) struct Walk<'w, 'a> {
@@ -197,16 +201,30 @@ impl<'a> Node<'_, '_, 'a> {
             keys.push(key);
         }
         self.end(before);
-        // Sorted once at the end: n log n, where a check at each key would let 64 KiB of keys stall a
-        // worker.
-        keys.sort_unstable();
-        if keys.iter().zip(keys.iter().skip(1)).any(|(a, b)| a == b) {
+        if self.names_twice(&mut keys) {
             return Err(Unreadable::DuplicateKey);
         }
         if self.depth == 0 {
             self.walk.out.keys = keys;
         }
         Ok(())
+    }
+
+    fn names_twice(&self, keys: &mut Vec<Cow<'a, str>>) -> bool {
+        if keys.len() <= COMPARED_KEYS_MAX {
+            let mut rest = keys.iter();
+            while let Some(key) = rest.next() {
+                if rest.as_slice().contains(key) {
+                    return true;
+                }
+            }
+            return false;
+        }
+        // Sorted once at the end: n log n, where each with each would let 64 KiB of keys stall a worker. Equal keys
+        // are neighbours then, since nobody can find two others of one hash.
+        let hash_key = self.walk.key;
+        sort::by_key(keys, |key| hash_key.hash(&[key.as_bytes()]));
+        keys.iter().zip(keys.iter().skip(1)).any(|(a, b)| a == b)
     }
 
     fn end(&mut self, before: usize) {
