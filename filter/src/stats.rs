@@ -4,8 +4,6 @@
 //! `stats_config.stats_tags` in `envoy.yaml`. What an operator looks for is defined at start, so that it
 //! shows as 0; the reasons of a bypass are defined when the first one happens.
 
-use std::collections::BTreeMap;
-
 use embudo_core::config::Config;
 use embudo_core::dispatch::{Counter, End, Gauge, Histogram};
 use embudo_core::intake::Reply;
@@ -19,7 +17,8 @@ use proxy_wasm::types::MetricType;
 pub(crate) struct Stats {
     routes: Vec<RouteStats>,
     reads: Vec<[Option<u32>; 3]>,
-    bypasses: BTreeMap<(Option<usize>, Bypass), Option<u32>>,
+    /// Each reason's, of no route and then of each; the inner one as above, once it is defined.
+    bypasses: Vec<[Option<Option<u32>>; Bypass::ALL.len()]>,
     call_bytes: Option<u32>,
     batch_items: Option<u32>,
     call_ms: Option<u32>,
@@ -92,7 +91,7 @@ impl Stats {
                 .iter()
                 .map(|route| RouteStats::define(&route.name, config.fallback.is_some()))
                 .collect(),
-            bypasses: BTreeMap::new(),
+            bypasses: vec![[None; Bypass::ALL.len()]; config.routes.len().saturating_add(1)],
             reads: config
                 .reads
                 .iter()
@@ -152,7 +151,12 @@ impl Stats {
         let name = route
             .and_then(|index| self.routes.get(index))
             .map_or("none", |r| &r.name);
-        let metric = self.bypasses.entry((route, reason)).or_insert_with(|| {
+        let place = route.map_or(0, |index| index.saturating_add(1));
+        let metrics = self.bypasses.get_mut(place);
+        let Some(metric) = metrics.and_then(|metrics| metrics.get_mut(reason.index())) else {
+            return;
+        };
+        let metric = metric.get_or_insert_with(|| {
             counter(&format!(
                 "embudo.requests;route={name};outcome=bypass;reason={reason}"
             ))

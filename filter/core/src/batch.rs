@@ -10,7 +10,7 @@ use alloc::vec::Vec;
 
 use crate::config::{BatchCall, Fallback, Route};
 use crate::hash::HashKey;
-use crate::json::Pointer;
+use crate::json::{self, Pointer};
 use crate::route::{Destination, Rules};
 use crate::shard::Claimed;
 
@@ -129,10 +129,8 @@ fn splice(rules: &Rules, route: usize, rule: &Route, claimed: &Claimed, out: &mu
         add(key, &item.session_json);
     }
     add("timestamp", &claimed.timestamp_ms.to_string());
-    if let Some(implies) = &rule.implies
-        && let Ok(value) = serde_json::to_string(&implies.value)
-    {
-        add(&implies.key, &value);
+    if let Some(implies) = &rule.implies {
+        add(&implies.key, &json::quoted(&implies.value));
     }
     out.extend_from_slice(open);
     // A recognised body has a session, so there is always something before the comma.

@@ -18,6 +18,7 @@ pub mod passing;
 pub mod route;
 pub mod sabotage;
 pub mod shard;
+pub mod sort;
 pub mod store;
 pub mod time;
 pub mod trust;

@@ -329,8 +329,14 @@ impl Rules {
     /// The shard of a session.
     #[must_use]
     pub fn shard_of(&self, session: u128) -> u32 {
-        let shards = u128::from(self.config.shards.max(1));
-        u32::try_from(session.checked_rem(shards).unwrap_or(0)).unwrap_or(0)
+        let shards = u64::from(self.config.shards.max(1));
+        // Digit by digit: what is left is less than 2³², and so is the next digit.
+        let rest = [96, 64, 32, 0].into_iter().fold(0, |rest, shift| {
+            let digit = session >> shift & u128::from(u32::MAX);
+            let next = rest << 32 | digit as u64;
+            next.checked_rem(shards).unwrap_or(0)
+        });
+        u32::try_from(rest).unwrap_or(0)
     }
 }
 
@@ -500,6 +506,17 @@ pub(crate) mod tests {
 
     fn bypass(method: &str, path: &str, more: &[(&str, &str)]) -> Option<Bypass> {
         rules("{}").head(&headers(method, path, more)).err()
+    }
+
+    #[test]
+    fn a_sessions_shard_is_the_rest_of_its_hash() {
+        for (max_sessions, shards) in [(1, 1_u128), (24, 3), (16_384, 2_048), (1_048_576, 131_072)]
+        {
+            let rules = rules(&format!("{{\"max_sessions\":{max_sessions}}}"));
+            for session in [0, 1, u128::MAX, 0x0123_4567_89ab_cdef_0f1e_2d3c_4b5a_6978] {
+                assert_eq!(u128::from(rules.shard_of(session)), session % shards);
+            }
+        }
     }
 
     #[test]

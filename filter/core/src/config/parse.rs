@@ -6,13 +6,12 @@ use alloc::string::String;
 use alloc::vec;
 use alloc::vec::Vec;
 
-use serde_json::{Map, Value};
-
 use super::fields::{Fields, problem};
 use super::{
     BackoffRange, Config, Credentials, Dedup, KeptTimes, Pace, Place, Problem, Route,
     SESSIONS_PER_SHARD, Times, Trust, Upstream, fallback, presets, rules,
 };
+use crate::json::{self, Object, Value};
 use crate::lease;
 
 /// An hour. No timer of Embudo's makes sense beyond it.
@@ -20,9 +19,11 @@ pub(super) const TIMER_MAX_MS: u64 = 3_600_000;
 
 pub(super) fn config(json: &[u8]) -> Result<Config, Vec<Problem>> {
     let value = match json {
-        [] => Value::Object(Map::new()),
-        json => serde_json::from_slice(json)
-            .map_err(|error| vec![problem("", format!("not valid JSON: {error}"))])?,
+        [] => Value::Object(Object::default()),
+        json => json::parse(json).map_err(|broken| {
+            let what = broken.describe(json);
+            vec![problem("", format!("not valid JSON: {what}"))]
+        })?,
     };
     let mut problems = Vec::new();
     let mut fields = Fields::of(String::new(), value, &mut problems);
