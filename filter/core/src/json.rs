@@ -132,6 +132,23 @@ pub(crate) fn members(text: &[u8]) -> Result<Vec<Member<'_>>, Broken> {
     Ok(members)
 }
 
+/// The elements of a text that is a JSON array, as they are written.
+///
+/// # Errors
+/// Where it is none. The values themselves need make no sense: see [`Scanner::skip`].
+pub(crate) fn elements(text: &[u8]) -> Result<Vec<&[u8]>, Broken> {
+    let mut scanner = Scanner::new(text);
+    let mut elements = Vec::new();
+    let Token::Array = scanner.value()? else {
+        return Err(Broken::not_an_object(&scanner));
+    };
+    while scanner.element(elements.is_empty())? {
+        elements.push(scanner.skip()?);
+    }
+    scanner.end()?;
+    Ok(elements)
+}
+
 // === impl Pointer ===
 
 impl Pointer {

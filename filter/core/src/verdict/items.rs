@@ -1,15 +1,12 @@
 //! What an answer says of each item of a batch.
 
-use alloc::borrow::Cow;
-use alloc::collections::BTreeMap;
 use alloc::format;
 use alloc::string::String;
 use alloc::vec;
 use alloc::vec::Vec;
 
-use serde_json::value::RawValue;
-
 use super::{Asked, Verdict};
+use crate::json::{self, Member};
 
 /// One item's fate.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -23,9 +20,6 @@ pub enum ItemFate {
     /// Laravel has not taken it, and it is not to blame.
     Again,
 }
-
-/// An object of an answer, one level of it.
-type Object<'b> = BTreeMap<Cow<'b, str>, &'b RawValue>;
 
 /// Words with which servers turn an item down. Any other word may be the state of a session that the item
 /// is about, and says nothing.
@@ -47,9 +41,8 @@ const SKIPS: [&str; 3] = ["skipped", "stale", "outdated"];
 
 /// `results`: one for each item, in order. Without it the batch was taken whole.
 pub(super) fn of_results(body: &[u8], items: usize, why: String) -> Verdict {
-    let results = object(body)
-        .and_then(|answer| answer.get("results").map(|raw| raw.get()))
-        .and_then(|raw| serde_json::from_str::<Vec<&RawValue>>(raw).ok());
+    let answer = json::members(body).unwrap_or_default();
+    let results = raw(&answer, "results").and_then(|raw| json::elements(raw).ok());
     let Some(results) = results else {
         return Verdict::Delivered;
     };
@@ -65,23 +58,22 @@ pub(super) fn of_results(body: &[u8], items: usize, why: String) -> Verdict {
     Verdict::Items { fates, why }
 }
 
-fn of_result(raw: &RawValue) -> ItemFate {
-    let Some(result) = object(raw.get().as_bytes()) else {
-        return ItemFate::Delivered;
-    };
-    let is = |key: &str, wanted: &str| result.get(key).is_some_and(|raw| raw.get() == wanted);
+fn of_result(text: &[u8]) -> ItemFate {
+    let result = json::members(text).unwrap_or_default();
+    let is = |key: &str, wanted: &str| raw(&result, key) == Some(wanted.as_bytes());
     if is("skipped", "true") {
         return ItemFate::Skipped;
     }
-    let status = result.get("status").map_or("", |raw| raw.get());
-    if let Ok(code) = status.parse::<u16>() {
+    let status = raw(&result, "status").unwrap_or_default();
+    let word = core::str::from_utf8(status).unwrap_or("");
+    if let Ok(code) = word.parse::<u16>() {
         return match code {
-            100..=399 => ItemFate::Delivered,
+            0..=399 => ItemFate::Delivered,
             408 | 425 | 429 | 500.. => ItemFate::Again,
             _ => ItemFate::Suspect,
         };
     }
-    let word = status.trim_matches('"');
+    let word = word.trim_matches('"');
     if SKIPS.contains(&word) {
         return ItemFate::Skipped;
     }
@@ -94,11 +86,11 @@ fn of_result(raw: &RawValue) -> ItemFate {
 /// `errors`, as Laravel's validation has them: the keys of those that name an item, as in `qrs.3.qr`. `None`
 /// where no item is named.
 pub(super) fn of_errors(body: &[u8], asked: &Asked<'_>) -> Option<Vec<ItemFate>> {
-    let answer = object(body)?;
-    let errors = object(answer.get("errors")?.get().as_bytes())?;
+    let answer = json::members(body).ok()?;
+    let errors = json::members(raw(&answer, "errors")?).ok()?;
     let mut fates = vec![ItemFate::Again; asked.items];
     let mut is_named = false;
-    for key in errors.keys() {
+    for (key, _) in &errors {
         let rest = key
             .strip_prefix(asked.field)
             .and_then(|key| key.strip_prefix('.'));
@@ -111,6 +103,8 @@ pub(super) fn of_errors(body: &[u8], asked: &Asked<'_>) -> Option<Vec<ItemFate>>
     is_named.then_some(fates)
 }
 
-fn object(body: &[u8]) -> Option<Object<'_>> {
-    serde_json::from_slice(body).ok()
+/// A member's value as it is written; of equal keys the last, as PHP reads them.
+fn raw<'b>(object: &[Member<'b>], key: &str) -> Option<&'b [u8]> {
+    let found = object.iter().rev().find(|(known, _)| known == key);
+    found.map(|(_, raw)| *raw)
 }
