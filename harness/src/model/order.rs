@@ -79,7 +79,8 @@ pub struct Mismatch {
 pub struct FinalStates {
     /// Sessions that were compared.
     pub compared: u64,
-    /// Sessions whose last send was not answered 2xx, or overlapped another: nothing is promised.
+    /// Sessions whose last send was not answered 2xx, or overlapped another, and those that Laravel takes
+    /// nothing of: nothing is promised.
     pub undecided: u64,
     /// Those that differ.
     pub mismatches: Vec<Mismatch>,
@@ -145,9 +146,10 @@ pub fn final_states(laravel: &Laravel, sent: &SentLog) -> FinalStates {
         let overlapped = before
             .iter()
             .any(|send| send.ended_us.is_none_or(|e| e > last.sent_us));
-        let (true, false, Some(account)) =
-            (last.is_accepted(), overlapped, laravel.account(session))
-        else {
+        let wanted = laravel
+            .account(session)
+            .filter(|_| !laravel.is_poison(session));
+        let (true, false, Some(account)) = (last.is_accepted(), overlapped, wanted) else {
             result.undecided += 1;
             continue;
         };

@@ -274,7 +274,9 @@ impl Verb {
         match self {
             Self::Laravel(Misbehaviour::Slow { .. }, _) => "slow",
             Self::Laravel(Misbehaviour::Hang { .. }, _) => "hang",
-            Self::Laravel(Misbehaviour::Status { code: 429, .. }, _) => "throttled",
+            Self::Laravel(Misbehaviour::Throttled { .. }, _)
+            | Self::Laravel(Misbehaviour::Status { code: 429, .. }, _) => "throttled",
+            Self::Laravel(Misbehaviour::Partly { .. }, _) => "partly taken",
             Self::Laravel(Misbehaviour::Status { code: 500.., .. }, _) => "5xx",
             Self::Laravel(Misbehaviour::Status { .. }, _) => "refused",
             Self::Laravel(Misbehaviour::Reset { .. }, _) => "reset",
