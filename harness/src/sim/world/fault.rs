@@ -21,6 +21,12 @@ pub struct Fault {
 pub enum Verb {
     /// Laravel does this to requests, with this probability.
     Laravel(Misbehaviour, f64),
+    /// The webhook does this to events, with this probability.
+    Webhook(Misbehaviour, f64),
+    /// Nothing listens on the webhook's port.
+    WebhookRefuses,
+    /// The webhook's cluster is not there.
+    NoWebhook,
     /// Nothing listens on Laravel's port.
     Refuse,
     /// The cluster's one host is ejected.
@@ -280,6 +286,9 @@ impl Verb {
             Self::Laravel(Misbehaviour::Status { code: 500.., .. }, _) => "5xx",
             Self::Laravel(Misbehaviour::Status { .. }, _) => "refused",
             Self::Laravel(Misbehaviour::Reset { .. }, _) => "reset",
+            Self::Webhook(..) => "webhook fails",
+            Self::WebhookRefuses => "webhook refuses",
+            Self::NoWebhook => "no webhook",
             Self::Refuse => "connection refused",
             Self::Eject => "ejected",
             Self::NoCluster => "no cluster",

@@ -8,7 +8,7 @@ use rand_chacha::ChaCha8Rng;
 use serde_json::{Value, json};
 
 use super::caller::Callers;
-use super::fault::{self, Fault};
+use super::fault::{self, Fault, Verb};
 
 /// One run's script.
 #[derive(Clone, Debug, PartialEq)]
@@ -154,6 +154,17 @@ impl Scenario {
             network_us,
             callers,
         }
+    }
+
+    /// Whether nothing is ever wrong with the webhook.
+    pub(super) fn webhook_is_reliable(&self) -> bool {
+        let wrong = |verb: &Verb| {
+            matches!(
+                verb,
+                Verb::Webhook(..) | Verb::WebhookRefuses | Verb::NoWebhook
+            )
+        };
+        !self.faults.iter().any(|fault| wrong(&fault.verb))
     }
 
     /// When the last fault is over.
