@@ -43,7 +43,7 @@ pub use self::caller::Callers;
 pub use self::fault::{Fault, Verb, When, Who};
 use self::net::Net;
 use self::queue::{Event, Events};
-pub use self::scenario::{Pace, Plan, Scenario, Style};
+pub use self::scenario::{Pace, Plan, Scenario, Setup, Style};
 use self::strike::Strikes;
 use self::threads::Thread;
 use self::traffic::Traffic;
@@ -305,7 +305,7 @@ impl Sim {
 
     /// In a calm world nothing takes longer than the timers say.
     fn look(&mut self) {
-        if self.scenario.faults.is_empty() {
+        if self.scenario.faults.is_empty() && self.scenario.laravel == Setup::default() {
             let call_ms = self.net.usual_call_ms() + 4 * self.scenario.network_us / 1000;
             let mut limit_ms = self.timers.max_wait + call_ms + 1_000 + self.pace_ms();
             if self.scenario.callers.tenants || self.scenario.credentials {

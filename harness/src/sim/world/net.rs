@@ -13,10 +13,13 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use super::queue::Event;
 use super::streams::Waiting;
+use super::traffic::SESSIONS_MAX;
 use super::webhook::Caller;
 use super::{Scenario, Sim, UNIX_ZERO_MS, Verb};
+use crate::model::gateway::session_ids;
 use crate::model::http::{Request, Response as LaravelResponse};
 use crate::model::laravel::{Call, Fault as LaravelFault, Faults, Laravel, LaravelConfig, Reply};
+use crate::scenario::BatchRoute;
 use crate::sim::abi::Headers;
 use crate::sim::check::CallEnd;
 use crate::sim::host::{HttpCall, Job, Response, WEBHOOK_CLUSTER};
@@ -115,10 +118,22 @@ impl Exchange {
 
 impl Net {
     pub(super) fn new(scenario: &Scenario, start_ms: u64) -> Self {
+        let setup = &scenario.laravel;
+        let names = session_ids(scenario.seed, SESSIONS_MAX);
+        let poison = setup.poison.iter().filter_map(|index| names.get(*index));
+        let has_batches = setup.batch_route == BatchRoute::There;
+        let usual = LaravelConfig::default();
         let config = LaravelConfig {
             any_account: true,
             unix_zero_ms: UNIX_ZERO_MS,
-            ..LaravelConfig::default()
+            results: setup.results,
+            poison: poison.cloned().collect(),
+            poison_indexes: !setup.anonymous,
+            qr_batch: has_batches,
+            status_batch: has_batches,
+            catch_all: setup.batch_route == BatchRoute::Page,
+            body_bytes_max: setup.body_bytes_max.unwrap_or(usual.body_bytes_max),
+            ..usual
         };
         let usual_call_ms = config.request_ms + config.item_ms * scenario.sessions.len() as u64;
         let mut laravel = Laravel::new(config);
@@ -126,10 +141,14 @@ impl Net {
             .faults
             .iter()
             .filter_map(|fault| match &fault.verb {
-                Verb::Laravel(what, probability) => {
+                Verb::Laravel(what, probability) | Verb::Batches(what, probability) => {
                     let from_ms = start_ms + fault.at_ms;
                     let rule = LaravelFault::always(what.clone()).with_probability(*probability);
-                    Some(rule.between(from_ms, from_ms + fault.for_ms))
+                    let rule = rule.between(from_ms, from_ms + fault.for_ms);
+                    Some(match fault.verb {
+                        Verb::Batches(..) => rule.on_path("*/batch"),
+                        _ => rule,
+                    })
                 }
                 _ => None,
             });

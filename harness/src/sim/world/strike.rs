@@ -80,7 +80,7 @@ impl Sim {
         let count = |n: u32| n.saturating_add_signed(i32::try_from(by).unwrap_or(0));
         match &fault.verb {
             // Laravel and the webhook keep their own windows.
-            Verb::Laravel(..) | Verb::Webhook(..) => {}
+            Verb::Laravel(..) | Verb::Batches(..) | Verb::Webhook(..) => {}
             Verb::WebhookRefuses => self.hook.refusing = count(self.hook.refusing),
             Verb::NoWebhook => {
                 self.strikes.webhook_missing = count(self.strikes.webhook_missing);

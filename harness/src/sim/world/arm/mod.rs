@@ -24,7 +24,7 @@ use self::laravel::Workers;
 use self::outlier::{INTERVAL_US, Outlier};
 use self::webhook::Silence;
 use super::queue::Event;
-use super::{Callers, EVENTS_MAX, Pace, START_US, Sim};
+use super::{Callers, EVENTS_MAX, Pace, START_US, Setup, Sim};
 use crate::check::{Failure, Outcome};
 use crate::live::scaled;
 use crate::live::scenario::{WEBHOOK_MAX, WEBHOOK_SILENCE};
@@ -136,6 +136,7 @@ pub(in crate::sim) fn run(machine: &Machine, scenario: &Scenario, chance: u64) -
         credentials: false,
         network_us: NETWORK_US,
         callers: Callers::default(),
+        laravel: Setup::default(),
     };
     let mut sim = Sim::new(machine, &script, Detail::Hash)?;
     let begun_us = START_US + BEGIN_US + warm_up_us(scenario);
