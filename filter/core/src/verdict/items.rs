@@ -65,7 +65,7 @@ fn of_result(text: &[u8]) -> ItemFate {
         return ItemFate::Skipped;
     }
     let status = raw(&result, "status").unwrap_or_default();
-    let word = core::str::from_utf8(status).unwrap_or("");
+    let word = core::str::from_utf8(status).unwrap_or("").trim_matches('"');
     if let Ok(code) = word.parse::<u16>() {
         return match code {
             0..=399 => ItemFate::Delivered,
@@ -73,7 +73,6 @@ fn of_result(text: &[u8]) -> ItemFate {
             _ => ItemFate::Suspect,
         };
     }
-    let word = word.trim_matches('"');
     if SKIPS.contains(&word) {
         return ItemFate::Skipped;
     }

@@ -43,6 +43,8 @@ pub(super) struct CallInfo {
     pub(super) left_us: u64,
     /// Session, route and sequence of every item.
     pub(super) items: Vec<(u128, String, u64)>,
+    /// Sessions whose items the answer, though it takes the others, says not to have been taken.
+    pub(super) refused: BTreeSet<u128>,
     /// What the guest may know of its end.
     pub(super) end: Option<CallEnd>,
     /// Still under way at Envoy.
@@ -85,6 +87,7 @@ impl Checker {
             left_us: clock.mono_us,
             claim: None,
             items: Vec::new(),
+            refused: BTreeSet::new(),
             end: None,
             out: true,
         };
@@ -228,6 +231,7 @@ impl Checker {
             left_us: clock.mono_us,
             claim: Some(claimed.id),
             items: vec![(session, claimed.route.clone(), claimed.seq)],
+            refused: BTreeSet::new(),
             end: None,
             out: true,
         };
@@ -330,6 +334,17 @@ impl Checker {
                 history.newest_begun = history.newest_begun.max(seq);
             }
         }
+    }
+
+    /// Laravel's answer to a call says item by item what became of it: these sessions' were not taken.
+    pub(crate) fn laravel_refuses(&mut self, call: u64, names: &BTreeSet<String>) {
+        let Some(call) = self.calls.get_mut(&call) else {
+            return;
+        };
+        let all = call.items.iter().map(|(id, _, _)| *id);
+        let sessions = &self.sessions;
+        let is_named = |id: &u128| sessions.get(id).is_some_and(|h| names.contains(&h.name));
+        call.refused = all.filter(is_named).collect();
     }
 
     /// The answer to a call is handed to the guest, or there never will be one.

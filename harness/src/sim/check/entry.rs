@@ -102,7 +102,7 @@ impl Checker {
                 }
             }
             (Some(from), None) if from.is_dirty() => match write.actor.callback {
-                Callback::Answer(call) if self.is_rejected(session, from, call) => {
+                Callback::Answer(call) if self.is_rejected(id, session, from, call) => {
                     write.saw(Transition::Rejected);
                     self.ends(write, id, from, Fate::Rejected);
                 }
@@ -147,13 +147,23 @@ impl Checker {
     }
 
     /// Whether this item's call was refused for certain, for its credential or for itself.
-    fn is_rejected(&self, session: Option<&Session<'_>>, from: &Entry<'_>, call: u64) -> bool {
+    fn is_rejected(
+        &self,
+        id: u128,
+        session: Option<&Session<'_>>,
+        from: &Entry<'_>,
+        call: u64,
+    ) -> bool {
         let claim = session.and_then(|session| session.claim.as_ref());
         let call = self.calls.get(&call);
         let same = claim.zip(call).is_some_and(|(claim, call)| {
             call.claim == Some(claim.id) && claim.seq == from.seq && claim.route == from.route
         });
-        same && call.is_some_and(|call| call.end == Some(CallEnd::Failed))
+        same && call.is_some_and(|call| match call.end {
+            Some(CallEnd::Failed) => true,
+            Some(CallEnd::Delivered) => call.refused.contains(&id),
+            Some(CallEnd::Unknown) | None => false,
+        })
     }
 
     // ## Implied => Dirty

@@ -8,6 +8,7 @@
 //! * `history`: what was accepted of each session, and what became of it.
 //! * `shard`, `entry`, `claim`: one write of a shard, as the transitions it is made of.
 //! * `calls`: calls, from their claims to Laravel's end.
+//! * `fallback`: what the webhook is told.
 //! * `answers`: what the gateway is told.
 //! * `reads`: what readers are shown.
 //! * `trust`: credentials.
@@ -21,6 +22,7 @@ mod claim;
 mod coverage;
 mod end;
 mod entry;
+mod fallback;
 mod history;
 mod lease;
 mod reads;
@@ -41,6 +43,8 @@ use self::answers::Stream;
 pub(super) use self::calls::CallEnd;
 use self::calls::CallInfo;
 pub use self::coverage::{Coverage, Transition};
+pub(super) use self::fallback::Fallback;
+use self::fallback::Handover;
 use self::history::History;
 use self::lease::Lease;
 pub(super) use self::reads::ReadLimits;
@@ -80,6 +84,10 @@ pub enum Invariant {
     Liveness,
     /// 10. No read shows an older state than the caller was told of.
     ReadsSeeWrites,
+    /// 11. An item is handed over to the webhook once, as far as anybody can know.
+    HandedOverOnce,
+    /// The webhook is told what was accepted, in a form that it can read.
+    TheWebhookIsTold,
     /// The end: Laravel has what the gateway said last.
     LaravelEndsOnTheLast,
 }
@@ -125,6 +133,10 @@ pub(super) struct Checker {
     /// By credential and route.
     standing: BTreeMap<(String, String), Standing>,
     calls: BTreeMap<u64, CallInfo>,
+    fallback: Fallback,
+    handovers: BTreeMap<u64, Handover>,
+    /// The newest timestamp that the webhook has heard of a session.
+    heard: BTreeMap<String, u64>,
     last_call: u64,
     /// When calls left, for the pace; µs.
     departures: [Vec<u64>; 2],
@@ -132,6 +144,8 @@ pub(super) struct Checker {
     open_circuits: BTreeSet<u32>,
     lease: Lease,
     leader_vm: Option<u32>,
+    /// When the present epoch began, µs.
+    led_since_us: u64,
     /// Lost races of the callback that a VM has under way.
     races: BTreeMap<u32, (Callback, u32)>,
 }
@@ -162,13 +176,23 @@ impl Checker {
             limits,
             standing: BTreeMap::new(),
             calls: BTreeMap::new(),
+            fallback: Fallback::default(),
+            handovers: BTreeMap::new(),
+            heard: BTreeMap::new(),
             last_call: 0,
             departures: [Vec::new(), Vec::new()],
             open_circuits: BTreeSet::new(),
             lease: Lease::default(),
             leader_vm: None,
+            led_since_us: 0,
             races: BTreeMap::new(),
         }
+    }
+
+    /// The same, for a configuration with this fallback.
+    #[must_use]
+    pub(super) fn with_fallback(self, fallback: Fallback) -> Self {
+        Self { fallback, ..self }
     }
 
     /// One that judges nothing, for a process whose store somebody else writes too.
@@ -327,6 +351,8 @@ impl Invariant {
             Self::NeverTraps => "never_traps",
             Self::Liveness => "liveness",
             Self::ReadsSeeWrites => "reads_see_writes",
+            Self::HandedOverOnce => "handed_over_once",
+            Self::TheWebhookIsTold => "the_webhook_is_told",
             Self::LaravelEndsOnTheLast => "laravel_ends_on_the_last",
         }
     }
