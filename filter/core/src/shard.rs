@@ -102,6 +102,8 @@ pub struct Session<'a> {
     /// Sequence of the newest update that passed through and that Laravel took, or may have taken: nothing
     /// older is what Laravel has.
     pub passed_seq: u64,
+    /// The webhook has heard of everything up to this sequence.
+    pub told_seq: u64,
     /// The call that Laravel may be working on.
     pub claim: Option<Claim<'a>>,
     /// One for each (route, credential).
@@ -184,8 +186,6 @@ pub struct Dirty<'a> {
     pub attempts: u16,
     /// To be sent at once; stays until sent, even if a newer value alone would not need it.
     pub priority: bool,
-    /// The webhook has this value.
-    pub handed: bool,
     /// Encoded [`crate::route::Destination`].
     pub destination: Cow<'a, [u8]>,
     /// The caller's body, byte for byte.
@@ -256,6 +256,7 @@ impl<'a> Session<'a> {
             // It may have been here before, and have been forgotten.
             unread_seq: last_seq,
             passed_seq: 0,
+            told_seq: 0,
             claim: None,
             entries: Vec::new(),
             kept: Vec::new(),

@@ -50,8 +50,8 @@ struct Event {
 
 #[derive(Debug)]
 enum Items {
-    /// Shard, session, credential and sequence of each.
-    Waiting(Vec<(u32, u128, u64, u64)>),
+    /// Shard, session and sequence of each.
+    Waiting(Vec<(u32, u128, u64)>),
     Dead(Vec<Claimed>),
 }
 
@@ -141,7 +141,7 @@ impl Dispatcher {
             };
             for (session, credential, seq) in picks {
                 if let Some(item) = shard.unsent(session, &name, credential, seq) {
-                    items.push((index, session, credential, seq));
+                    items.push((index, session, seq));
                     claimed.push(item);
                 }
             }
@@ -179,7 +179,7 @@ impl Dispatcher {
         let is_open = self.circuit.state() != State::Closed;
         let attempts_max = self.rules.config.fallback.as_ref()?.after_attempts;
         let due = |waiting: &Waiting| {
-            let item = waiting.items.iter().find(|item| !item.handed)?.clone();
+            let item = waiting.items.iter().find(|item| item.seq > waiting.told_seq)?.clone();
             let (route, rule) = self.rules.config.route_named(&item.lane.route)?;
             let lane = self.index.lane(&item.lane)?;
             let is_late = is_open || lane.backoff.failures() >= attempts_max;
@@ -295,7 +295,7 @@ impl Dispatcher {
                 items.len() as u64,
             ));
             if !sabotage::is(Sabotage::HandOverAgain) {
-                self.mark(event.route, items, now, store);
+                self.mark(items, now, store);
             }
         }
         true
@@ -316,18 +316,13 @@ impl Dispatcher {
     /// The webhook has these.
     fn mark(
         &mut self,
-        route: usize,
-        items: Vec<(u32, u128, u64, u64)>,
+        items: Vec<(u32, u128, u64)>,
         now: Now,
         store: &mut impl Store,
     ) {
-        let Some(name) = self.rules.route(route).map(|rule| rule.name.clone()) else {
-            return;
-        };
-        let mut by_shard: BTreeMap<u32, Vec<(u128, u64, u64)>> = BTreeMap::new();
-        for (shard, session, credential, seq) in items {
-            let picks = by_shard.entry(shard).or_default();
-            picks.push((session, credential, seq));
+        let mut by_shard: BTreeMap<u32, Vec<(u128, u64)>> = BTreeMap::new();
+        for (shard, session, seq) in items {
+            by_shard.entry(shard).or_default().push((session, seq));
         }
         for (index, items) in by_shard {
             let key = self.keys.shard(index);
@@ -338,8 +333,8 @@ impl Dispatcher {
                     break;
                 };
                 let mut changed = false;
-                for (session, credential, seq) in &items {
-                    changed |= shard.hand_over(*session, &name, *credential, *seq);
+                for (session, seq) in &items {
+                    changed |= shard.hand_over(*session, *seq);
                 }
                 let written = match changed {
                     true => store.put(&key, &shard.encode(), Expect::of(read.as_ref())),

@@ -25,6 +25,8 @@ pub(super) struct Index {
 #[derive(Debug)]
 pub(super) struct Waiting {
     pub(super) session: u128,
+    /// The webhook has heard of everything up to this sequence.
+    pub(super) told_seq: u64,
     /// Whoever's, and its deadline (monotonic).
     pub(super) claim: Option<(ClaimId, u64)>,
     /// Its unsent items, oldest first. Never empty unless there is a claim.
@@ -41,8 +43,6 @@ pub(super) struct Item {
     pub(super) bytes: usize,
     pub(super) attempts: u16,
     pub(super) priority: bool,
-    /// The webhook has it.
-    pub(super) handed: bool,
 }
 
 /// A route's way to one destination: what a batch cannot mix.
@@ -218,7 +218,6 @@ impl Index {
                     bytes: dirty.body.len(),
                     attempts: dirty.attempts,
                     priority: dirty.priority,
-                    handed: dirty.handed,
                 };
                 items.push((entry.seq, item));
             }
@@ -229,6 +228,7 @@ impl Index {
             let items = items.into_iter().map(|(_, item)| item).collect();
             seen.push(Waiting {
                 session: session.id,
+                told_seq: session.told_seq,
                 claim,
                 items,
             });

@@ -158,19 +158,10 @@ impl<'a> Shard<'a> {
         })
     }
 
-    // ## Dirty => Dirty and handed over
-    //
-    // No end: Laravel has still to get it.
-    /// The webhook has this item. True where that is news.
-    pub fn hand_over(&mut self, session: u128, route: &str, credential: u64, seq: u64) -> bool {
-        let entry = self
-            .session_mut(session)
-            .and_then(|session| session.entry_mut(route, credential))
-            .filter(|entry| entry.seq == seq);
-        match entry.map(|entry| &mut entry.state) {
-            Some(State::Dirty(dirty)) => !core::mem::replace(&mut dirty.handed, true),
-            _ => false,
-        }
+    /// The webhook has this item: no end, Laravel has still to get it. True where that is news.
+    pub fn hand_over(&mut self, session: u128, seq: u64) -> bool {
+        let session = self.session_mut(session).filter(|s| s.told_seq < seq);
+        session.map(|session| session.told_seq = seq).is_some()
     }
 
     // ## Dirty under a claim => (Clean | Dirty | absent)
@@ -373,7 +364,6 @@ impl<'a> Entry<'a> {
             timestamp_ms: item.timestamp_ms.saturating_add(1),
             attempts: 0,
             priority: false,
-            handed: false,
             destination: destination.map_or(item.destination, |new| Cow::Owned(new.encode())),
             body: Cow::Owned(body),
         });

@@ -23,10 +23,6 @@ const CLEAN: u8 = 0;
 const DIRTY: u8 = 1;
 const IMPLIED: u8 = 2;
 
-/// Flags of an unsent value.
-const PRIORITY: u8 = 1;
-const HANDED: u8 = 2;
-
 // === impl Shard ===
 
 impl<'a> Shard<'a> {
@@ -117,6 +113,7 @@ impl Session<'_> {
         out.extend_from_slice(&self.newest_seq.to_le_bytes());
         out.extend_from_slice(&self.unread_seq.to_le_bytes());
         out.extend_from_slice(&self.passed_seq.to_le_bytes());
+        out.extend_from_slice(&self.told_seq.to_le_bytes());
         match &self.claim {
             None => out.push(0),
             Some(claim) => {
@@ -199,8 +196,7 @@ impl Entry<'_> {
                 out.extend_from_slice(&dirty.since_ms.to_le_bytes());
                 out.extend_from_slice(&dirty.timestamp_ms.to_le_bytes());
                 out.extend_from_slice(&dirty.attempts.to_le_bytes());
-                let priority = if dirty.priority { PRIORITY } else { 0 };
-                out.push(priority | if dirty.handed { HANDED } else { 0 });
+                out.push(u8::from(dirty.priority));
                 put_bytes(out, &dirty.destination);
                 put_bytes(out, &dirty.body);
             }
@@ -286,6 +282,7 @@ impl<'a> Reader<'a> {
             newest_seq: self.u64()?,
             unread_seq: self.u64()?,
             passed_seq: self.u64()?,
+            told_seq: self.u64()?,
             claim: match self.byte()? {
                 0 => None,
                 _ => Some(self.claim()?),
@@ -345,20 +342,14 @@ impl<'a> Reader<'a> {
                     until_ms: self.u64()?,
                 },
                 IMPLIED => State::Implied { by: self.u64()? },
-                DIRTY => {
-                    let (since_ms, timestamp_ms) = (self.u64()?, self.u64()?);
-                    let attempts = self.array().map(u16::from_le_bytes)?;
-                    let flags = self.byte()?;
-                    State::Dirty(Dirty {
-                        since_ms,
-                        timestamp_ms,
-                        attempts,
-                        priority: flags & PRIORITY != 0,
-                        handed: flags & HANDED != 0,
-                        destination: Cow::Borrowed(self.bytes()?),
-                        body: Cow::Borrowed(self.bytes()?),
-                    })
-                }
+                DIRTY => State::Dirty(Dirty {
+                    since_ms: self.u64()?,
+                    timestamp_ms: self.u64()?,
+                    attempts: self.array().map(u16::from_le_bytes)?,
+                    priority: self.byte()? != 0,
+                    destination: Cow::Borrowed(self.bytes()?),
+                    body: Cow::Borrowed(self.bytes()?),
+                }),
                 _ => return None,
             },
         })
@@ -385,7 +376,6 @@ mod tests {
             timestamp_ms: 6,
             attempts: 7,
             priority: true,
-            handed: true,
             destination: b"dest".as_slice().into(),
             body: br#"{"a":1}"#.as_slice().into(),
         };
@@ -417,6 +407,7 @@ mod tests {
                     newest_seq: 9,
                     unread_seq: 4,
                     passed_seq: 3,
+                    told_seq: 2,
                     claim: Some(claim),
                     entries: Vec::from([
                         entry("qr", 8, State::Dirty(dirty)),

@@ -123,7 +123,6 @@ impl<'a> Shard<'a> {
                 timestamp_ms,
                 attempts,
                 priority,
-                handed: false,
                 destination: Cow::Owned(update.destination.clone()),
                 body: Cow::Borrowed(update.body),
             }),

@@ -67,10 +67,8 @@ impl Checker {
                     (State::Dirty(a), State::Dirty(b)) => {
                         let counted = b.attempts == a.attempts + 1;
                         let suspect = b.attempts == ATTEMPTS_TOGETHER_MAX;
-                        let handed = (a.attempts, !a.handed) == (b.attempts, b.handed);
                         let rest = (a.timestamp_ms, &a.body) == (b.timestamp_ms, &b.body);
                         match rest {
-                            true if handed => write.saw(Transition::HandedOver),
                             true if counted => write.saw(Transition::Attempted),
                             true if suspect => write.saw(Transition::Suspected),
                             _ => illegal(write),

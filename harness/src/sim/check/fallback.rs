@@ -9,7 +9,8 @@ use std::collections::BTreeMap;
 use serde_json::Value;
 
 use super::history::Fate;
-use super::{CallEnd, Checker, Clock, Invariant, answers::short};
+use super::shard::Write;
+use super::{Transition, CallEnd, Checker, Clock, Invariant, answers::short};
 use crate::model::webhook::{Event, Handed};
 use crate::sim::host::HttpCall;
 
@@ -191,6 +192,29 @@ impl Checker {
         }
     }
 
+    /// The store says that the webhook has heard of a session's update.
+    pub(super) fn handed_over(&mut self, write: &mut Write, id: u128, seq: u64) {
+        write.saw(Transition::HandedOver);
+        let history = self.sessions.get(&id);
+        let told = history.is_some_and(|history| {
+            let all = history.accepted.iter();
+            let mut update = all.filter(|update| update.seq == seq);
+            let events = self.handovers.values();
+            let mut items = events
+                .filter(|told| told.end == Some(CallEnd::Delivered))
+                .flat_map(|told| &told.items);
+            update.any(|update| {
+                items.any(|item| {
+                    item.session == history.name && item.timestamp == update.timestamp_ms
+                })
+            })
+        });
+        if !told {
+            let what = format!("seq {seq} counts as told, and the webhook never took it");
+            write.wrong(Invariant::TheWebhookIsTold, what);
+        }
+    }
+
     // ## 2: the webhook hears of a session in order
 
     /// An event is there.
@@ -199,7 +223,9 @@ impl Checker {
             return;
         };
         handover.arrived = true;
-        for item in handover.items.clone() {
+        // A dead letter is news of a refusal, however old its item is.
+        let told = Some(handover.items.clone()).filter(|_| !handover.dead);
+        for item in told.unwrap_or_default() {
             let heard = self.heard.entry(item.session.clone()).or_default();
             let newest = *heard;
             *heard = newest.max(item.timestamp);

@@ -93,6 +93,15 @@ impl Checker {
             old.map_or(&no_entries, |session| &session.entries),
             new.map_or(&no_entries, |session| &session.entries),
         );
+        let told = |session: Option<&Session<'_>>| session.map_or(0, |session| session.told_seq);
+        match (told(old), told(new)) {
+            (before, now) if before < now => self.handed_over(write, id, now),
+            (before, now) if before > now && new.is_some() => {
+                let what = format!("the webhook had heard of seq {before}, and now of {now}");
+                write.wrong(Invariant::EveryWriteIsATransition, what);
+            }
+            _ => {}
+        }
         write.settled = None;
         self.claim_changes(write, id, old, new);
         // First what was accepted: the rest follows from it.

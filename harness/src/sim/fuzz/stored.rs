@@ -43,6 +43,7 @@ fn session(dice: &mut Dice) -> Session<'static> {
         newest_seq: dice.number(),
         unread_seq: dice.number(),
         passed_seq: dice.number(),
+        told_seq: dice.number(),
         claim: dice.chance(30).then(|| claim(dice)),
         entries: (0..count).map(|_| entry(dice)).collect(),
         kept: (0..dice.below(3)).map(|_| kept(dice)).collect(),
@@ -134,7 +135,6 @@ fn dirty(dice: &mut Dice) -> Dirty<'static> {
         timestamp_ms: dice.number(),
         attempts: u16::try_from(dice.number() % 8).unwrap_or(0),
         priority: dice.chance(20),
-        handed: dice.chance(20),
         destination: destination.into(),
         body: body.into(),
     }
