@@ -178,10 +178,9 @@ impl Stats {
             Counter::CallBytes => self.call_bytes,
             Counter::Fallback(index) => route(index).and_then(|r| r.fallback),
             Counter::DeadLetters(index) => route(index).and_then(|r| r.dead_letters),
-            Counter::WebhookCalls(taken) => *self
-                .webhook_calls
-                .get(usize::from(taken))
-                .unwrap_or(&None),
+            Counter::WebhookCalls(taken) => {
+                *self.webhook_calls.get(usize::from(taken)).unwrap_or(&None)
+            }
         };
         add(metric, amount);
     }

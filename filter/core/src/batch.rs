@@ -65,9 +65,8 @@ pub fn event_body(
     (event, reason, id): (&str, &str, &str),
     items: &[Claimed],
 ) -> Vec<u8> {
-    let head = format!(
-        "{{\"event\":\"{event}\",\"reason\":\"{reason}\",\"batchId\":\"{id}\",\"items\":"
-    );
+    let head =
+        format!("{{\"event\":\"{event}\",\"reason\":\"{reason}\",\"batchId\":\"{id}\",\"items\":");
     let mut out = head.into_bytes();
     let verbatim = rule.batch.call.as_ref().is_none_or(|call| call.verbatim);
     put_items(rules, route, rule, verbatim, items, &mut out);

@@ -434,8 +434,8 @@ impl Dispatcher {
 
     fn adjust_tick(&mut self, now: Now, effects: &mut Vec<Effect>) {
         let leads = self.candidate.epoch(now.mono_ms).is_some();
-        let busy = leads
-            && (!self.index.is_idle() || self.scan_left > 0 || self.fallback.has_work());
+        let busy =
+            leads && (!self.index.is_idle() || self.scan_left > 0 || self.fallback.has_work());
         let tick_ms = match busy || !self.unsettled.is_empty() {
             true => TICK_BUSY_MS,
             false => TICK_IDLE_MS,

@@ -26,9 +26,6 @@ const ITEMS_MAX: usize = 50;
 /// Dead letters that wait for the webhook. They are in this root's memory only: beyond, the oldest make room.
 const DEAD_MAX: usize = 256;
 
-/// Timeout of an event.
-const TIMEOUT_MS: u64 = 10_000;
-
 /// What the webhook is still to be told.
 #[derive(Debug, Default)]
 pub(super) struct Fallback {
@@ -122,7 +119,15 @@ impl Dispatcher {
         }
         if let Some((route, dead)) = self.dead_letters() {
             let (event, claimed) = ("dead_letter", dead.clone());
-            self.tell(route, event, "rejected", &claimed, Items::Dead(dead), now, effects);
+            self.tell(
+                route,
+                event,
+                "rejected",
+                &claimed,
+                Items::Dead(dead),
+                now,
+                effects,
+            );
             return;
         }
         let Some((route, reason, picks)) = self.unheard(now) else {
@@ -158,7 +163,10 @@ impl Dispatcher {
         let (route, _) = *self.fallback.dead.front()?;
         let mut letters = Vec::new();
         while letters.len() < ITEMS_MAX
-            && let Some((_, item)) = self.fallback.dead.pop_front_if(|(known, _)| *known == route)
+            && let Some((_, item)) = self
+                .fallback
+                .dead
+                .pop_front_if(|(known, _)| *known == route)
         {
             letters.push(item);
         }
@@ -171,15 +179,15 @@ impl Dispatcher {
     fn unheard(
         &self,
         now: Now,
-    ) -> Option<(
-        usize,
-        &'static str,
-        BTreeMap<u32, Vec<(u128, u64, u64)>>,
-    )> {
+    ) -> Option<(usize, &'static str, BTreeMap<u32, Vec<(u128, u64, u64)>>)> {
         let is_open = self.circuit.state() != State::Closed;
         let attempts_max = self.rules.config.fallback.as_ref()?.after_attempts;
         let due = |waiting: &Waiting| {
-            let item = waiting.items.iter().find(|item| item.seq > waiting.told_seq)?.clone();
+            let item = waiting
+                .items
+                .iter()
+                .find(|item| item.seq > waiting.told_seq)?
+                .clone();
             let (route, rule) = self.rules.config.route_named(&item.lane.route)?;
             let lane = self.index.lane(&item.lane)?;
             let is_late = is_open || lane.backoff.failures() >= attempts_max;
@@ -231,7 +239,7 @@ impl Dispatcher {
             cluster: fallback.cluster.clone(),
             headers: batch::event_headers(fallback, &id, claimed.len()),
             body,
-            timeout_ms: TIMEOUT_MS,
+            timeout_ms: self.rules.config.times.call_timeout_ms,
             // There is no claim that could run out.
             send_by_ms: u64::MAX,
         };
@@ -314,12 +322,7 @@ impl Dispatcher {
     }
 
     /// The webhook has these.
-    fn mark(
-        &mut self,
-        items: Vec<(u32, u128, u64)>,
-        now: Now,
-        store: &mut impl Store,
-    ) {
+    fn mark(&mut self, items: Vec<(u32, u128, u64)>, now: Now, store: &mut impl Store) {
         let mut by_shard: BTreeMap<u32, Vec<(u128, u64)>> = BTreeMap::new();
         for (shard, session, seq) in items {
             by_shard.entry(shard).or_default().push((session, seq));

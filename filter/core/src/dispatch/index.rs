@@ -318,11 +318,7 @@ impl LaneKey {
     fn place(&self) -> PlaceKey {
         let destination = Destination::decode(&self.destination).unwrap_or_default();
         // No host and no prefix has a space in it.
-        let parts = [
-            &*self.route,
-            &destination.authority,
-            &destination.prefix,
-        ];
+        let parts = [&*self.route, &destination.authority, &destination.prefix];
         parts.join(" ").into()
     }
 }

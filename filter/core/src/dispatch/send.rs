@@ -35,7 +35,7 @@ impl Dispatcher {
         let Some(epoch) = self.candidate.epoch(now.mono_ms) else {
             return;
         };
-        self.pace.recover(now.mono_ms);
+        self.pace.recover(&self.rules.config.pace, now.mono_ms);
         for _ in 0..CALLS_UNDER_WAY_MAX {
             let allowed = self.allowed(now);
             if !allowed.together && !allowed.alone {

@@ -246,9 +246,7 @@ impl Dispatcher {
     /// A batch that was to show whether there is a batch route has been answered, or never will be.
     pub(super) fn tried(&mut self, flight: &Flight, now: Now) {
         if !flight.alone && self.index.place(&flight.lane).is_some_and(|p| p.is_trying) {
-            self.index
-                .place_mut(&flight.lane, now.mono_ms)
-                .is_trying = false;
+            self.index.place_mut(&flight.lane, now.mono_ms).is_trying = false;
         }
     }
 

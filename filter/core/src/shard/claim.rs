@@ -135,13 +135,7 @@ impl<'a> Shard<'a> {
 
     /// An unsent item as it is at this moment, for the webhook, which asks for no claim.
     #[must_use]
-    pub fn unsent(
-        &self,
-        session: u128,
-        route: &str,
-        credential: u64,
-        seq: u64,
-    ) -> Option<Claimed> {
+    pub fn unsent(&self, session: u128, route: &str, credential: u64, seq: u64) -> Option<Claimed> {
         let session = self.session(session)?;
         let entry = session
             .entry(route, credential)

@@ -96,7 +96,8 @@ fn results_that_are_not_one_for_each_item_name_nobody() {
 #[test]
 fn a_validation_that_names_items_leaves_the_others_in_peace() {
     use ItemFate::{Again, Suspect};
-    let body = r#"{"message":"x","errors":{"qrs.3.qr":["x"],"qrs.1":["x"],"qrs.9.qr":["x"],"a":[]}}"#;
+    let body =
+        r#"{"message":"x","errors":{"qrs.3.qr":["x"],"qrs.1":["x"],"qrs.9.qr":["x"],"a":[]}}"#;
     assert_eq!(fates(422, body), [Again, Suspect, Again, Suspect]);
     for body in ["", "{}", r#"{"errors":{"qr":["x"]}}"#, r#"{"errors":[]}"#] {
         assert_eq!(judge(422, true, body), VerdictLabel::Refused, "{body}");

@@ -10,7 +10,7 @@ use serde_json::Value;
 
 use super::history::Fate;
 use super::shard::Write;
-use super::{Transition, CallEnd, Checker, Clock, Invariant, answers::short};
+use super::{CallEnd, Checker, Clock, Invariant, Transition, answers::short};
 use crate::model::webhook::{Event, Handed};
 use crate::sim::host::HttpCall;
 

@@ -360,6 +360,9 @@ impl Sim {
     }
 }
 
+/// After a storm of 429 so many calls take so much longer: one in five seconds at first.
+const THROTTLED_MS: u64 = 40_000;
+
 // === impl Timers ===
 
 impl Timers {
@@ -381,7 +384,7 @@ impl Timers {
             late: times.late_ms,
             max_wait,
             claim,
-            settle: claim + takeover + backoff + max_wait + 1_000 + calls * pace,
+            settle: claim + takeover + backoff + max_wait + 1_000 + calls * pace + THROTTLED_MS,
         }
     }
 }

@@ -158,7 +158,11 @@ fn a_path_that_has_taken_batches_has_a_batch_route() {
             false => (200, OK.into()),
         }
     });
-    assert!(calls.len() <= 20, "halved, not posted singly: {}", calls.len());
+    assert!(
+        calls.len() <= 20,
+        "halved, not posted singly: {}",
+        calls.len()
+    );
     assert_eq!((world.ends(End::Rejected), world.pending()), (2, 0));
 }
 
