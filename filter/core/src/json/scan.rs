@@ -258,6 +258,7 @@ impl<'a> Scanner<'a> {
         Ok(false)
     }
 
+    #[inline(always)]
     fn peek(&self) -> Option<u8> {
         self.text.get(self.at).copied()
     }
@@ -267,6 +268,7 @@ impl<'a> Scanner<'a> {
     }
 
     /// The first byte that is no white space.
+    #[inline(always)]
     fn peek_token(&mut self) -> Option<u8> {
         loop {
             match self.peek() {
