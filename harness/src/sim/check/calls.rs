@@ -114,6 +114,22 @@ impl Checker {
         self.open_circuits.insert(actor.vm);
     }
 
+    /// A new leader finds the circuit as the store has it.
+    pub(super) fn inherits_the_circuit(&mut self, vm: u32) {
+        match self.circuit_is_closed {
+            true => self.open_circuits.remove(&vm),
+            false => self.open_circuits.insert(vm),
+        };
+    }
+
+    /// The circuit's state is written. Who has lost the lease since may say so too, and is believed by the next.
+    pub(super) fn circuit_changes(&mut self, state: &[u8]) {
+        self.circuit_is_closed = state == [0];
+        if self.circuit_is_closed {
+            self.open_circuits.clear();
+        }
+    }
+
     /// A call leaves although its VM's circuit is open.
     fn is_the_only_probe(&mut self, clock: Clock, actor: Actor, info: &mut CallInfo) {
         if !self.open_circuits.contains(&actor.vm) {

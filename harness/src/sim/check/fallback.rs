@@ -200,11 +200,11 @@ impl Checker {
             let all = history.accepted.iter();
             let mut update = all.filter(|update| update.seq == seq);
             let events = self.handovers.values();
-            let mut items = events
+            let items = events
                 .filter(|told| told.end == Some(CallEnd::Delivered))
                 .flat_map(|told| &told.items);
             update.any(|update| {
-                items.any(|item| {
+                items.clone().any(|item| {
                     item.session == history.name && item.timestamp == update.timestamp_ms
                 })
             })

@@ -142,6 +142,8 @@ pub(super) struct Checker {
     departures: [Vec<u64>; 2],
     /// VMs whose calls Envoy refuses.
     open_circuits: BTreeSet<u32>,
+    /// What the store says of the circuit.
+    circuit_is_closed: bool,
     lease: Lease,
     leader_vm: Option<u32>,
     /// When the present epoch began, µs.
@@ -156,6 +158,7 @@ const FAILURES_MAX: usize = 16;
 /// Where shards are.
 const SHARDS: &str = "embudo/embudo/s/";
 const LAYOUT: &str = "embudo/embudo/layout";
+const CIRCUIT: &str = "embudo/embudo/circuit";
 const LEASE: &str = "embudo/embudo/lease";
 
 // === impl Checker ===
@@ -182,6 +185,7 @@ impl Checker {
             last_call: 0,
             departures: [Vec::new(), Vec::new()],
             open_circuits: BTreeSet::new(),
+            circuit_is_closed: true,
             lease: Lease::default(),
             leader_vm: None,
             led_since_us: 0,
@@ -268,6 +272,8 @@ impl Checker {
             self.layout(clock, after);
         } else if key == LEASE {
             self.lease_changes(clock, actor, before, after);
+        } else if key == CIRCUIT {
+            self.circuit_changes(after);
         } else if key.starts_with(SHARDS) {
             self.shard_changes(clock, actor, key, before, after);
         }
