@@ -37,6 +37,7 @@ struct RouteStats {
     implied: Option<u32>,
     stale: Option<u32>,
     passing: Option<u32>,
+    passing_full: Option<u32>,
     busy: Option<u32>,
     revived: Option<u32>,
     items: [Option<u32>; End::ALL.len()],
@@ -122,6 +123,7 @@ impl Stats {
             Reply::Duplicate => stats.duplicate,
             Reply::Implied => stats.implied,
             Reply::Stale => stats.stale,
+            Reply::Passing(Bypass::ShardFull) => stats.passing_full,
             Reply::Passing(_) => stats.passing,
             Reply::Busy | Reply::Pass(_) => stats.busy,
         };
@@ -211,7 +213,8 @@ impl RouteStats {
             duplicate: outcome("duplicate"),
             implied: outcome("implied"),
             stale: outcome("stale"),
-            passing: outcome("passing"),
+            passing: outcome(&format!("passing;reason={}", Bypass::Credential)),
+            passing_full: outcome(&format!("passing;reason={}", Bypass::ShardFull)),
             busy: outcome("busy"),
             revived: counter(&format!("embudo.revived;route={name}")),
             items: End::ALL

@@ -240,6 +240,7 @@ fn every_alert_says_what_is_wrong_how_bad_it_is_and_has_its_own_name() {
         "EmbudoRejected",
         "EmbudoDeadLetters",
         "EmbudoLeaderMissing",
+        "EmbudoStoreFull",
         "EmbudoVmReloads",
     ] {
         assert!(names.contains(expected), "{expected}: {names:?}");
