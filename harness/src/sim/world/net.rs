@@ -11,6 +11,7 @@
 use bytes::Bytes;
 use std::collections::{BTreeMap, BTreeSet};
 
+use super::events;
 use super::queue::Event;
 use super::streams::Waiting;
 use super::{Scenario, Sim, Verb};
@@ -237,7 +238,7 @@ impl Sim {
         let id = self.net.last;
         let exchange = Exchange {
             client,
-            request: Some(request),
+            request: Some(events::as_laravel_has_it(request)),
             call: None,
             bound_us,
             open: true,

@@ -8,6 +8,7 @@ use rand_chacha::ChaCha8Rng;
 use serde_json::{Value, json};
 
 use super::caller::Callers;
+use super::events;
 use super::fault::{self, Fault};
 
 /// One run's script.
@@ -142,6 +143,7 @@ impl Scenario {
                 config[key] = json!(pick(&mut dice, &from));
             }
         }
+        events::dress(seed, &mut config);
         Self {
             seed,
             credentials,
