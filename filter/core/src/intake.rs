@@ -81,7 +81,7 @@ pub fn take_in(
         let Ok(mut shard) = Shard::decode(bytes) else {
             return Taken::of(Reply::Pass(Bypass::Store));
         };
-        let had_pending = shard.has_pending(update.session, now.mono_ms);
+        let had_pending = shard.has_pending(update.session, update.credential, now.mono_ms);
         let (taken, must_fit) = match shard.offer(rules, update, now) {
             Decision::Duplicate { slid: false } => return Taken::of(Reply::Duplicate),
             Decision::Implied => return Taken::of(Reply::Implied),
@@ -104,7 +104,8 @@ pub fn take_in(
         let shared = shard.bytes_of(update.credential) > BYTES_SHARE_MAX;
         let encoded = shard.encode();
         // A session with something pending keeps its place whatever it costs: passing it through would
-        // let a newer value overtake the pending one.
+        // let a newer value overtake the pending one. Another credential has no place to keep there; it is
+        // busy as long as there is something to overtake.
         if must_fit && (encoded.len() > BYTES_MAX || shared) && !had_pending {
             return pass(store, Bypass::ShardFull);
         }
@@ -152,5 +153,139 @@ impl Taken {
             superseded: Superseded::new(),
             pass: None,
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use alloc::format;
+    use alloc::string::{String, ToString};
+
+    use super::*;
+    use crate::route::tests::rules;
+    use crate::route::{BODY_BYTES_MAX, Destination, Head};
+    use crate::shard::{SESSIONS_MAX, SESSIONS_PASSING_MAX, SESSIONS_SHARE_MAX};
+    use crate::store::MemoryStore;
+
+    /// One shard, and whoever has a credential is trusted.
+    struct Intake {
+        rules: Rules,
+        store: MemoryStore,
+        keys: Keys,
+        number: u64,
+    }
+
+    impl Intake {
+        fn new() -> Self {
+            Self {
+                rules: rules(r#"{"max_sessions":8,"credentials":{"trust":"always"}}"#),
+                store: MemoryStore::default(),
+                keys: Keys::new("p"),
+                number: 0,
+            }
+        }
+
+        /// What a QR of this many bytes in all is answered.
+        fn offer(&mut self, caller: &str, session: &str, bytes: usize) -> Reply {
+            self.number += 1;
+            let begin = format!(r#"{{"session_id":"{session}","qr":"{}"#, self.number);
+            let fill = "x".repeat(bytes.saturating_sub(begin.len() + 2));
+            let body = format!(r#"{begin}{fill}"}}"#);
+            let destination = Destination {
+                credentials: [("x-api-key".into(), caller.to_string())].into(),
+                ..Destination::default()
+            };
+            let head = Head {
+                route: 0,
+                candidates: 1,
+                destination,
+                segment: String::new(),
+                headers: [].into(),
+            };
+            let update = self.rules.update(&head, body.as_bytes()).unwrap();
+            let now = Now {
+                mono_ms: 1,
+                wall_ms: 1,
+            };
+            let taken = take_in(
+                &mut self.store,
+                &self.keys,
+                &self.rules,
+                &update,
+                self.number,
+                circuit::State::Closed,
+                now,
+            );
+            taken.reply
+        }
+
+        fn bytes(&self) -> usize {
+            let (bytes, _) = self.store.get(&self.keys.shard(0)).unwrap();
+            bytes.len()
+        }
+
+        /// How many sessions of a caller are queued before one is not, and what that one is answered.
+        fn fill(&mut self, caller: &str, bytes: usize) -> (usize, Reply) {
+            let mut n = 0;
+            loop {
+                match self.offer(caller, &format!("{caller}-{n}"), bytes) {
+                    Reply::Queued => n += 1,
+                    reply => return (n, reply),
+                }
+            }
+        }
+    }
+
+    const FULL: Reply = Reply::Passing(Bypass::ShardFull);
+
+    #[test]
+    fn a_shards_sessions_are_shared_out_and_counted_to_the_last() {
+        let mut it = Intake::new();
+        assert_eq!(it.fill("one", 100), (SESSIONS_SHARE_MAX, FULL));
+        // The one that passes holds a place too: that of its claim.
+        let left = SESSIONS_MAX - SESSIONS_SHARE_MAX - 1;
+        assert_eq!(it.fill("two", 100), (left, FULL));
+        for n in SESSIONS_MAX + 1..SESSIONS_PASSING_MAX {
+            let reply = it.offer("three", &format!("three-{n}"), 100);
+            assert_eq!(reply, FULL, "the {n}th has a place for its claim");
+        }
+        let reply = it.offer("three", "three-last", 100);
+        assert_eq!(reply, Reply::Pass(Bypass::ShardFull), "beyond every place");
+        assert_eq!(
+            it.offer("one", "one-0", 100),
+            Reply::Queued,
+            "what is pending keeps its place"
+        );
+    }
+
+    #[test]
+    fn a_shards_bytes_are_shared_out_and_counted_to_the_last() {
+        let mut it = Intake::new();
+        let a_third = BYTES_SHARE_MAX / 3;
+        assert!(a_third <= BODY_BYTES_MAX);
+        // Beside its body an item holds where it goes: three times a third is too much.
+        assert_eq!(it.fill("one", a_third), (2, FULL));
+        assert!(it.bytes() < BYTES_SHARE_MAX);
+        assert_eq!(it.offer("one", "one-more", a_third - 1_000), Reply::Queued);
+        assert_eq!(it.offer("two", "two-0", 10_000), Reply::Queued);
+        let room = BYTES_MAX - it.bytes();
+        assert_eq!(it.offer("two", "two-1", room), FULL);
+        assert_eq!(it.offer("two", "two-2", room - 1_000), Reply::Queued);
+        assert!(it.bytes() <= BYTES_MAX, "{}", it.bytes());
+    }
+
+    #[test]
+    fn in_a_full_shard_only_what_is_pending_grows_and_never_by_another_credential() {
+        let mut it = Intake::new();
+        for caller in ["one", "two", "three", "four"] {
+            it.fill(caller, BYTES_MAX / 5);
+        }
+        let before = it.bytes();
+        for caller in 0..100 {
+            let reply = it.offer(&format!("token-{caller}"), "one-0", BODY_BYTES_MAX);
+            assert_eq!(reply, Reply::Busy, "an older update of it is pending");
+        }
+        assert_eq!(it.bytes(), before);
+        assert_eq!(it.offer("one", "one-0", BODY_BYTES_MAX), Reply::Queued);
     }
 }

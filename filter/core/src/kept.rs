@@ -12,7 +12,7 @@ use crate::config::Trust;
 use crate::json::{self, Member, Pointer};
 use crate::route::{Asked, Rules};
 use crate::sabotage::{self, Sabotage};
-use crate::shard::{Kept, Place, Shard, patch};
+use crate::shard::{BYTES_MAX, Kept, Place, Shard, patch};
 use crate::sort;
 use crate::store::{CAS_ATTEMPTS_MAX, Expect, Keys, PutError, Store};
 use crate::time::Now;
@@ -20,6 +20,10 @@ use crate::trust;
 
 /// Longest answer that is kept, bytes. A status is some 80; every request of the shard's sessions copies it.
 pub const BODY_BYTES_MAX: usize = 4 * 1024;
+
+/// Encoded bytes of a shard above which no answer is kept in it: half of [`BYTES_MAX`], so that answers to one
+/// session under many credentials never take an update's place.
+pub const SHARD_BYTES_MAX: usize = BYTES_MAX / 2;
 
 /// What to do with a read.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -160,7 +164,11 @@ pub fn answered(
         if !may_keep || !shard.keep(asked, kept, now) {
             return patched;
         }
-        match store.put(&key, &shard.encode(), Expect::of(stored.as_ref())) {
+        let encoded = shard.encode();
+        if encoded.len() > SHARD_BYTES_MAX {
+            return patched;
+        }
+        match store.put(&key, &encoded, Expect::of(stored.as_ref())) {
             Ok(()) => {
                 if asked.credential != 0 {
                     trust::learn(store, keys, rules, asked.mark, asked.credential, now);
@@ -236,13 +244,54 @@ fn string_at(body: &[u8], pointer: &Pointer) -> Option<Place> {
 
 #[cfg(test)]
 mod tests {
+    use alloc::format;
+
     use super::*;
     use crate::route::tests::rules;
+    use crate::store::MemoryStore;
 
     fn patched(body: &str) -> Option<String> {
         let rules = rules("{}");
         let places = places(body.as_bytes(), &rules.config.reads[0].value)?;
         String::from_utf8(patch(body.as_bytes(), &places, "pen\"ding")?).ok()
+    }
+
+    #[test]
+    fn answers_under_many_credentials_leave_half_of_the_shard_to_the_updates() {
+        let rules = rules("{}");
+        let (mut store, keys) = (MemoryStore::default(), Keys::new("p"));
+        let session = 7;
+        let key = keys.shard(rules.shard_of(session));
+        let size = |store: &MemoryStore| store.get(&key).map_or(0, |(bytes, _)| bytes.len());
+        let body = format!(
+            r#"{{"estado_qr":"active","x":"{}"}}"#,
+            "x".repeat(BODY_BYTES_MAX - 30)
+        );
+        assert!(body.len() <= BODY_BYTES_MAX);
+        let mut kept = 0;
+        for caller in 1..=200 {
+            let asked = Asked {
+                read: 0,
+                session,
+                credential: caller,
+                mark: caller,
+                no_cache: false,
+            };
+            let now = Now {
+                mono_ms: caller,
+                wall_ms: 0,
+            };
+            let read = asked.clone();
+            let Found::Ask(fetch) = look(&mut store, &keys, &rules, read, false, now) else {
+                panic!("what one caller was answered is no other's");
+            };
+            answered(&mut store, &keys, &rules, &fetch, body.as_bytes(), now);
+            assert!(size(&store) <= SHARD_BYTES_MAX, "{} bytes", size(&store));
+            let found = look(&mut store, &keys, &rules, asked, false, now);
+            kept += usize::from(matches!(found, Found::Cached(_)));
+        }
+        let fits = SHARD_BYTES_MAX / (body.len() + 200);
+        assert!((fits..200).contains(&kept), "as many as fit: {kept}");
     }
 
     #[test]

@@ -205,15 +205,15 @@ impl<'a> Shard<'a> {
             .count()
     }
 
-    /// Whether something of this session is still to be sent, or may be under way.
+    /// Whether something of this session and credential is still to be sent, or may be under way.
     #[must_use]
-    pub fn has_pending(&self, session: u128, mono_ms: u64) -> bool {
-        self.sessions
-            .iter()
-            .find(|known| known.id == session)
-            .is_some_and(|session| {
-                session.next_due().is_some() || session.live_claim(mono_ms).is_some()
-            })
+    pub fn has_pending(&self, session: u128, credential: u64, mono_ms: u64) -> bool {
+        self.session(session).is_some_and(|session| {
+            let entries = session.entries.iter();
+            let unsent = entries.filter(|e| e.is_dirty()).map(|e| e.credential);
+            let under_way = session.live_claim(mono_ms).map(|claim| claim.credential);
+            unsent.chain(under_way).any(|known| known == credential)
+        })
     }
 
     /// Forgets sessions that nothing depends on any more. Called at every write: there is no other

@@ -7,6 +7,7 @@ mod arm;
 mod check;
 mod compare;
 mod cost;
+mod drain;
 mod front;
 mod fuzz;
 mod laravel;
@@ -55,6 +56,7 @@ enum Command {
     Fuzz(fuzz::FuzzArguments),
     Cost(cost::CostArguments),
     Top(top::TopArguments),
+    Drain(drain::DrainArguments),
     /// Find func-e and Envoy, or install the pinned ones into .tools/
     ///
     /// Every command that needs them does the same. ENVOY_PATH names an Envoy of your own.
@@ -77,6 +79,7 @@ impl Arguments {
             Command::Fuzz(fuzz) => unless_interrupted(fuzz::run(fuzz)).await,
             Command::Cost(cost) => unless_interrupted(cost::run(cost)).await,
             Command::Top(top) => unless_interrupted(top::run(top)).await,
+            Command::Drain(drain) => unless_interrupted(drain::run(drain)).await,
             Command::Tools => unless_interrupted(tools::run()).await,
             Command::Check(check) => Some(check::run(&check)),
         };

@@ -145,6 +145,20 @@ impl Admin {
         }))
     }
 
+    /// How long a graceful drain goes on before the listeners close: Envoy's `--drain-time-s`.
+    ///
+    /// # Errors
+    /// When Envoy does not answer, or with something else.
+    pub async fn drain_time(&self) -> Result<Duration> {
+        let text = self.get("/server_info").await?;
+        let info: Value = serde_json::from_str(&text)
+            .with_context(|| format!("{} does not answer as Envoy does", self.address))?;
+        let time = info["command_line_options"]["drain_time"].as_str();
+        let seconds = time.and_then(|time| time.strip_suffix('s')?.parse().ok());
+        let seconds = seconds.context("Envoy does not tell its drain time")?;
+        Duration::try_from_secs_f64(seconds).context("Envoy's drain time is no time")
+    }
+
     /// Begins to drain the listeners: connections are asked to close, ticks and calls go on.
     ///
     /// # Errors

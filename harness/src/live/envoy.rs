@@ -26,7 +26,7 @@ use std::time::{Duration, Instant};
 use anyhow::{Context as _, Result, anyhow, bail};
 use serde_json::Value;
 
-pub use self::options::{EnvoyOptions, Starter};
+pub use self::options::{EnvoyOptions, Restart, Starter};
 use self::watched::{Lds, Watched};
 use super::bootstrap::LISTENER;
 use super::supervise::{self, Supervised};
@@ -117,6 +117,12 @@ impl Envoy {
     pub fn started_by(&self) -> Option<String> {
         let program = fs::read_link(format!("/proc/{}/exe", supervise::parent(self.pid)?)).ok()?;
         Some(program.file_name()?.to_string_lossy().into_owned())
+    }
+
+    /// The number of the shared memory through which a hot restart reaches this Envoy, if it was not one itself.
+    pub fn base_id(&self) -> Option<u32> {
+        let text = fs::read_to_string(base_id_file(&self.run_dir)).ok()?;
+        text.trim().parse().ok()
     }
 
     /// Whether the process is still there.
@@ -246,6 +252,10 @@ fn envoy_process(process: &Supervised, envoy: &Path) -> Result<u32> {
 
 fn admin_address_file(run_dir: &Path) -> PathBuf {
     run_dir.join("admin-address.txt")
+}
+
+fn base_id_file(run_dir: &Path) -> PathBuf {
+    run_dir.join("base-id.txt")
 }
 
 fn log_file(run_dir: &Path) -> PathBuf {

@@ -36,6 +36,6 @@ pub mod wasm;
 
 pub use admin::Admin;
 pub use bootstrap::{Bootstrap, Endpoint};
-pub use envoy::{Envoy, EnvoyOptions, Starter};
+pub use envoy::{Envoy, EnvoyOptions, Restart, Starter};
 pub use filter_config::scaled;
 pub use stats::{Ledger, Stats};

@@ -7,8 +7,8 @@ use std::path::{Path, PathBuf};
 use anyhow::Result;
 use serde_json::{Value, json};
 
-use super::admin_address_file;
 use super::watched::Watched;
+use super::{admin_address_file, base_id_file};
 use crate::live::bootstrap::{Bootstrap, Endpoint};
 use crate::live::tools::Tools;
 
@@ -45,8 +45,22 @@ pub struct EnvoyOptions {
     pub watch_listener: bool,
     /// How long the old listener goes on after an update, in seconds.
     pub drain_time_s: u32,
+    /// The Envoy that this one takes over from, by a hot restart.
+    pub restarts: Option<Restart>,
     /// What starts Envoy.
     pub starter: Starter,
+}
+
+/// A hot restart: a new process takes the listeners over, and ends the old one in the end. It must be given the
+/// addresses that the old one has got.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Restart {
+    /// The number of the shared memory, [`super::Envoy::base_id`] of the old one.
+    pub base_id: u32,
+    /// One more than the old one's, which begins with 0.
+    pub epoch: u32,
+    /// When the old one ends, in seconds from the start of the new one; more than the drain time.
+    pub parent_shutdown_time_s: u32,
 }
 
 /// What starts Envoy.
@@ -78,6 +92,7 @@ impl EnvoyOptions {
             embudo: true,
             watch_listener: false,
             drain_time_s: 10,
+            restarts: None,
             starter: Starter::default(),
         }
     }
@@ -150,8 +165,23 @@ impl EnvoyOptions {
                 .into_iter()
                 .flat_map(|(name, value)| [name.into(), value]),
         );
-        // Shared memory for hot restarts is numbered; without this, two Envoys fight for number 0.
-        args.push("--use-dynamic-base-id".into());
+        // Shared memory for hot restarts is numbered; without a free number, two Envoys fight for number 0.
+        let numbers: Vec<OsString> = match self.restarts {
+            None => vec![
+                "--use-dynamic-base-id".into(),
+                "--base-id-path".into(),
+                base_id_file(run_dir).into(),
+            ],
+            Some(restart) => [
+                ("--base-id", restart.base_id),
+                ("--restart-epoch", restart.epoch),
+                ("--parent-shutdown-time-s", restart.parent_shutdown_time_s),
+            ]
+            .into_iter()
+            .flat_map(|(name, value)| [name.into(), value.to_string().into()])
+            .collect(),
+        };
+        args.extend(numbers);
         (program, args, env)
     }
 }
@@ -194,6 +224,35 @@ mod tests {
         assert_eq!(direct, Path::new("/bin/envoy"));
         assert_eq!(args, format!("run {direct_args}"));
         assert!(direct_args.contains("--drain-time-s 10") && direct_env.is_empty());
+    }
+
+    #[test]
+    fn a_hot_restart_names_the_shared_memory_that_the_first_start_has_chosen() {
+        let tools = Tools {
+            func_e: "/bin/func-e".into(),
+            envoy: "/bin/envoy".into(),
+        };
+        let restart = Restart {
+            base_id: 7,
+            epoch: 1,
+            parent_shutdown_time_s: 20,
+        };
+        let options = EnvoyOptions {
+            restarts: Some(restart),
+            ..options()
+        };
+        let (_, args, _) = options.command(&tools, Path::new("/run"));
+        let args: Vec<_> = args.iter().map(|arg| arg.to_string_lossy()).collect();
+        let args = args.join(" ");
+        assert!(
+            args.ends_with("--base-id 7 --restart-epoch 1 --parent-shutdown-time-s 20"),
+            "{args}"
+        );
+        let (_, first, _) = command(Starter::Direct);
+        assert!(
+            first.contains("--use-dynamic-base-id") && !first.contains("--restart-epoch"),
+            "{first}"
+        );
     }
 
     #[test]

@@ -59,6 +59,10 @@ pub(super) struct Sent {
     pub(super) value: String,
     pub(super) hash: u128,
     pub(super) voids: bool,
+    /// Its value is never a duplicate.
+    no_dedup: bool,
+    /// What the sender's own clock says.
+    pub(super) order: Option<u64>,
     pub(super) token: String,
 }
 
@@ -120,10 +124,12 @@ impl Checker {
         Some(Sent {
             session: update.session,
             name: name.to_owned(),
-            route: head.route,
+            route: update.route,
             value: value.to_owned(),
             hash: update.value,
             voids: update.voids,
+            no_dedup: update.no_dedup,
+            order: update.order,
             token: reads::token_of(request),
         })
     }
@@ -175,6 +181,17 @@ impl Checker {
                 "the last value of the route is {}",
                 short(&last.value)
             ));
+        }
+        if sent.no_dedup {
+            return Err("its value is never a duplicate".into());
+        }
+        let kin = |route: &str| {
+            let rules = self.rules.as_ref();
+            rules.is_some_and(|rules| rules.is_kin(rule, route))
+        };
+        let newer = history.newest_where(|update| kin(&update.route));
+        if newer.is_some_and(|newer| newer.seq > last.seq) {
+            return Err("another route of its family has said something newer".into());
         }
         let newest = history.newest();
         if rule.implied_by.is_some() && newest.is_some_and(|newest| newest.seq != last.seq) {
@@ -279,6 +296,15 @@ impl Checker {
             "implied" => {
                 self.coverage.count(Transition::AnsweredImplied);
                 verdict.map(|(_, implied)| implied)
+            }
+            "stale" => {
+                self.coverage.count(Transition::AnsweredStale);
+                let history = self.sessions.get(&sent.session);
+                let newest = history.and_then(|history| history.newest_order);
+                let is_older = sent.order.is_some() && sent.order < newest;
+                Some(is_older.then_some(()).ok_or_else(|| {
+                    format!("its clock says {:?}, and the newest {newest:?}", sent.order)
+                }))
             }
             other => Some(Err(format!("nobody knows the outcome {other}"))),
         };

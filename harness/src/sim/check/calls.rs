@@ -395,7 +395,7 @@ struct Item {
 /// The items of a batch, or the one of a single post.
 fn items(body: &[u8]) -> Option<Vec<Item>> {
     let body: Value = serde_json::from_slice(body).ok()?;
-    let list = ["qrs", "statuses"]
+    let list = ["qrs", "statuses", "events"]
         .iter()
         .find_map(|field| body.get(field)?.as_array().cloned());
     let list = list.unwrap_or_else(|| vec![body]);
@@ -405,7 +405,11 @@ fn items(body: &[u8]) -> Option<Vec<Item>> {
         Some(Item {
             session,
             value: content.as_str()?.to_owned(),
-            timestamp: value.get("timestamp").and_then(Value::as_u64),
+            // Other gateways have their own, and their events arrive as they came.
+            timestamp: value
+                .get("timestamp")
+                .filter(|_| value.get("event").is_none())
+                .and_then(Value::as_u64),
         })
     };
     list.iter().map(item).collect()

@@ -85,6 +85,7 @@ impl Checker {
         });
         let history = self.sessions.entry(id).or_default();
         history.name.clone_from(&sent.name);
+        history.newest_order = history.newest_order.max(sent.order);
         history.accepted.push(Accepted {
             seq: claim.seq,
             route: claim.route.to_string(),

@@ -65,6 +65,7 @@ transitions! {
     PassedOverClean = "passing: voided Clean => absent",
     AnsweredDuplicate = "answer: duplicate",
     AnsweredImplied = "answer: implied",
+    AnsweredStale = "answer: stale",
     ReadCached = "read: answered from the store",
     ReadStale = "read: Laravel failed, and the store answers",
     ReadFresh = "read: Laravel's own answer",

@@ -91,7 +91,12 @@ impl Checker {
                     wrong.push((Invariant::Liveness, what));
                 }
             }
-            let Some(last) = history.newest() else {
+            // What ran out leaves the state that it implied. Where it implied none, it never was there.
+            let gone = |update: &Accepted| {
+                let ran_out = update.fate == Fate::Expired && !update.in_effect;
+                ran_out && self.config.routes.iter().all(|r| r.implies.is_none())
+            };
+            let Some(last) = history.newest_unless(gone) else {
                 continue;
             };
             let account = laravel.account(&history.name);

@@ -13,6 +13,8 @@ pub(super) struct History {
     pub(super) newest_begun: u64,
     /// Sequence of the update that is in force at Laravel; 0 for none that came through Embudo.
     pub(super) in_force: u64,
+    /// The newest that the sender's own clock has said.
+    pub(super) newest_order: Option<u64>,
 }
 
 /// One accepted update.
@@ -74,12 +76,17 @@ impl History {
     /// The newest of all that stands: by its number, since a revived state keeps its QR's place. What was
     /// superseded unsent gave way to something newer, or to what Laravel then did not want.
     pub(super) fn newest(&self) -> Option<&Accepted> {
+        self.newest_unless(|_| false)
+    }
+
+    /// The same, without what is `gone` all the same.
+    pub(super) fn newest_unless(&self, gone: impl Fn(&Accepted) -> bool) -> Option<&Accepted> {
         self.accepted
             .iter()
             .filter(|update| match update.fate {
                 Fate::Failed | Fate::Rejected => false,
                 Fate::Superseded => update.in_effect,
-                _ => true,
+                _ => !gone(update),
             })
             .max_by_key(|update| update.seq)
     }
@@ -87,9 +94,14 @@ impl History {
     /// The newest of a route that Laravel has or will get: what ended before it took effect (too old, or
     /// replaced by something that then was too old) never was there.
     pub(super) fn newest_of(&self, route: &str) -> Option<&Accepted> {
+        self.newest_where(|update| update.route == route)
+    }
+
+    /// The same, of the updates that are meant.
+    pub(super) fn newest_where(&self, meant: impl Fn(&Accepted) -> bool) -> Option<&Accepted> {
         self.accepted
             .iter()
-            .filter(|update| update.route == route)
+            .filter(|update| meant(update))
             .filter(|update| match update.fate {
                 Fate::Pending | Fate::Passing => true,
                 Fate::Failed => false,

@@ -180,6 +180,7 @@ impl Checker {
         *accepted = Some(entry.seq);
         let history = self.sessions.entry(id).or_default();
         history.name.clone_from(&sent.name);
+        history.newest_order = history.newest_order.max(sent.order);
         let newest_ms = history.newest().map(|update| update.timestamp_ms);
         if newest_ms.is_some_and(|newest| dirty.timestamp_ms <= newest) {
             write.wrong(

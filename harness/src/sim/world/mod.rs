@@ -12,12 +12,13 @@
 //!   root contexts, their timers, and listener updates.
 //! * `net`: Laravel, and the way there and back; `streams`: what passes the filter on this way.
 //! * `webhook`: where the dispatcher's events go while Laravel cannot be called.
-//! * `traffic`: the gateway; `caller`: who calls for a session.
+//! * `traffic`: the gateway; `caller`: who calls for a session; `events`: other gateways, under a preset.
 //! * `strike`: what goes wrong.
 //! * `arm`: a scenario file instead of a seed's script.
 
 mod arm;
 mod caller;
+mod events;
 mod fault;
 mod net;
 mod queue;
@@ -313,6 +314,11 @@ impl Sim {
                 // long as a call may take where its caller hangs up.
                 limit_ms += CREDENTIALS * self.pace_ms() + self.timers.claim;
             }
+            if let Some(preset) = events::Preset::of(&self.scenario.config) {
+                // They go one by one, and where only one call at a time may be under way, one after the other.
+                let calls = self.scenario.sessions.len() as u64 * preset.kinds();
+                limit_ms += preset.kinds() * self.pace_ms() + calls * call_ms;
+            }
             let mut hub = self.hub.lock();
             let clock = hub.clock;
             hub.checker.nothing_waits_longer_than(clock, limit_ms);
@@ -377,7 +383,8 @@ impl Timers {
         let claim = config.claim_ms();
         let takeover = LIVES_UNTIL_ABANDONED * times.lease_ms + IDLE_TICK_MS;
         let backoff = config.backoff.max_ms.max(fault::RETRY_AFTER_MAX_S * 1_000);
-        let calls = scenario.sessions.len() as u64 * 2 + 4;
+        let kinds = events::Preset::of(&scenario.config).map_or(2, events::Preset::kinds);
+        let calls = scenario.sessions.len() as u64 * kinds + 4;
         let pace = 1_000 / config.pace.max_requests_per_second.max(1) + CALL_MS;
         Self {
             call_timeout: times.call_timeout_ms,

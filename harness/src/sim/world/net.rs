@@ -11,6 +11,7 @@
 use bytes::Bytes;
 use std::collections::{BTreeMap, BTreeSet};
 
+use super::events;
 use super::queue::Event;
 use super::streams::{Waiting, text};
 use super::traffic::SESSIONS_MAX;
@@ -280,7 +281,7 @@ impl Sim {
         let id = self.net.last;
         let exchange = Exchange {
             client,
-            request: Some(request),
+            request: Some(events::as_laravel_has_it(request)),
             call: None,
             bound_us,
             open: true,

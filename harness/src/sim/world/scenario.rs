@@ -8,6 +8,7 @@ use rand_chacha::ChaCha8Rng;
 use serde_json::{Value, json};
 
 use super::caller::Callers;
+use super::events;
 use super::fault::{self, Fault, Verb};
 use crate::scenario::BatchRoute;
 
@@ -168,8 +169,12 @@ impl Scenario {
         if !faults.is_empty() {
             fault::draw_verdicts(&mut dice, traffic_ms, &mut faults);
         }
-        let calm = faults.is_empty();
-        faults.extend(fallback(&mut dice, &mut config, traffic_ms, calm));
+        events::dress(seed, &mut config);
+        // The webhook's model reads what the gateway's own events become.
+        if config.get("preset").is_none() {
+            let calm = faults.is_empty();
+            faults.extend(fallback(&mut dice, &mut config, traffic_ms, calm));
+        }
         Self {
             seed,
             laravel,

@@ -7,6 +7,7 @@ use std::collections::BTreeMap;
 
 use super::arm::ArmEvent;
 use super::caller::{Caller, Tenancy, token};
+use super::events::Preset;
 use super::queue::Event;
 use super::scenario::pick;
 use super::{Plan, START_US, Scenario, Sim, Style};
@@ -52,6 +53,8 @@ struct Session {
     /// Whoever calls for it: whether it reads, under which name, and how patiently.
     caller: Caller,
     schedule: Option<Schedule>,
+    /// Whose events it sends, where it is not our own gateway.
+    preset: Option<&'static Preset>,
     /// Flows under way.
     flows: usize,
     sent: u64,
@@ -93,7 +96,16 @@ pub(super) struct Traffic {
 impl Traffic {
     pub(super) fn new(scenario: &Scenario) -> Self {
         let names = session_ids(scenario.seed, SESSIONS_MAX);
+        let preset = Preset::of(&scenario.config);
         let session = |plan: &Plan| {
+            let mut plan = plan.clone();
+            // Other gateways keep no schedule of ours.
+            if let (Some(_), Style::Gateway { .. }) = (preset, plan.style) {
+                plan.style = Style::Chaos {
+                    gap_ms: 1_000,
+                    patient: true,
+                };
+            }
             let mut dice = ChaCha8Rng::seed_from_u64(scenario.seed);
             dice.set_stream(1_000 + plan.index as u64);
             let schedule = match plan.style {
@@ -108,10 +120,11 @@ impl Traffic {
                 Style::Chaos { .. } | Style::Round { .. } => None,
             };
             Session {
-                plan: plan.clone(),
+                preset,
                 credentials: scenario.credentials,
                 caller: Caller::new(scenario, plan.index),
                 name: names.get(plan.index).cloned().unwrap_or_default(),
+                plan,
                 dice,
                 schedule,
                 flows: 0,
@@ -171,6 +184,9 @@ impl Session {
     /// and then it is nothing for Embudo.
     fn anything(&mut self) -> Outgoing {
         self.sent += 1;
+        if let Some(preset) = self.preset {
+            return preset.event(&mut self.dice, &self.name, self.sent);
+        }
         if self.dice.random_ratio(1, 50) {
             return self.something_else();
         }
@@ -359,7 +375,8 @@ impl Sim {
                 let (outgoing, patient) = match session.plan.style {
                     Style::Gateway { .. } => return self.next_of_schedule(index),
                     Style::Chaos { patient, .. } => {
-                        let outgoing = match session.caller.reads() {
+                        let reads = session.caller.reads() && session.preset.is_none();
+                        let outgoing = match reads {
                             true => session.read(),
                             false => session.anything(),
                         };
