@@ -6,7 +6,8 @@
 
 use std::collections::BTreeMap;
 
-use embudo_core::config::Config;
+use embudo_core::ack::Told;
+use embudo_core::config::{Ack, Config};
 use embudo_core::dispatch::{Counter, End, Gauge, Histogram};
 use embudo_core::intake::Reply;
 use embudo_core::route::Bypass;
@@ -41,6 +42,9 @@ struct RouteStats {
     revived: Option<u32>,
     items: [Option<u32>; End::ALL.len()],
     calls: [Option<u32>; VerdictLabel::ALL.len()],
+    /// What callers that waited were told, and those that could not be held.
+    told: [Option<u32>; Told::ALL.len()],
+    unheld: Option<u32>,
 }
 
 /// Who answered a read.
@@ -84,7 +88,7 @@ impl Stats {
             routes: config
                 .routes
                 .iter()
-                .map(|route| RouteStats::define(&route.name))
+                .map(|route| RouteStats::define(&route.name, route.ack))
                 .collect(),
             bypasses: BTreeMap::new(),
             reads: config
@@ -126,6 +130,17 @@ impl Stats {
             Reply::Busy | Reply::Pass(_) => stats.busy,
         };
         add(metric, 1);
+    }
+
+    /// Counts what a caller was told that has waited, or that one could not be held.
+    pub(crate) fn told(&self, route: usize, told: Option<Told>) {
+        if let Some(stats) = self.routes.get(route) {
+            let metric = match told {
+                Some(told) => *stats.told.get(told.index()).unwrap_or(&None),
+                None => stats.unheld,
+            };
+            add(metric, 1);
+        }
     }
 
     /// Counts a read.
@@ -202,7 +217,11 @@ impl ReadOutcome {
 // === impl RouteStats ===
 
 impl RouteStats {
-    fn define(name: &str) -> Self {
+    fn define(name: &str, ack: Ack) -> Self {
+        let told = |end: &str| match ack {
+            Ack::Accept => None,
+            Ack::Delivered => counter(&format!("embudo.acks;route={name};end={end}")),
+        };
         let outcome =
             |outcome: &str| counter(&format!("embudo.requests;route={name};outcome={outcome}"));
         Self {
@@ -222,6 +241,8 @@ impl RouteStats {
                     verdict.text()
                 ))
             }),
+            told: Told::ALL.map(|end| told(end.label())),
+            unheld: told("unheld"),
         }
     }
 }

@@ -192,6 +192,8 @@ struct FlightItem {
     shard: u32,
     session: u128,
     accepted_ms: u64,
+    /// What Laravel has answered to it.
+    status: Option<u16>,
 }
 
 #[derive(Debug)]

@@ -90,6 +90,8 @@ sabotages! {
     PassUnknownIsOver = "pass_unknown_is_over",
     /// A passing update leaves however late it is.
     PassAtAnyTime = "pass_at_any_time",
+    /// A caller that waits is told `delivered` as soon as its session has a call under way.
+    AckBeforeSettled = "ack_before_settled",
 }
 
 #[cfg(feature = "sabotage")]

@@ -231,6 +231,7 @@ impl Dispatcher {
                             shard: index,
                             session: item.session,
                             accepted_ms: item.accepted_ms,
+                            status: None,
                         }));
                         claimed.append(&mut taken);
                         bytes = size;

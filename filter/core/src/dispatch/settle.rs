@@ -70,9 +70,12 @@ impl Dispatcher {
         store: &mut impl Store,
         effects: &mut Vec<Effect>,
     ) {
-        let Some(flight) = self.flights.remove(&call) else {
+        let Some(mut flight) = self.flights.remove(&call) else {
             return;
         };
+        for item in &mut flight.items {
+            item.status = answer.status;
+        }
         let verdict = match flight.alone {
             true => Verdict::of_single(answer),
             false => Verdict::of(answer),
@@ -285,7 +288,7 @@ impl Dispatcher {
             };
             let mut changed = false;
             for item in items {
-                match shard.settle(&self.rules, item.session, claim, outcome, now) {
+                match shard.settle(&self.rules, item.session, claim, outcome, item.status, now) {
                     Settled::Ended { revived } => {
                         changed = true;
                         ended.items.push(*item);
