@@ -237,6 +237,7 @@ impl Work {
         }
     }
 
+    // ## Waiting => Answered
     /// Answers those streams that this root holds whose updates are settled, or which have waited for too long.
     fn answer_waiters(&self, root: u32) {
         let Plugin {

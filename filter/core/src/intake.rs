@@ -82,24 +82,21 @@ pub fn take_in(
         };
         let had_pending = shard.has_pending(update.session, now.mono_ms);
         let decision = shard.offer(rules, update, now);
-        let waiting = |taken| Taken {
-            wait: Wait::of(rules, &shard, update, now.mono_ms),
-            ..taken
-        };
+        let wait = Wait::of(rules, &shard, update, now.mono_ms);
         let (taken, must_fit) = match decision {
-            Decision::Duplicate { slid: false } => return waiting(Taken::of(Reply::Duplicate)),
-            Decision::Implied => return waiting(Taken::of(Reply::Implied)),
+            Decision::Duplicate { slid: false } => return Taken::after(wait, Reply::Duplicate),
+            Decision::Implied => return Taken::after(wait, Reply::Implied),
             Decision::Stale => return Taken::of(Reply::Stale),
             Decision::Full => return pass(store, Bypass::ShardFull),
-            Decision::Duplicate { slid: true } => (Taken::of(Reply::Duplicate), false),
-            Decision::Queued { ring, superseded } => (
-                waiting(Taken {
+            Decision::Duplicate { slid: true } => (Taken::after(wait, Reply::Duplicate), false),
+            Decision::Queued { ring, superseded } => {
+                let taken = Taken {
                     ring: ring.then_some(index),
                     superseded,
-                    ..Taken::of(Reply::Queued)
-                }),
-                true,
-            ),
+                    ..Taken::after(wait, Reply::Queued)
+                };
+                (taken, true)
+            }
         };
         let shared = shard.bytes_of(update.credential) > BYTES_SHARE_MAX;
         let encoded = shard.encode();
@@ -137,12 +134,16 @@ fn void_late(store: &mut impl Store, key: &str, rules: &Rules, update: &Update<'
 
 impl Taken {
     fn of(reply: Reply) -> Self {
+        Self::after(None, reply)
+    }
+
+    fn after(wait: Option<Wait>, reply: Reply) -> Self {
         Self {
             reply,
             ring: None,
             superseded: Superseded::new(),
             pass: None,
-            wait: None,
+            wait,
         }
     }
 }

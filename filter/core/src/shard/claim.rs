@@ -184,10 +184,12 @@ impl<'a> Shard<'a> {
             (Outcome::Delivered, state) => {
                 *state = State::Clean { until_ms };
                 let is_learned =
-                    |entry: &Entry<'_>| entry.state == State::Implied { by: claim.seq };
-                session.entries_end(rules, Ending::Delivered, now, &is_learned);
+                    |state: &State<'_>| matches!(state, State::Implied { by } if *by == claim.seq);
+                session.entries_end(rules, Ending::Delivered, now, &|entry| {
+                    is_learned(&entry.state)
+                });
                 for implied in &mut session.entries {
-                    if implied.state == (State::Implied { by: claim.seq }) {
+                    if is_learned(&implied.state) {
                         implied.state = State::Clean { until_ms };
                     }
                 }

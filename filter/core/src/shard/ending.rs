@@ -92,10 +92,10 @@ impl Session<'_> {
 
     /// Writes down how an update ended, in the place of what was said of it before.
     pub(super) fn ends(&mut self, rules: &Rules, item: Item, how: Ending, now: Now) {
-        self.ended.retain(|ended| ended.item != item);
-        if self.ended.len() >= ENDED_MAX {
-            self.ended.remove(0);
-        }
+        // The oldest makes room.
+        let mut stays = self.ended.len() < ENDED_MAX;
+        self.ended
+            .retain(|ended| core::mem::replace(&mut stays, true) && ended.item != item);
         self.ended.push(Ended {
             item,
             how,

@@ -9,6 +9,7 @@
 //! * `shard`, `entry`, `claim`: one write of a shard, as the transitions it is made of.
 //! * `calls`: calls, from their claims to Laravel's end.
 //! * `answers`: what the gateway is told.
+//! * `held`: what callers are told that were kept waiting.
 //! * `reads`: what readers are shown.
 //! * `trust`: credentials.
 //! * `lease`: who leads.
@@ -21,6 +22,7 @@ mod claim;
 mod coverage;
 mod end;
 mod entry;
+mod held;
 mod history;
 mod lease;
 mod reads;

@@ -11,6 +11,7 @@
 //! * `threads`: Envoy's threads and what their VMs are asked to do; `results`: what comes of it; `roots`:
 //!   root contexts, their timers, and listener updates.
 //! * `net`: Laravel, and the way there and back; `streams`: what passes the filter on this way.
+//! * `held`: streams that wait in the filter.
 //! * `traffic`: the gateway; `caller`: who calls for a session.
 //! * `strike`: what goes wrong.
 //! * `arm`: a scenario file instead of a seed's script.
@@ -18,6 +19,7 @@
 mod arm;
 mod caller;
 mod fault;
+mod held;
 mod net;
 mod queue;
 mod results;
@@ -39,6 +41,7 @@ use self::arm::Arm;
 pub(in crate::sim) use self::arm::run as run_file;
 pub use self::caller::Callers;
 pub use self::fault::{Fault, Verb, When, Who};
+use self::held::Held;
 use self::net::Net;
 use self::queue::{Event, Events};
 pub use self::scenario::{Pace, Plan, Scenario, Style};
@@ -94,6 +97,8 @@ pub(super) struct Sim {
     traffic: Traffic,
     strikes: Strikes,
     timers: Timers,
+    /// Streams that wait in the filter.
+    held: BTreeMap<u64, Held>,
     /// What a scenario file adds; none for a seed's script.
     arm: Option<Arm>,
 }
@@ -186,6 +191,7 @@ impl Sim {
             traffic: Traffic::new(scenario),
             strikes: Strikes::default(),
             timers,
+            held: BTreeMap::new(),
             arm: None,
             scenario: scenario.clone(),
         })

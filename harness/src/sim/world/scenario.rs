@@ -142,6 +142,7 @@ impl Scenario {
                 config[key] = json!(pick(&mut dice, &from));
             }
         }
+        hold_callers(seed, &mut config);
         Self {
             seed,
             credentials,
@@ -160,6 +161,21 @@ impl Scenario {
     #[must_use]
     pub fn faults_end_ms(&self) -> u64 {
         self.faults.iter().map(Fault::ends_ms).max().unwrap_or(0)
+    }
+}
+
+/// Callers of a route, or of both, wait for what becomes of their updates in some seeds. All chance here is of a
+/// stream of its own, so that the other seeds are what they are without it.
+fn hold_callers(seed: u64, config: &mut Value) {
+    let mut dice = ChaCha8Rng::seed_from_u64(seed);
+    dice.set_stream(4_000);
+    if !dice.random_bool(0.15) {
+        return;
+    }
+    config["ack_timeout_ms"] = json!(pick(&mut dice, &[100, 400, 2_000, 10_000]));
+    let routes: [&[usize]; 3] = [&[0, 1], &[0], &[1]];
+    for route in *pick(&mut dice, &routes) {
+        config["routes"][*route]["ack"] = json!("delivered");
     }
 }
 
