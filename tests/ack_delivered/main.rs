@@ -153,21 +153,21 @@ async fn whoever_was_superseded_hears_of_its_successor() -> Result<()> {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_rejection_is_told_with_laravels_own_status() -> Result<()> {
-    // Refused in every batch, the QR is posted alone in the end, and that answer is its verdict.
+    // Refused in every batch, the state is posted alone in the end, and that answer is its verdict.
     let mut config = with_timeout(60_000);
-    config["routes"][0]["batch"] = json!({"max_wait_ms": 0});
+    config["routes"][1]["batch"] = json!({"max_wait_ms": 0});
     let stack = Stack::configured("ack-rejected", config).await?;
     stack.laravel.set_faults(vec![
-        Fault::always(status(422)).on(Kind::PostQrBatch),
-        Fault::always(status(418)).on(Kind::PostQr),
+        Fault::always(status(422)).on(Kind::PostStatusBatch),
+        Fault::always(status(418)).on(Kind::PostStatus),
     ]);
 
-    let answer = stack.post_qr(&session(), &qr(1)).await;
+    let answer = stack.post_status(&session(), "connecting").await;
 
     assert_eq!((answer.status, &*answer.outcome), (418, "rejected"));
     let body: Value = serde_json::from_slice(&answer.body)?;
     assert_eq!(body, json!({"success": false, "rejected": true}));
-    assert_eq!(told(&stack, "qr", "rejected").await, 1);
+    assert_eq!(told(&stack, "status", "rejected").await, 1);
     stack.finish().await;
     Ok(())
 }
@@ -241,5 +241,65 @@ async fn whoever_hangs_up_while_it_waits_harms_nobody() -> Result<()> {
         "only one is there to be told"
     );
     stack.finish().await;
+    Ok(())
+}
+
+/// A listener update while a caller is held, and Laravel takes this long.
+async fn updated_while_one_waits(name: &str, drain_time_s: u32, slow_ms: u64) -> Result<Outcome> {
+    let mut stack = Stack::with(name, |options| {
+        options.filter_config = acked();
+        options.watch_listener = true;
+        options.drain_time_s = drain_time_s;
+    })
+    .await?;
+    fails(
+        &stack,
+        Kind::PostQrBatch,
+        Misbehaviour::Slow { ms: slow_ms },
+    );
+    let session = session();
+    let message = Message::json("/api/qr", qr_body(&session, &qr(1)));
+    let listener = stack.envoy.listener;
+    let held = tokio::spawn(async move { message.send(listener).await });
+    wait_until("its call is under way", BOUND, async || {
+        stack.laravel.counts().of(Kind::PostQrBatch).requests == 1
+    })
+    .await;
+
+    let mut config = acked();
+    config["upstream"] = json!({"headers": {"x-generation": "1"}});
+    stack.envoy.update_filter_config(&config).await?;
+    let answer = held.await?;
+
+    stack
+        .drained(Duration::from_secs(u64::from(drain_time_s) + 20))
+        .await;
+    assert_eq!(
+        stack.arrived(&session, 1).await.len(),
+        1,
+        "whatever the caller heard"
+    );
+    stack.finish().await;
+    Ok(answer
+        .ok()
+        .map(|answer| (answer.status, answer.header("x-embudo").unwrap_or_default())))
+}
+
+/// Status and `x-embudo`, or a closed connection.
+type Outcome = Option<(u16, String)>;
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_listener_update_does_not_take_the_answer_from_who_waits() -> Result<()> {
+    let answer = updated_while_one_waits("ack-updated", 10, 2_000).await?;
+
+    assert_eq!(answer, Some((200, "delivered".to_owned())));
+    Ok(())
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn who_waits_longer_than_its_listener_lives_is_not_left_hanging() -> Result<()> {
+    let answer = updated_while_one_waits("ack-drained", 1, 5_000).await?;
+
+    assert_eq!(answer, None, "Envoy closes what is left of a listener");
     Ok(())
 }
