@@ -27,7 +27,7 @@ use crate::store::SharedData;
 use crate::stream::{self, Stream};
 
 /// The first tick comes soon, so that a fresh Envoy has a dispatcher before its first request.
-const FIRST_TICK: Duration = Duration::from_millis(50);
+const FIRST_TICK_MS: u64 = 50;
 
 /// Rings answered in one wake-up. There is one wake-up for each ring, so none is left over.
 const RINGS_PER_WAKE_UP: usize = 64;
@@ -117,7 +117,7 @@ impl Root {
             calls: BTreeMap::new(),
             shards_wanted: (wanted != layout.shards).then_some(wanted),
             leaving: false,
-            tick_ms: 0,
+            tick_ms: FIRST_TICK_MS,
             next_tick_ms: 0,
         })
     }
@@ -178,7 +178,7 @@ impl RootContext for Root {
         match self.configure() {
             Ok(work) => {
                 self.work = Some(work);
-                self.set_tick_period(FIRST_TICK);
+                self.set_tick_period(Duration::from_millis(FIRST_TICK_MS));
                 true
             }
             Err(problems) => {
@@ -238,6 +238,8 @@ impl Work {
     }
 
     // ## Waiting => Answered
+    //
+    // The host sends the answers once this callback is over.
     /// Answers those streams that this root holds whose updates are settled, or which have waited for too long.
     fn answer_waiters(&self, root: u32) {
         let Plugin {

@@ -479,6 +479,34 @@ mod tests {
         assert_eq!(world.swap(|shard, _, _| shard.sessions.len()), 0);
     }
 
+    /// A store that counts how often it is asked.
+    struct Counted(MemoryStore, core::cell::Cell<u32>);
+
+    impl Store for Counted {
+        fn get(&self, key: &str) -> Option<(Vec<u8>, crate::store::Token)> {
+            self.1.set(self.1.get() + 1);
+            self.0.get(key)
+        }
+
+        fn put(&mut self, _: &str, _: &[u8], _: Expect) -> Result<(), crate::store::PutError> {
+            panic!("whoever waits only looks")
+        }
+    }
+
+    #[test]
+    fn a_shard_is_looked_at_once_however_many_wait_for_it() {
+        let mut world = World::new();
+        for _ in 0..100 {
+            world.held(QR, "2@a");
+        }
+        let wait = world.offer(STATUS, "pending", "").wait.unwrap();
+        world.waiters.hold(1_000, Wait { shard: 7, ..wait });
+        world.held(QR, "2@b");
+        let store = Counted(world.store.clone(), <_>::default());
+        world.waiters.poll(&store, &world.keys, world.now.mono_ms);
+        assert_eq!(store.1.get(), 2, "one for each of two shards");
+    }
+
     #[test]
     fn a_worker_holds_so_many_and_forgets_who_is_gone() {
         let mut world = World::new();
