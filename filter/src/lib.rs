@@ -21,6 +21,7 @@ mod stream;
 
 use std::cell::{Cell, RefCell};
 
+use embudo_core::ack::Waiters;
 use embudo_core::circuit;
 use embudo_core::route::Rules;
 use embudo_core::store::Keys;
@@ -37,7 +38,7 @@ mod start {
         // Lines are rare, none of them belongs to a request, and Envoy drops what its own level does
         // not want.
         proxy_wasm::set_log_level(LogLevel::Info);
-        proxy_wasm::set_root_context(|_| Box::new(Root::default()));
+        proxy_wasm::set_root_context(|id| Box::new(Root::new(id)));
     }}
 }
 
@@ -52,6 +53,10 @@ struct Plugin {
     number: Cell<u64>,
     /// As it was at the root's last tick: a request does not ask the store for it.
     circuit: Cell<circuit::State>,
+    /// Streams that are held until their update is settled.
+    waiters: RefCell<Waiters>,
+    /// The root ticks faster than its dispatcher asks for, because of them.
+    polls: Cell<bool>,
 }
 
 // === impl Plugin ===

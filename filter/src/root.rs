@@ -1,10 +1,11 @@
 //! A root context: one for each thread and configuration, every one of them a dispatcher in waiting.
 
-use std::cell::Cell;
+use std::cell::{Cell, RefCell};
 use std::collections::{BTreeMap, VecDeque};
 use std::rc::Rc;
 use std::time::Duration;
 
+use embudo_core::ack::Answer as AckAnswer;
 use embudo_core::circuit;
 use embudo_core::config::Config;
 use embudo_core::dispatch::{Dispatcher, Effect, Event, Level, NotSent};
@@ -24,10 +25,10 @@ use crate::Plugin;
 use crate::host::{self, Doorbell};
 use crate::stats::Stats;
 use crate::store::SharedData;
-use crate::stream::Stream;
+use crate::stream::{self, Stream};
 
 /// The first tick comes soon, so that a fresh Envoy has a dispatcher before its first request.
-const FIRST_TICK: Duration = Duration::from_millis(50);
+const FIRST_TICK_MS: u64 = 50;
 
 /// Rings answered in one wake-up. There is one wake-up for each ring, so none is left over.
 const RINGS_PER_WAKE_UP: usize = 64;
@@ -37,8 +38,9 @@ const RINGS_PER_WAKE_UP: usize = 64;
 const ANSWER_BYTES_MAX: usize = 4 * 1024 * 1024;
 
 /// A root context.
-#[derive(Default)]
 pub(crate) struct Root {
+    /// The host's name for it in this VM.
+    id: u32,
     work: Option<Work>,
 }
 
@@ -53,11 +55,18 @@ struct Work {
     shards_wanted: Option<u32>,
     /// The host waits for [`Effect::Finished`].
     leaving: bool,
+    /// The dispatcher's own period, and when its next tick is due while the root polls for waiters.
+    tick_ms: u64,
+    next_tick_ms: u64,
 }
 
 // === impl Root ===
 
 impl Root {
+    pub(crate) fn new(id: u32) -> Self {
+        Self { id, work: None }
+    }
+
     fn configure(&mut self) -> Result<Work, Vec<String>> {
         let json = hostcalls::get_buffer(
             proxy_wasm::types::BufferType::PluginConfiguration,
@@ -104,10 +113,14 @@ impl Root {
                 stats,
                 number: Cell::new(u64::from_le_bytes(host::random())),
                 circuit: Cell::default(),
+                waiters: RefCell::default(),
+                polls: Cell::new(false),
             }),
             calls: BTreeMap::new(),
             shards_wanted: (wanted != layout.shards).then_some(wanted),
             leaving: false,
+            tick_ms: FIRST_TICK_MS,
+            next_tick_ms: 0,
         })
     }
 }
@@ -167,7 +180,7 @@ impl RootContext for Root {
         match self.configure() {
             Ok(work) => {
                 self.work = Some(work);
-                self.set_tick_period(FIRST_TICK);
+                self.set_tick_period(Duration::from_millis(FIRST_TICK_MS));
                 true
             }
             Err(problems) => {
@@ -181,7 +194,7 @@ impl RootContext for Root {
 
     fn on_tick(&mut self) {
         if let Some(work) = &mut self.work {
-            work.handle(Event::Tick);
+            work.tick(self.id);
             let plugin = &work.plugin;
             let circuit = circuit::State::read(&SharedData, &plugin.keys);
             plugin.circuit.set(circuit);
@@ -198,10 +211,10 @@ impl RootContext for Root {
         }
     }
 
-    fn create_http_context(&self, _: u32) -> Option<Box<dyn HttpContext>> {
+    fn create_http_context(&self, id: u32) -> Option<Box<dyn HttpContext>> {
         // A stream for an unconfigured root cannot be: Envoy refuses the configuration instead.
         let plugin = Rc::clone(&self.work.as_ref()?.plugin);
-        Some(Box::new(Stream::new(plugin)))
+        Some(Box::new(Stream::new(id, plugin)))
     }
 
     fn get_type(&self) -> Option<ContextType> {
@@ -212,6 +225,52 @@ impl RootContext for Root {
 // === impl Work ===
 
 impl Work {
+    /// The dispatcher's tick, and, while callers wait, a look at what has become of their updates in between.
+    fn tick(&mut self, root: u32) {
+        if !self.plugin.polls.get() {
+            return self.handle(Event::Tick);
+        }
+        let now_ms = host::mono_ms();
+        if now_ms >= self.next_tick_ms {
+            self.handle(Event::Tick);
+            self.next_tick_ms = now_ms.saturating_add(self.tick_ms);
+        }
+        self.answer_waiters(root);
+        if self.plugin.waiters.borrow().is_empty() {
+            self.plugin.polls.set(false);
+            let _ = hostcalls::set_tick_period(Duration::from_millis(self.tick_ms));
+        }
+    }
+
+    // ## Waiting => Answered
+    //
+    // The host sends the answers once this callback is over.
+    /// Answers those streams that this root holds whose updates are settled, or which have waited for too long.
+    fn answer_waiters(&self, root: u32) {
+        let Plugin {
+            rules,
+            keys,
+            stats,
+            waiters,
+            ..
+        } = &*self.plugin;
+        let mut waiters = waiters.borrow_mut();
+        let answers = waiters.poll(&SharedData, keys, host::mono_ms());
+        for AckAnswer { stream, told, .. } in &answers {
+            // Gone, and its last callbacks with it: nobody is there to be answered.
+            if hostcalls::set_effective_context(*stream).is_ok() {
+                stream::tell(*told, &rules.config);
+            }
+        }
+        if !answers.is_empty() {
+            // Before anything else: what a root asks of the host must not be about a stream.
+            let _ = hostcalls::set_effective_context(root);
+        }
+        for answer in answers {
+            stats.borrow().told(answer.route, Some(answer.told));
+        }
+    }
+
     /// Feeds an event to the dispatcher and carries out what it wants, in order.
     fn handle(&mut self, event: Event<'_>) {
         let mut effects = Vec::new();
@@ -253,7 +312,10 @@ impl Work {
                 }
             }
             Effect::TickEvery(ms) => {
-                let _ = hostcalls::set_tick_period(Duration::from_millis(ms));
+                self.tick_ms = ms;
+                if !self.plugin.polls.get() {
+                    let _ = hostcalls::set_tick_period(Duration::from_millis(ms));
+                }
             }
             Effect::RegisterDoorbell => {
                 self.plugin.doorbell.register();

@@ -4,7 +4,8 @@
 //! `stats_config.stats_tags` in `envoy.yaml`. What an operator looks for is defined at start, so that it
 //! shows as 0; the reasons of a bypass are defined when the first one happens.
 
-use embudo_core::config::Config;
+use embudo_core::ack::Told;
+use embudo_core::config::{Ack, Config, Route};
 use embudo_core::dispatch::{Counter, End, Gauge, Histogram};
 use embudo_core::intake::Reply;
 use embudo_core::route::Bypass;
@@ -47,6 +48,9 @@ struct RouteStats {
     dead_letters: Option<u32>,
     items: [Option<u32>; End::ALL.len()],
     calls: [Option<u32>; VerdictLabel::ALL.len()],
+    /// What callers that waited were told, and those that could not be held.
+    told: [Option<u32>; Told::ALL.len()],
+    unheld: Option<u32>,
 }
 
 /// Who answered a read.
@@ -90,7 +94,7 @@ impl Stats {
             routes: config
                 .routes
                 .iter()
-                .map(|route| RouteStats::define(&route.name, config.fallback.is_some()))
+                .map(|route| RouteStats::define(route, config.fallback.is_some()))
                 .collect(),
             bypasses: vec![[None; Bypass::ALL.len()]; config.routes.len().saturating_add(1)],
             reads: config
@@ -139,6 +143,17 @@ impl Stats {
             Reply::Busy | Reply::Pass(_) => stats.busy,
         };
         add(metric, 1);
+    }
+
+    /// Counts what a caller was told that has waited, or that one could not be held.
+    pub(crate) fn told(&self, route: usize, told: Option<Told>) {
+        if let Some(stats) = self.routes.get(route) {
+            let metric = match told {
+                Some(told) => *stats.told.get(told.index()).unwrap_or(&None),
+                None => stats.unheld,
+            };
+            add(metric, 1);
+        }
     }
 
     /// Counts a read.
@@ -227,10 +242,15 @@ impl ReadOutcome {
 // === impl RouteStats ===
 
 impl RouteStats {
-    fn define(name: &str, has_fallback: bool) -> Self {
+    fn define(route: &Route, has_fallback: bool) -> Self {
+        let name = &route.name;
+        let told = |end: &str| match route.ack {
+            Ack::Accept => None,
+            Ack::Delivered => counter(&format!("embudo.acks;route={name};end={end}")),
+        };
         let outcome =
             |outcome: &str| counter(&format!("embudo.requests;route={name};outcome={outcome}"));
-        let told = |what: &str| {
+        let hook = |what: &str| {
             let name = format!("embudo.{what};route={name}");
             if has_fallback { counter(&name) } else { None }
         };
@@ -244,8 +264,8 @@ impl RouteStats {
             passing_full: outcome(&format!("passing;reason={}", Bypass::ShardFull)),
             busy: outcome("busy"),
             revived: counter(&format!("embudo.revived;route={name}")),
-            fallback: told("fallback"),
-            dead_letters: told("dead_letters"),
+            fallback: hook("fallback"),
+            dead_letters: hook("dead_letters"),
             items: End::ALL
                 .map(|end| counter(&format!("embudo.items;route={name};end={}", end.label()))),
             calls: VerdictLabel::ALL.map(|verdict| {
@@ -254,6 +274,8 @@ impl RouteStats {
                     verdict.text()
                 ))
             }),
+            told: Told::ALL.map(|end| told(end.label())),
+            unheld: told("unheld"),
         }
     }
 }

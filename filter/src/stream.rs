@@ -9,17 +9,24 @@
 //! and the header on the answer. The first ring of a VM resolves the queue, and the first bypass for a reason
 //! defines its metric: one more, once. `embudo cost` counts them, and a test holds them.
 //!
+//! Where the route's callers wait for what becomes of their updates, the answer comes from the root's tick; the
+//! first of them to wait sets the timer, one call more.
+//!
 //! A read that is answered from the store takes five: the headers, two clocks, one get, the answer, and a
 //! counter. A credential costs one get more.
 
 use std::rc::Rc;
+use std::time::Duration;
 
+use embudo_core::ack::{POLL_MS, Told, Wait};
+use embudo_core::config::Config;
 use embudo_core::dispatch::{Counter, End};
 use embudo_core::intake::{self, Reply};
 use embudo_core::kept::{self, Fetch, Found};
 use embudo_core::passing::{self, Fate, Pass};
 use embudo_core::route::{Asked, BODY_BYTES_MAX, Bypass, Head};
 use embudo_core::sabotage::{self, Sabotage};
+use proxy_wasm::hostcalls;
 use proxy_wasm::traits::{Context, HttpContext};
 use proxy_wasm::types::Action;
 
@@ -30,6 +37,8 @@ use crate::store::SharedData;
 
 /// A request, from its headers to its answer.
 pub(crate) struct Stream {
+    /// The host's name for it in this VM.
+    id: u32,
     plugin: Rc<Plugin>,
     state: State,
 }
@@ -47,6 +56,8 @@ enum State {
     Asking(Fetch),
     /// Laravel's 200 to a read; its body is held until it is whole.
     Relaying(Fetch),
+    /// Held until its update is settled; the root answers.
+    Waiting,
     /// Answered here.
     Answered,
 }
@@ -54,8 +65,9 @@ enum State {
 // === impl Stream ===
 
 impl Stream {
-    pub(crate) fn new(plugin: Rc<Plugin>) -> Self {
+    pub(crate) fn new(id: u32, plugin: Rc<Plugin>) -> Self {
         Self {
+            id,
             plugin,
             state: State::New,
         }
@@ -68,7 +80,7 @@ impl Stream {
         Action::Continue
     }
 
-    // ## Collecting => Passed | Answered
+    // ## Collecting => Passed | Waiting | Answered
     //
     // Only once the request is whole: an answer before its end makes Envoy close the connection.
     fn decide(&mut self, body_size: usize) -> Action {
@@ -125,7 +137,32 @@ impl Stream {
             self.state = State::Passing(reason, pass);
             return Action::Continue;
         }
+        if let Some(wait) = taken.wait {
+            if self.waits(wait) {
+                return Action::Pause;
+            }
+            plugin.stats.borrow().told(update.route, None);
+        }
         self.answer(taken.reply)
+    }
+
+    /// Holds the request until the root answers it; false where it holds too many already.
+    fn waits(&mut self, wait: Wait) -> bool {
+        let plugin = &self.plugin;
+        let held = plugin.waiters.borrow_mut().hold(self.id, wait);
+        if held {
+            self.state = State::Waiting;
+            // The timer is the root's, whoever sets it.
+            if !plugin.polls.replace(true) {
+                let _ = hostcalls::set_tick_period(Duration::from_millis(POLL_MS));
+            }
+        }
+        held
+    }
+
+    /// Nobody is there any more to be answered by the root.
+    fn waits_no_more(&self) {
+        self.plugin.waiters.borrow_mut().forget(self.id);
     }
 
     /// How long Envoy's router gives Laravel for this request.
@@ -169,8 +206,7 @@ impl Stream {
 
     fn reply_read(&mut self, outcome: &str, body: &[u8]) -> Action {
         self.state = State::Answered;
-        let headers = vec![("content-type", "application/json"), ("x-embudo", outcome)];
-        self.send_http_response(200, headers, Some(body));
+        reply(200, outcome, body);
         Action::Pause
     }
 
@@ -277,9 +313,9 @@ impl Stream {
         self.state = State::Answered;
     }
 
-    fn answer(&mut self, reply: Reply) -> Action {
-        let status = u32::from(self.plugin.rules.config.answer_status);
-        let (status, outcome, body): (u32, &str, &[u8]) = match reply {
+    fn answer(&mut self, answer: Reply) -> Action {
+        let status = self.plugin.rules.config.answer_status;
+        let (status, outcome, body): (u16, &str, &[u8]) = match answer {
             Reply::Pass(reason) => {
                 // Counted already.
                 self.state = State::Passed(reason);
@@ -300,12 +336,8 @@ impl Stream {
                 br#"{"success":false,"message":"busy, try again"}"#,
             ),
         };
-        let mut headers = vec![("content-type", "application/json"), ("x-embudo", outcome)];
-        if reply == Reply::Busy {
-            headers.push(("retry-after", "1"));
-        }
         self.state = State::Answered;
-        self.send_http_response(status, headers, Some(body));
+        reply(status, outcome, body);
         Action::Pause
     }
 }
@@ -317,7 +349,29 @@ const RELAYED_BYTES_MAX: usize = 64 * 1024;
 /// As Laravel answers what it skips.
 const SKIPPED: &[u8] = br#"{"success":true,"skipped":true,"reason":"duplicate"}"#;
 
-impl Context for Stream {}
+/// Answers the stream whose context is in effect.
+pub(crate) fn tell(told: Told, config: &Config) {
+    let (status, body) = told.answer(config);
+    reply(status, told.label(), body);
+}
+
+/// An answer of Embudo's own. Whoever is asked to try again is told when.
+fn reply(status: u16, outcome: &str, body: &[u8]) {
+    let mut headers = vec![("content-type", "application/json"), ("x-embudo", outcome)];
+    if status == 503 {
+        headers.push(("retry-after", "1"));
+    }
+    let _ = hostcalls::send_http_response(u32::from(status), headers, Some(body));
+}
+
+impl Context for Stream {
+    fn on_done(&mut self) -> bool {
+        if matches!(self.state, State::Waiting) {
+            self.waits_no_more();
+        }
+        true
+    }
+}
 
 impl HttpContext for Stream {
     fn on_http_request_headers(&mut self, _: usize, end_of_stream: bool) -> Action {
@@ -381,6 +435,8 @@ impl HttpContext for Stream {
                 // A 200 without a body.
                 self.state = State::Answered;
             }
+            // The root's answer, or Envoy's own.
+            State::Waiting => self.waits_no_more(),
             State::New | State::Collecting(_) | State::Relaying(_) | State::Answered => {}
         }
         Action::Continue

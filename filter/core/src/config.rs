@@ -26,6 +26,9 @@ use crate::json::Pointer;
 /// of 2048 shards is a 3·10⁻¹¹ event.
 const SESSIONS_PER_SHARD: u64 = 8;
 
+/// The longest that a caller may be held, milliseconds: gateways give up after a minute at the latest.
+pub const ACK_TIMEOUT_MAX_MS: u64 = 60_000;
+
 /// Most rules: a request's candidates are one bit each in a 64-bit word.
 pub const ROUTES_MAX: usize = 64;
 
@@ -46,6 +49,8 @@ pub struct Config {
     pub priority_gap_ms: u64,
     /// Status of Embudo's own answers.
     pub answer_status: u16,
+    /// How long a caller is held at most to hear what became of its update, milliseconds.
+    pub ack_timeout_ms: u64,
     /// A request with this header passes through, whatever its value.
     pub bypass_header: String,
     /// Header names that make one caller different from another, and what to do with such callers.
@@ -182,8 +187,19 @@ pub struct Route {
     pub expire_after_ms: Option<u64>,
     /// A kept answer shows this route's value, so the store keeps its text.
     pub is_shown: bool,
+    /// When its callers are answered.
+    pub ack: Ack,
     /// How items travel.
     pub batch: Batch,
+}
+
+/// When a caller is answered.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Ack {
+    /// As soon as its update is in the store.
+    Accept,
+    /// Once its update, or the one that superseded it, is settled.
+    Delivered,
 }
 
 /// What a body must say: the string at `pointer` is one of `values`.
@@ -324,6 +340,12 @@ impl Config {
         send_window_ms
             .saturating_add(call_timeout_ms)
             .saturating_add(late_ms)
+    }
+
+    /// Whether any route's callers wait for what becomes of their updates.
+    #[must_use]
+    pub fn holds_callers(&self) -> bool {
+        self.routes.iter().any(|route| route.ack == Ack::Delivered)
     }
 
     /// The route with this name, and its index.

@@ -212,6 +212,8 @@ struct FlightItem {
     accepted_ms: u64,
     /// The item itself, where a dead letter may have to be made of it.
     dead: Option<Claimed>,
+    /// What Laravel has answered to it.
+    status: Option<u16>,
 }
 
 #[derive(Debug)]

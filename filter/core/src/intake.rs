@@ -1,8 +1,10 @@
 //! The request path: offer an update to its shard, and say what to answer.
 //!
 //! For a duplicate this is one get; for a new value one get and one put, and as many more as there are
-//! lost races. It never talks to Laravel, and it never waits.
+//! lost races. It never talks to Laravel, and it never waits: where a caller has to, it says for what
+//! ([`crate::ack`]).
 
+use crate::ack::Wait;
 use crate::circuit;
 use crate::passing::{self, Attempt, Pass};
 use crate::route::{Bypass, Rules, Update};
@@ -42,6 +44,8 @@ pub struct Taken {
     pub superseded: Superseded,
     /// What the answer to [`Reply::Passing`] has to settle.
     pub pass: Option<Pass>,
+    /// What the caller has to wait for, before it is answered.
+    pub wait: Option<Wait>,
 }
 
 /// Offers `update` to the store. `number` is unique in this process: it names the claim of an update that
@@ -82,23 +86,21 @@ pub fn take_in(
             return Taken::of(Reply::Pass(Bypass::Store));
         };
         let had_pending = shard.has_pending(update.session, update.credential, now.mono_ms);
-        let (taken, must_fit) = match shard.offer(rules, update, now) {
-            Decision::Duplicate { slid: false } => return Taken::of(Reply::Duplicate),
-            Decision::Implied => return Taken::of(Reply::Implied),
+        let decision = shard.offer(rules, update, now);
+        let wait = Wait::of(rules, &shard, update, now.mono_ms);
+        let (taken, must_fit) = match decision {
+            Decision::Duplicate { slid: false } => return Taken::after(wait, Reply::Duplicate),
+            Decision::Implied => return Taken::after(wait, Reply::Implied),
             Decision::Stale => return Taken::of(Reply::Stale),
             Decision::Full => return pass(store, Bypass::ShardFull),
-            Decision::Duplicate { slid: true } => (Taken::of(Reply::Duplicate), false),
+            Decision::Duplicate { slid: true } => (Taken::after(wait, Reply::Duplicate), false),
             Decision::Queued { ring, superseded } => {
-                let ring = ring.then_some(index);
-                (
-                    Taken {
-                        reply: Reply::Queued,
-                        ring,
-                        superseded,
-                        pass: None,
-                    },
-                    true,
-                )
+                let taken = Taken {
+                    ring: ring.then_some(index),
+                    superseded,
+                    ..Taken::after(wait, Reply::Queued)
+                };
+                (taken, true)
             }
         };
         let shared = shard.bytes_of(update.credential) > BYTES_SHARE_MAX;
@@ -112,7 +114,7 @@ pub fn take_in(
         match store.put(&key, &encoded, Expect::of(read.as_ref())) {
             Ok(()) => {
                 #[cfg(feature = "sabotage")]
-                void_late(store, &key, rules, update);
+                void_late(store, &key, rules, update, now);
                 return taken;
             }
             Err(PutError::Mismatch) if sabotage::is(Sabotage::AnswerBeforeStored) => return taken,
@@ -134,11 +136,11 @@ fn has_queued(store: &impl Store, key: &str, update: &Update<'_>) -> bool {
 
 /// For [`Sabotage::VoidLater`].
 #[cfg(feature = "sabotage")]
-fn void_late(store: &mut impl Store, key: &str, rules: &Rules, update: &Update<'_>) {
+fn void_late(store: &mut impl Store, key: &str, rules: &Rules, update: &Update<'_>, now: Now) {
     let read = store.get(key);
     let bytes = read.as_ref().map_or(&[][..], |(bytes, _)| bytes);
     if let (true, Ok(mut shard)) = (sabotage::is(Sabotage::VoidLater), Shard::decode(bytes)) {
-        shard.void_late(rules, update);
+        shard.void_late(rules, update, now);
         let _ = store.put(key, &shard.encode(), Expect::of(read.as_ref()));
     }
 }
@@ -147,11 +149,16 @@ fn void_late(store: &mut impl Store, key: &str, rules: &Rules, update: &Update<'
 
 impl Taken {
     fn of(reply: Reply) -> Self {
+        Self::after(None, reply)
+    }
+
+    fn after(wait: Option<Wait>, reply: Reply) -> Self {
         Self {
             reply,
             ring: None,
             superseded: Superseded::new(),
             pass: None,
+            wait,
         }
     }
 }

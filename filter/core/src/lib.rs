@@ -3,6 +3,7 @@
 
 extern crate alloc;
 
+pub mod ack;
 pub mod backoff;
 pub mod batch;
 pub mod circuit;

@@ -96,6 +96,8 @@ sabotages! {
     BelieveTheWhole = "believe_the_whole",
     /// The webhook is told of an item again and again.
     HandOverAgain = "hand_over_again",
+    /// A caller that waits is told `delivered` as soon as its session has a call under way.
+    AckBeforeSettled = "ack_before_settled",
 }
 
 #[cfg(feature = "sabotage")]

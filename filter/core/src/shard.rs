@@ -20,6 +20,7 @@
 
 mod claim;
 mod codec;
+mod ending;
 mod kept;
 mod offer;
 mod pass;
@@ -31,6 +32,7 @@ use alloc::borrow::Cow;
 use alloc::vec::Vec;
 
 pub use self::claim::{ATTEMPTS_TOGETHER_MAX, Claimed, Outcome, Settled, Wanted, balance};
+pub use self::ending::{ENDED_MAX, Ended, Ending, Item};
 pub use self::kept::{Kept, Place, patch};
 pub use self::offer::{Decision, Superseded};
 pub use self::pass::Passed;
@@ -110,6 +112,8 @@ pub struct Session<'a> {
     pub entries: Vec<Entry<'a>>,
     /// Laravel's own answers, one for each (read, credential).
     pub kept: Vec<Kept<'a>>,
+    /// How its last updates ended, for callers that wait to hear of it; empty where no route's do.
+    pub ended: Vec<Ended>,
 }
 
 /// A dispatcher's right to send one update, and its duty to wait.
@@ -221,6 +225,7 @@ impl<'a> Shard<'a> {
     pub fn prune(&mut self, mono_ms: u64) {
         for session in &mut self.sessions {
             session.kept.retain(|kept| kept.until_ms > mono_ms);
+            session.forget_endings(mono_ms);
         }
         self.sessions
             .retain(|session| !session.is_forgettable(mono_ms));
@@ -260,6 +265,7 @@ impl<'a> Session<'a> {
             claim: None,
             entries: Vec::new(),
             kept: Vec::new(),
+            ended: Vec::new(),
         }
     }
 
@@ -308,6 +314,7 @@ impl<'a> Session<'a> {
     fn is_forgettable(&self, mono_ms: u64) -> bool {
         self.live_claim(mono_ms).is_none()
             && self.kept.is_empty()
+            && self.ended.is_empty()
             && self.entries.iter().all(|entry| match entry.state {
                 State::Dirty(_) => false,
                 State::Clean { until_ms } => until_ms <= mono_ms,

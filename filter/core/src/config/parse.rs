@@ -8,8 +8,8 @@ use alloc::vec::Vec;
 
 use super::fields::{Fields, problem};
 use super::{
-    BackoffRange, Config, Credentials, Dedup, KeptTimes, Pace, Place, Problem, Route,
-    SESSIONS_PER_SHARD, Times, Trust, Upstream, fallback, presets, rules,
+    ACK_TIMEOUT_MAX_MS, BackoffRange, Config, Credentials, Dedup, KeptTimes, Pace, Place, Problem,
+    Route, SESSIONS_PER_SHARD, Times, Trust, Upstream, fallback, presets, rules,
 };
 use crate::json::{self, Object, Value};
 use crate::lease;
@@ -55,6 +55,7 @@ pub(super) fn config(json: &[u8]) -> Result<Config, Vec<Problem>> {
     };
     let priority_gap_ms = fields.whole("priority_gap_ms", 1_000, 0..=60_000);
     let answer_status = fields.whole("answer_status", 200, 200..=299);
+    let ack_timeout_ms = fields.whole("ack_timeout_ms", 10_000, 100..=ACK_TIMEOUT_MAX_MS);
     let bypass_header = header_name(&mut fields, "bypass_header", "x-embudo-bypass");
     let credentials = credentials(fields.object("credentials"));
     let upstream = upstream(fields.object("upstream"));
@@ -95,6 +96,7 @@ pub(super) fn config(json: &[u8]) -> Result<Config, Vec<Problem>> {
         dedup,
         priority_gap_ms,
         answer_status: u16::try_from(answer_status).unwrap_or(200),
+        ack_timeout_ms,
         bypass_header,
         credentials,
         upstream,

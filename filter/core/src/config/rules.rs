@@ -8,7 +8,7 @@ use alloc::vec::Vec;
 use super::fields::{Fields, kind, problem};
 use super::parse::{TIMER_MAX_MS, check_header_name, is_path};
 use super::{
-    Batch, BatchCall, Implies, Match, Path, Place, Priority, Problem, ROUTES_MAX, Read, Route,
+    Ack, Batch, BatchCall, Implies, Match, Path, Place, Priority, Problem, ROUTES_MAX, Read, Route,
     Voids,
 };
 use crate::json::{Object, Pointer, Value};
@@ -197,9 +197,14 @@ fn draft(mut fields: Fields<'_>, webhooks: &Webhooks, off: &mut Vec<String>) -> 
     let not_priority_after = fields.texts("not_priority_after").unwrap_or_default();
     let no_dedup = fields.texts("no_dedup").unwrap_or_default();
     let family = fields.text("family");
-    if !matches!(fields.text("ack").as_deref(), None | Some("accept")) {
-        fields.report("ack", "expected \"accept\"");
-    }
+    let ack = match fields.text("ack").as_deref() {
+        None | Some("accept") => Ack::Accept,
+        Some("delivered") => Ack::Delivered,
+        Some(_) => {
+            fields.report("ack", "expected \"accept\" or \"delivered\"");
+            Ack::Accept
+        }
+    };
     let implies = fields.has("implies").then(|| {
         let mut implies = fields.object("implies");
         let pair = (implies.needed("route"), implies.needed("value"));
@@ -265,6 +270,7 @@ fn draft(mut fields: Fields<'_>, webhooks: &Webhooks, off: &mut Vec<String>) -> 
             }),
             expire_after_ms,
             is_shown: false,
+            ack,
             batch: batch?,
         },
         pointer,

@@ -285,6 +285,7 @@ impl Dispatcher {
                             session: item.session,
                             accepted_ms: item.accepted_ms,
                             dead: keeps_bodies.then(|| item.clone()),
+                            status: None,
                         }));
                         claimed.append(&mut taken);
                         bytes = size;

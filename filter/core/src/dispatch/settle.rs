@@ -74,9 +74,12 @@ impl Dispatcher {
         if self.event_answered(call, answer, now, store, effects) {
             return;
         }
-        let Some(flight) = self.flights.remove(&call) else {
+        let Some(mut flight) = self.flights.remove(&call) else {
             return;
         };
+        for item in &mut flight.items {
+            item.status = answer.status;
+        }
         let verdict = self.verdict(&flight, answer, now);
         let took_ms = now.mono_ms.saturating_sub(flight.started_ms);
         effects.push(Effect::Record(Histogram::CallMs, took_ms));
@@ -426,7 +429,14 @@ impl Dispatcher {
             };
             let mut changed = false;
             for (item, outcome) in items {
-                match shard.settle(&self.rules, item.session, claim, *outcome, now) {
+                match shard.settle(
+                    &self.rules,
+                    item.session,
+                    claim,
+                    *outcome,
+                    item.status,
+                    now,
+                ) {
                     Settled::Ended { revived } => {
                         changed = true;
                         ended.items.push((item.clone(), *outcome));

@@ -4,11 +4,14 @@ use alloc::borrow::{Cow, ToOwned};
 use alloc::string::String;
 use alloc::vec::Vec;
 
-use super::{Claim, ClaimId, Dirty, Entry, Session, Shard, State};
+use super::{Claim, ClaimId, Dirty, Ending, Entry, Item, Session, Shard, State};
 use crate::config::Route;
 use crate::route::{Destination, Rules};
 use crate::sabotage::{self, Sabotage};
 use crate::time::Now;
+
+/// Told to a caller where Laravel's own status is none that refuses anything.
+const UNPROCESSABLE: u16 = 422;
 
 /// What a batch has room for.
 #[derive(Clone, Copy, Debug)]
@@ -162,13 +165,14 @@ impl<'a> Shard<'a> {
     //
     // Whoever holds the claim settles it, leader or not: an answer is an answer. An unknown outcome is
     // no settlement at all; the claim then stays and runs out.
-    /// Settles the claim with this id.
+    /// Settles the claim with this id. `status` is Laravel's own, where it has answered.
     pub fn settle(
         &mut self,
         rules: &Rules,
         session: u128,
         id: ClaimId,
         outcome: Outcome,
+        status: Option<u16>,
         now: Now,
     ) -> Settled {
         let ttl_ms = rules.config.dedup.ttl_ms;
@@ -186,8 +190,20 @@ impl<'a> Shard<'a> {
         let until_ms = now.mono_ms.saturating_add(ttl_ms);
         match outcome {
             // Whatever became of the entry since, Laravel has this one's value now.
-            Outcome::Delivered => session.delivered(claim.credential, claim.seq),
-            Outcome::Rejected | Outcome::Skipped => session.doubt_kept(claim.seq),
+            Outcome::Delivered | Outcome::Skipped => {
+                match outcome {
+                    Outcome::Skipped => session.doubt_kept(claim.seq),
+                    _ => session.delivered(claim.credential, claim.seq),
+                }
+                if rules.config.holds_callers() {
+                    let item = Item {
+                        place: rules.place(&claim.route, claim.credential),
+                        seq: claim.seq,
+                    };
+                    session.ends(rules, item, Ending::Delivered, now);
+                }
+            }
+            Outcome::Rejected => session.doubt_kept(claim.seq),
             _ => {}
         }
         let Some(entry) = session
@@ -207,8 +223,13 @@ impl<'a> Shard<'a> {
         match (outcome, &mut entry.state) {
             (Outcome::Delivered | Outcome::Skipped, state) => {
                 *state = State::Clean { until_ms };
+                let is_learned =
+                    |state: &State<'_>| matches!(state, State::Implied { by } if *by == claim.seq);
+                session.entries_end(rules, Ending::Delivered, now, &|entry| {
+                    is_learned(&entry.state)
+                });
                 for implied in &mut session.entries {
-                    if implied.state == (State::Implied { by: claim.seq }) {
+                    if is_learned(&implied.state) {
                         implied.state = State::Clean { until_ms };
                     }
                 }
@@ -218,8 +239,9 @@ impl<'a> Shard<'a> {
                 return Settled::Ended { revived: None };
             }
             (Outcome::Rejected, _) => {
-                let revived =
-                    session.end_unsent(rules, &claim.route, claim.credential, now.mono_ms);
+                let status = status.filter(|status| (300..600).contains(status));
+                let how = Ending::Rejected(status.unwrap_or(UNPROCESSABLE));
+                let revived = session.end_unsent(rules, &claim.route, claim.credential, how, now);
                 self.ledger.rejected = self.ledger.rejected.saturating_add(1);
                 if revived.is_some() {
                     self.ledger.accepted = self.ledger.accepted.saturating_add(1);
@@ -257,7 +279,7 @@ impl<'a> Shard<'a> {
                     .then(|| (entry.route.clone(), entry.credential, route))
             }) {
                 dropped.push(route);
-                revived.extend(session.end_unsent(rules, &name, credential, now.mono_ms));
+                revived.extend(session.end_unsent(rules, &name, credential, Ending::Expired, now));
             }
         }
         self.ledger.expired = self.ledger.expired.saturating_add(dropped.len() as u64);
@@ -293,8 +315,10 @@ impl Session<'_> {
         rules: &Rules,
         route: &str,
         credential: u64,
-        mono_ms: u64,
+        how: Ending,
+        now: Now,
     ) -> Option<usize> {
+        self.entries_end(rules, how, now, &|entry| entry.is(route, credential));
         let at = self
             .entries
             .iter()
@@ -321,11 +345,11 @@ impl Session<'_> {
         let target = rules.config.route_named(&implied.route);
         match (target, rules.implied_body(route, &dirty.body)) {
             (Some((target, rule)), Some(body)) if !sabotage::is(Sabotage::NeverRevive) => {
-                implied.revive(dirty, rule, body, mono_ms);
+                implied.revive(dirty, rule, body, now.mono_ms);
                 Some(target)
             }
             _ => {
-                self.drop_implied(&[item.seq]);
+                self.drop_implied(rules, &[item.seq], how, now);
                 None
             }
         }

@@ -9,7 +9,8 @@ use alloc::borrow::Cow;
 use alloc::vec::Vec;
 
 use super::{
-    Claim, ClaimId, Dirty, Entry, Kept, Ledger, Place, SESSIONS_PASSING_MAX, Session, Shard, State,
+    Claim, ClaimId, Dirty, ENDED_MAX, Ended, Ending, Entry, Item, Kept, Ledger, Place,
+    SESSIONS_PASSING_MAX, Session, Shard, State,
 };
 
 /// A value that is no shard: another program uses the key, or memory is corrupt.
@@ -22,6 +23,11 @@ struct Reader<'a>(&'a [u8]);
 const CLEAN: u8 = 0;
 const DIRTY: u8 = 1;
 const IMPLIED: u8 = 2;
+
+// A status where Laravel has rejected an update.
+const DELIVERED: u16 = 0;
+const EXPIRED: u16 = 1;
+const VOIDED: u16 = 2;
 
 // === impl Shard ===
 
@@ -102,10 +108,13 @@ impl<'a> Shard<'a> {
 
 impl Session<'_> {
     fn is_sound(&self) -> bool {
-        self.entries.iter().enumerate().all(|(at, entry)| {
-            let mut earlier = self.entries.iter().take(at);
-            earlier.all(|other| other.credential != entry.credential || other.route != entry.route)
-        })
+        let bounded = self.ended.len() <= ENDED_MAX;
+        bounded
+            && self.entries.iter().enumerate().all(|(at, entry)| {
+                let mut earlier = self.entries.iter().take(at);
+                earlier
+                    .all(|other| other.credential != entry.credential || other.route != entry.route)
+            })
     }
 
     fn encode(&self, out: &mut Vec<u8>) {
@@ -139,6 +148,33 @@ impl Session<'_> {
         for kept in &self.kept {
             kept.encode(out);
         }
+        put_count(out, self.ended.len());
+        for ended in &self.ended {
+            ended.encode(out);
+        }
+    }
+}
+
+// === impl Ended ===
+
+impl Ended {
+    fn encode(&self, out: &mut Vec<u8>) {
+        let Self {
+            item,
+            how,
+            until_ms,
+        } = *self;
+        let nobody = Item { place: 0, seq: 0 };
+        let (code, by) = match how {
+            Ending::Delivered => (DELIVERED, nobody),
+            Ending::Expired => (EXPIRED, nobody),
+            Ending::Voided(by) => (VOIDED, by),
+            Ending::Rejected(status) => (status, nobody),
+        };
+        for number in [item.place, item.seq, by.place, by.seq, until_ms] {
+            out.extend_from_slice(&number.to_le_bytes());
+        }
+        out.extend_from_slice(&code.to_le_bytes());
     }
 }
 
@@ -289,6 +325,7 @@ impl<'a> Reader<'a> {
             },
             entries: self.many(Self::entry)?,
             kept: self.many(Self::kept)?,
+            ended: self.many(Self::ended)?,
         })
     }
 
@@ -302,6 +339,30 @@ impl<'a> Reader<'a> {
             seq: self.u64()?,
             deadline_ms: self.u64()?,
             route: self.text()?,
+        })
+    }
+
+    fn ended(&mut self) -> Option<Ended> {
+        let [place, seq, by_place, by_seq, until_ms] = [
+            self.u64()?,
+            self.u64()?,
+            self.u64()?,
+            self.u64()?,
+            self.u64()?,
+        ];
+        Some(Ended {
+            item: Item { place, seq },
+            how: match self.array().map(u16::from_le_bytes)? {
+                DELIVERED => Ending::Delivered,
+                EXPIRED => Ending::Expired,
+                VOIDED => Ending::Voided(Item {
+                    place: by_place,
+                    seq: by_seq,
+                }),
+                status @ 300..=599 => Ending::Rejected(status),
+                _ => return None,
+            },
+            until_ms,
         })
     }
 
@@ -423,6 +484,20 @@ mod tests {
                         places: Vec::from([Place { start: 5, end: 8 }]),
                         body: br#"{"a":"b"}"#.as_slice().into(),
                     }]),
+                    ended: [
+                        Ending::Delivered,
+                        Ending::Rejected(422),
+                        Ending::Expired,
+                        Ending::Voided(Item { place: 7, seq: 9 }),
+                    ]
+                    .into_iter()
+                    .zip(1..)
+                    .map(|(how, seq)| Ended {
+                        item: Item { place: 6, seq },
+                        how,
+                        until_ms: 99,
+                    })
+                    .collect(),
                 },
             ]),
         }

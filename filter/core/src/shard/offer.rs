@@ -3,7 +3,7 @@
 use alloc::borrow::{Cow, ToOwned};
 use alloc::vec::Vec;
 
-use super::{Dirty, Entry, SESSIONS_MAX, SESSIONS_SHARE_MAX, Session, Shard, State};
+use super::{Dirty, Ending, Entry, Item, SESSIONS_MAX, SESSIONS_SHARE_MAX, Session, Shard, State};
 use crate::config::Route;
 use crate::route::{Rules, Update};
 use crate::sabotage::{self, Sabotage};
@@ -128,7 +128,7 @@ impl<'a> Shard<'a> {
             }),
         });
         if !sabotage::is(Sabotage::VoidLater) {
-            session.void(rules, rule, update, &mut superseded);
+            session.void(rules, rule, update, seq, now, &mut superseded);
         }
         session.imply(rules, rule, update, seq, now.mono_ms, &mut superseded);
 
@@ -149,13 +149,14 @@ impl<'a> Shard<'a> {
 #[cfg(feature = "sabotage")]
 impl Shard<'_> {
     /// Voids what `update` voids, in a write of its own.
-    pub fn void_late(&mut self, rules: &Rules, update: &Update<'_>) {
+    pub fn void_late(&mut self, rules: &Rules, update: &Update<'_>, now: Now) {
         let Some(rule) = rules.route(update.route) else {
             return;
         };
         let mut superseded = Superseded::new();
         if let Some(session) = self.session_mut(update.session) {
-            session.void(rules, rule, update, &mut superseded);
+            let seq = session.newest_seq;
+            session.void(rules, rule, update, seq, now, &mut superseded);
         }
         let count = superseded.len() as u64;
         self.ledger.superseded = self.ledger.superseded.saturating_add(count);
@@ -261,15 +262,24 @@ impl<'a> Session<'a> {
         rules: &Rules,
         rule: &Route,
         update: &Update<'_>,
+        seq: u64,
+        now: Now,
         superseded: &mut Superseded,
     ) {
         let Some(voids) = rule.voids.as_ref().filter(|_| update.voids) else {
             return;
         };
+        let how = Ending::Voided(Item {
+            place: rules.place(&rule.name, update.credential),
+            seq,
+        });
         for index in voids.routes.iter().copied() {
             let Some(name) = rules.route(index).map(|route| route.name.as_str()) else {
                 continue;
             };
+            self.entries_end(rules, how, now, &|entry| {
+                entry.route == name && !matches!(entry.state, State::Clean { .. })
+            });
             let mut gone = Vec::new();
             let mut shown = None;
             self.entries.retain(|entry| {
@@ -283,7 +293,7 @@ impl<'a> Session<'a> {
                 }
                 !voided
             });
-            self.drop_implied(&gone);
+            self.drop_implied(rules, &gone, how, now);
             if let Some(seq) = shown {
                 self.doubt_kept(seq);
             }
@@ -324,9 +334,10 @@ impl<'a> Session<'a> {
 
     /// What these items implied is implied no more. Where a kept answer shows it, it stays behind: its caller
     /// was told of it, and would be shown an older state without it. It answers for no duplicate.
-    pub(super) fn drop_implied(&mut self, seqs: &[u64]) {
+    pub(super) fn drop_implied(&mut self, rules: &Rules, seqs: &[u64], how: Ending, now: Now) {
         let is_gone =
             |state: &State<'_>| matches!(state, State::Implied { by } if seqs.contains(by));
+        self.entries_end(rules, how, now, &|entry| is_gone(&entry.state));
         for entry in &mut self.entries {
             if entry.text.is_some() && is_gone(&entry.state) {
                 entry.state = State::Clean { until_ms: 0 };

@@ -244,7 +244,8 @@ impl World {
         };
         let (session, id, seq, _) = self.model.calls.remove(index);
         let name = self.session(session);
-        let settled = self.swap(|shard, rules, now| shard.settle(rules, name, id, outcome, now));
+        let settled =
+            self.swap(|shard, rules, now| shard.settle(rules, name, id, outcome, None, now));
         // An answer that comes after the deadline tells of something that Laravel did before it, and
         // so before whatever was sent since.
         if outcome == Outcome::Delivered

@@ -232,7 +232,7 @@ impl Records {
                 let own = own || self.mutation == Some(Mutation::SettleWithoutId);
                 self.bend_settle(shard);
                 let id = if own { OWN } else { OTHER };
-                let settled = shard.settle(&self.rules, self.session(), id, outcome, now);
+                let settled = shard.settle(&self.rules, self.session(), id, outcome, None, now);
                 if settled == Settled::Foreign {
                     return (Said::Settled(settled), false);
                 }

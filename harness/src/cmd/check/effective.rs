@@ -1,6 +1,6 @@
 //! A configuration as it is in force: everything that was given, and every default.
 
-use embudo_core::config::{Config, Place, Priority, Route, Trust};
+use embudo_core::config::{Ack, Config, Place, Priority, Route, Trust};
 use embudo_core::json::Pointer;
 use serde_json::{Map, Value, json};
 
@@ -39,6 +39,7 @@ pub(super) fn json(config: &Config) -> Value {
         "max_age_ms": config.dedup.max_age_ms,
         "priority_gap_ms": config.priority_gap_ms,
         "answer_status": config.answer_status,
+        "ack_timeout_ms": config.ack_timeout_ms,
         "bypass_header": config.bypass_header,
         "prefixes": config.prefixes,
         "credentials": {
@@ -97,6 +98,10 @@ fn route(config: &Config, rule: &Route) -> Value {
         "not_priority_after": rule.not_priority_after,
         "no_dedup": rule.no_dedup,
         "expire_after_ms": rule.expire_after_ms.unwrap_or(0),
+        "ack": match rule.ack {
+            Ack::Accept => "accept",
+            Ack::Delivered => "delivered",
+        },
     });
     if let Some(fits) = &rule.fits {
         json["match"] = json!({"pointer": pointer(&fits.pointer), "values": fits.values});

@@ -313,12 +313,15 @@ pub(super) fn send_local_response(
 ) -> Outcome {
     let body = call.read(body, body_size)?.to_vec();
     let headers = maps::decode(call.read(headers, headers_size)?).ok_or(Status::BadArgument)?;
-    call.guest.reply = Some(LocalReply {
+    let reply = LocalReply {
         status: u16::try_from(status).map_err(|_| Status::BadArgument)?,
         headers,
         body: body.into(),
-    });
-    Ok(Give::Nothing)
+    };
+    match call.guest.send_reply(reply) {
+        true => Ok(Give::Nothing),
+        false => Err(Status::BadArgument.into()),
+    }
 }
 
 pub(super) fn set_effective_context(call: &mut Call<'_>, context: u32) -> Outcome {

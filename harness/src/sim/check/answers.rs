@@ -3,6 +3,7 @@
 use embudo_core::route::{Head, Update};
 use embudo_core::shard::ClaimId;
 
+use super::held::Meant;
 use super::history::{Accepted, Fate, History};
 use super::reads::{self, Read};
 use super::{CallEnd, Checker, Clock, Invariant, Transition};
@@ -25,6 +26,10 @@ pub(super) struct Stream {
     pub(super) call: Option<u64>,
     /// Whether, at its last look at the shard, it was a duplicate, and whether it was implied.
     verdict: Option<Verdict>,
+    /// The update that it shares its fate with: its own, or whose duplicate it was at that look.
+    pub(super) meant: Option<Meant>,
+    /// Since when it is held. Monotonic.
+    pub(super) held_us: Option<u64>,
 }
 
 /// What a request is to the checker.
@@ -48,7 +53,7 @@ pub(super) struct Claimed {
 }
 
 /// Whether an update is a duplicate, and whether it is implied; or why not.
-type Verdict = (Result<(), String>, Result<(), String>);
+pub(super) type Verdict = (Result<(), String>, Result<(), String>);
 
 /// An update as the gateway sent it, with the hashes that the store knows it by.
 #[derive(Clone, Debug)]
@@ -105,6 +110,8 @@ impl Checker {
                 passing: None,
                 call: None,
                 verdict: None,
+                meant: None,
+                held_us: None,
             },
         );
     }
@@ -140,8 +147,11 @@ impl Checker {
             .streams
             .get(&stream)
             .and_then(|stream| self.judge(clock, stream));
+        let known = self.streams.get(&stream);
+        let meant = known.and_then(|known| self.meant(known, verdict.as_ref()?));
         if let Some(stream) = self.streams.get_mut(&stream) {
             stream.verdict = verdict;
+            stream.meant = meant;
         }
     }
 
@@ -279,6 +289,10 @@ impl Checker {
             return self.fail(clock.mono_us, Invariant::OnlyDuplicatesCollapse, what);
         };
         let name = format!("{} of session {}", short(&sent.value), sent.name);
+        if known.held_us.is_some() {
+            return self.held_is_answered(clock, &known, &sent, status, outcome);
+        }
+        self.may_be_answered_at_once(clock, &known, &sent, outcome);
         let expected = match outcome {
             "queued" => {
                 self.is_trusted(clock, &sent, known.begun_us);

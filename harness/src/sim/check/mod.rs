@@ -10,6 +10,7 @@
 //! * `calls`: calls, from their claims to Laravel's end.
 //! * `fallback`: what the webhook is told.
 //! * `answers`: what the gateway is told.
+//! * `held`: what callers are told that were kept waiting.
 //! * `reads`: what readers are shown.
 //! * `trust`: credentials.
 //! * `lease`: who leads.
@@ -23,6 +24,7 @@ mod coverage;
 mod end;
 mod entry;
 mod fallback;
+mod held;
 mod history;
 mod lease;
 mod reads;

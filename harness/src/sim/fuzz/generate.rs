@@ -24,11 +24,12 @@ const SESSIONS: [&str; 6] = ["a", "b", "s-1", "s-2", "7", "\\u00e9"];
 const PLAIN: &str = r#"{"max_sessions":16,"credentials":{"trust":"always"}}"#;
 
 /// Configurations that had no accident yet.
-const CONFIGURATIONS: [&str; 7] = [
+const CONFIGURATIONS: [&str; 8] = [
     r#"{"max_sessions":16,"read_refresh_ms":1000,"stale_if_error_ms":1000,"credentials":{"trust":"learn"}}"#,
     "",
     "{}",
     PLAIN,
+    r#"{"max_sessions":16,"ack_timeout_ms":1000,"routes":[{"name":"qr","ack":"delivered"},{"name":"status","ack":"delivered"}]}"#,
     r#"{"max_sessions":1,"max_in_flight":1,"lease_ms":1000,"dedup_ttl_ms":1,"prefixes":["/api",""]}"#,
     r#"{"routes":[{"name":"qr","batch":{"max_items":2,"max_bytes":1024,"quiet_ms":0}},{"name":"status","expire_after_ms":5,"priority":["a"]}]}"#,
     r#"{"upstream":{"cluster":"laravel_batch","authority":"x.test","prefix_rewrite":"/v2","headers":{"x-a":"b"}},"answer_status":202,"bypass_header":"x-no"}"#,

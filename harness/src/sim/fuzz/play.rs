@@ -88,6 +88,8 @@ struct Process {
     streams: u64,
     /// Ticks after which somebody may lead anew.
     new_leaders: u64,
+    /// A configuration says that callers of some route wait.
+    holds_callers: bool,
     played: Played,
 }
 
@@ -190,6 +192,7 @@ impl Process {
             rings: VecDeque::new(),
             streams: 0,
             new_leaders: 0,
+            holds_callers: holds_callers(&case.configuration),
             played: Played::default(),
         };
         process.within_bounds()?;
@@ -297,6 +300,7 @@ impl Process {
             Step::Time { ms, ticks } => self.pass(*ms, *ticks)?,
             Step::Cluster(cluster) => self.hub.lock().cluster = *cluster,
             Step::Configure { configuration } => {
+                self.holds_callers |= holds_callers(configuration);
                 let configuration = configuration.clone().into();
                 let before = self.vm.guest_mut().tally.replace(Box::default());
                 let result = self.job(Job::AddRoot { configuration })?;
@@ -359,6 +363,10 @@ impl Process {
                 self.played.passed += 1;
                 self.passed.push_back(passed.context);
             }
+            // Its route's callers wait, and a tick answers.
+            JobResult::Stream(_, StreamEnd::Waits(_)) if self.holds_callers => {
+                self.played.answered += 1;
+            }
             JobResult::Stream(_, StreamEnd::Answered(reply)) => {
                 self.played.answered += 1;
                 // A credential that is not trusted yet has to pass, and waits for what is queued.
@@ -378,7 +386,7 @@ impl Process {
                     return Err(Found::new(Flaw::TakesWhatItCannotStore, what));
                 }
             }
-            JobResult::Stream(_, StreamEnd::Held) => {
+            JobResult::Stream(_, StreamEnd::Held | StreamEnd::Waits(_)) => {
                 return Err(Found::new(Flaw::HoldsARequest, "held for ever"));
             }
             _ => {}
@@ -474,6 +482,10 @@ impl Process {
         let what = format!("{all} lines, {troubles} of them WARN or ERROR: {shown}");
         Err(Found::new(Flaw::FloodsTheLog, what))
     }
+}
+
+fn holds_callers(configuration: &[u8]) -> bool {
+    Config::parse(configuration).is_ok_and(|config| config.holds_callers())
 }
 
 /// His session; nobody else's has such a name.

@@ -2,7 +2,7 @@
 
 use embudo_core::route::Destination;
 use embudo_core::shard::{
-    Claim, ClaimId, Dirty, Entry, Kept, Ledger, Place, Session, Shard, State,
+    Claim, ClaimId, Dirty, Ended, Ending, Entry, Item, Kept, Ledger, Place, Session, Shard, State,
 };
 
 use super::generate::Dice;
@@ -47,6 +47,24 @@ fn session(dice: &mut Dice) -> Session<'static> {
         claim: dice.chance(30).then(|| claim(dice)),
         entries: (0..count).map(|_| entry(dice)).collect(),
         kept: (0..dice.below(3)).map(|_| kept(dice)).collect(),
+        ended: (0..dice.below(3)).map(|_| ended(dice)).collect(),
+    }
+}
+
+fn ended(dice: &mut Dice) -> Ended {
+    let item = |dice: &mut Dice| Item {
+        place: dice.number(),
+        seq: dice.number(),
+    };
+    Ended {
+        item: item(dice),
+        how: match dice.below(4) {
+            0 => Ending::Delivered,
+            1 => Ending::Rejected(u16::try_from(dice.below(700)).unwrap_or(0)),
+            2 => Ending::Expired,
+            _ => Ending::Voided(item(dice)),
+        },
+        until_ms: dice.number(),
     }
 }
 

@@ -103,6 +103,8 @@ pub(crate) struct Guest {
     pub call_response: Response,
     /// The guest's own answer.
     pub reply: Option<LocalReply>,
+    /// Its answers to streams that it holds, by their contexts: given from a root's callback.
+    pub replies: Vec<(u32, LocalReply)>,
     /// What its host calls came to, where somebody wants to know.
     pub(crate) tally: Option<Box<Tally>>,
     hub: SharedHub,
@@ -113,6 +115,10 @@ pub(crate) struct Guest {
     context: u32,
     /// Root contexts and their configurations.
     roots: BTreeMap<u32, Arc<[u8]>>,
+    /// Streams that are not over, and the root context of each.
+    streams: BTreeMap<u32, u32>,
+    /// The stream that the callback under way is about.
+    under_way: Option<u32>,
     /// Root contexts that were asked to go and are not ready.
     leaving: Vec<u32>,
     dice: ChaCha8Rng,
@@ -149,6 +155,7 @@ impl Guest {
             response_body: None,
             call_response: Response::default(),
             reply: None,
+            replies: Vec::new(),
             tally: None,
             hub,
             vm,
@@ -156,6 +163,8 @@ impl Guest {
             callback: Callback::Start,
             context: 0,
             roots: BTreeMap::new(),
+            streams: BTreeMap::new(),
+            under_way: None,
             leaving: Vec::new(),
             dice,
             last_token: 0,
@@ -165,11 +174,44 @@ impl Guest {
     /// Begins a callback.
     pub(super) fn begin(&mut self, callback: Callback, context: u32, trap_at: Option<u32>) {
         (self.callback, self.context) = (callback, context);
+        self.under_way = None;
         (self.cost, self.trap_at) = (Cost::default(), trap_at);
     }
 
     pub(super) fn select(&mut self, context: u32) {
         self.context = context;
+    }
+
+    /// A stream's callbacks begin, or go on.
+    pub(super) fn select_stream(&mut self, context: u32) {
+        self.select(context);
+        self.under_way = Some(context);
+    }
+
+    pub(super) fn add_stream(&mut self, context: u32, root: u32) {
+        self.streams.insert(context, root);
+    }
+
+    pub(super) fn remove_stream(&mut self, context: u32) {
+        self.streams.remove(&context);
+    }
+
+    pub(super) fn has_stream(&self, context: u32) -> bool {
+        self.streams.contains_key(&context)
+    }
+
+    /// The guest's own answer to the stream of the effective context; false where there is none, or it has one.
+    pub(crate) fn send_reply(&mut self, reply: LocalReply) -> bool {
+        let context = self.context;
+        if self.under_way == Some(context) {
+            self.reply = Some(reply);
+            return true;
+        }
+        let fits = self.has_stream(context) && self.replies.iter().all(|(of, _)| *of != context);
+        if fits {
+            self.replies.push((context, reply));
+        }
+        fits
     }
 
     pub(super) fn add_root(&mut self, context: u32, configuration: Arc<[u8]>) {
@@ -250,8 +292,10 @@ impl Guest {
         hub.checker.logged(self.actor(), level, line);
     }
 
+    /// A stream sets the timer of its root. (proxy-wasm-cpp-host, `ContextBase::setTimerPeriod`)
     pub(crate) fn set_tick_period(&mut self, ms: u32) {
-        let context = self.context;
+        let root = self.streams.get(&self.context);
+        let context = root.copied().unwrap_or(self.context);
         self.hub.lock().out.push(Out::Tick { context, ms });
     }
 
@@ -391,8 +435,11 @@ impl Guest {
     }
 
     pub(crate) fn set_effective_context(&mut self, context: u32) -> bool {
-        self.context = context;
-        true
+        let known = self.is_root(context) || self.has_stream(context);
+        if known {
+            self.context = context;
+        }
+        known
     }
 
     /// A root that was asked to go is ready.

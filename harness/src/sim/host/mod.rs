@@ -29,4 +29,4 @@ pub(super) use self::metrics::Metrics;
 pub(super) use self::queue::Queues;
 pub(super) use self::shared::SharedData;
 pub(super) use self::tally::Tally;
-pub(super) use self::vm::{Body, Job, JobResult, Passed, Relayed, StreamEnd, Vm};
+pub(super) use self::vm::{Body, Job, JobResult, Passed, Relayed, StreamEnd, Vm, Waits};

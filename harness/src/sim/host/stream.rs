@@ -3,6 +3,8 @@
 //! # What was read in Envoy's source
 //! * Headers and data that have gone on (`Continue`) are out of the guest's reach; what is held (`Pause`)
 //!   stays in reach, and data that comes later is put behind it. (source/extensions/common/wasm/context.cc)
+//! * What a root answers to a stream that it has made effective is sent once its own callback is over.
+//!   (source/extensions/common/wasm/context.cc, `addAfterVmCallAction`)
 //! * A local reply to a request goes through the filter's own response callbacks. One that takes the place of
 //!   an answer on its way goes straight to the codec: the filter has seen that answer already.
 //!   (source/common/http/filter_manager.cc, `sendLocalReply`) Other versions may do otherwise, so every other
@@ -11,7 +13,7 @@
 use bytes::Bytes;
 
 use super::vm::size;
-use super::{Body, LocalReply, Passed, Relayed, StreamEnd, Vm};
+use super::{Body, LocalReply, Passed, Relayed, StreamEnd, Vm, Waits};
 use crate::sim::abi::Headers;
 
 const PAUSE: u32 = 1;
@@ -38,7 +40,8 @@ impl Vm {
         let root = self.root;
         let count = size(headers.len());
         let guest = self.store.data_mut();
-        guest.select(context);
+        guest.add_stream(context, root);
+        guest.select_stream(context);
         guest.request_headers = Some(headers);
         guest.request_body = Bytes::new();
         guest.response_headers = None;
@@ -96,7 +99,9 @@ impl Vm {
             return Ok(StreamEnd::Gone);
         }
         if action == PAUSE {
-            return Ok(StreamEnd::Held);
+            let held = self.store.data_mut().request_headers.take();
+            self.passed.insert(context, held);
+            return Ok(StreamEnd::Waits(Waits { context, root }));
         }
         let held = self.store.data_mut().request_headers.take();
         let headers = gone.or_else(|| held.clone()).unwrap_or_default();
@@ -149,8 +154,25 @@ impl Vm {
         }))
     }
 
-    /// The caller of a request that passed is gone.
+    /// The answers that a root's callback gave to streams that were held.
+    pub(super) async fn answers(&mut self) -> wasmtime::Result<Vec<(u32, Option<LocalReply>)>> {
+        let replies = std::mem::take(&mut self.store.data_mut().replies);
+        let mut answers = Vec::new();
+        for (context, reply) in replies {
+            self.store.data_mut().request_headers = self.passed.remove(&context).flatten();
+            let reply = self.local(context, reply).await?;
+            self.ends(context).await?;
+            answers.push((context, reply));
+        }
+        Ok(answers)
+    }
+
+    /// The caller of a request that passed, or is held, is gone.
     pub(super) async fn hangs_up(&mut self, context: u32) -> wasmtime::Result<()> {
+        // Its answer was quicker.
+        if !self.store.data().has_stream(context) {
+            return Ok(());
+        }
         self.store.data_mut().request_headers = self.passed.remove(&context).flatten();
         self.ends(context).await
     }
@@ -193,7 +215,7 @@ impl Vm {
     ) -> wasmtime::Result<Encoded> {
         let count = size(headers.len());
         let guest = self.store.data_mut();
-        guest.select(context);
+        guest.select_stream(context);
         guest.response_headers = Some(headers);
         guest.response_body = None;
         let ends = body.pieces.is_empty() && !body.trailers && !body.cut;
@@ -263,12 +285,13 @@ impl Vm {
     /// The last callbacks of a stream.
     async fn ends(&mut self, context: u32) -> wasmtime::Result<()> {
         let guest = self.store.data_mut();
-        guest.select(context);
+        guest.select_stream(context);
         guest.response_body = None;
         let (exports, store) = (&self.exports, &mut self.store);
         exports.on_done.call_async(&mut *store, context).await?;
         exports.on_log.call_async(&mut *store, context).await?;
         exports.on_delete.call_async(&mut *store, context).await?;
+        store.data_mut().remove_stream(context);
         Ok(())
     }
 }

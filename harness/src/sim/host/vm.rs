@@ -106,6 +106,9 @@ pub(crate) enum JobResult {
     },
     /// Nothing to tell.
     Quiet,
+    /// A root context has answered streams that were held, by their contexts; none where its own response
+    /// callbacks hold the answer.
+    Answers(Vec<(u32, Option<LocalReply>)>),
     /// A stream came as far as this.
     Stream(u64, StreamEnd),
     /// A root context was asked to go.
@@ -124,12 +127,23 @@ pub(crate) enum StreamEnd {
     Answered(LocalReply),
     /// It goes on to Laravel, and its context waits for the answer.
     Passed(Passed),
-    /// It, or the answer to it, is held for ever.
+    /// It is held until a root context answers it.
+    Waits(Waits),
+    /// The answer to it is held for ever.
     Held,
     /// Laravel's answer goes to the gateway, as the filter leaves it.
     Relayed(Relayed),
     /// Nobody is there any more to be answered.
     Gone,
+}
+
+/// A request that is held.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct Waits {
+    /// The stream's context.
+    pub context: u32,
+    /// The root context whose it is.
+    pub root: u32,
 }
 
 /// A request as it leaves the filter.
@@ -272,7 +286,7 @@ impl Vm {
             Job::Tick { context } => {
                 let call = self.exports.on_tick.call_async(&mut self.store, context);
                 call.await?;
-                Ok(JobResult::Quiet)
+                Ok(JobResult::Answers(self.answers().await?))
             }
             Job::QueueReady { context, queue } => {
                 let ready = &self.exports.on_queue_ready;

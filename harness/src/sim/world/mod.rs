@@ -12,6 +12,7 @@
 //!   root contexts, their timers, and listener updates.
 //! * `net`: Laravel, and the way there and back; `streams`: what passes the filter on this way.
 //! * `webhook`: where the dispatcher's events go while Laravel cannot be called.
+//! * `held`: streams that wait in the filter.
 //! * `traffic`: the gateway; `caller`: who calls for a session; `events`: other gateways, under a preset.
 //! * `strike`: what goes wrong.
 //! * `arm`: a scenario file instead of a seed's script.
@@ -20,6 +21,7 @@ mod arm;
 mod caller;
 mod events;
 mod fault;
+mod held;
 mod net;
 mod queue;
 mod results;
@@ -42,6 +44,7 @@ use self::arm::Arm;
 pub(in crate::sim) use self::arm::run as run_file;
 pub use self::caller::Callers;
 pub use self::fault::{Fault, Verb, When, Who};
+use self::held::Held;
 use self::net::Net;
 use self::queue::{Event, Events};
 pub use self::scenario::{Pace, Plan, Scenario, Setup, Style};
@@ -102,6 +105,8 @@ pub(super) struct Sim {
     traffic: Traffic,
     strikes: Strikes,
     timers: Timers,
+    /// Streams that wait in the filter.
+    held: BTreeMap<u64, Held>,
     /// What a scenario file adds; none for a seed's script.
     arm: Option<Arm>,
 }
@@ -198,6 +203,7 @@ impl Sim {
             traffic: Traffic::new(scenario),
             strikes: Strikes::default(),
             timers,
+            held: BTreeMap::new(),
             arm: None,
             scenario: scenario.clone(),
         })

@@ -24,13 +24,14 @@ impl Sim {
         }
         if let Some(error) = error {
             self.died(thread, stream, &error);
-        } else if let Some(context) = ticked {
+        } else if let Some((context, _)) = ticked {
             // Envoy arms the timer again once the handler is through.
             let root = self.threads[thread].roots.get(&context).copied();
             if let Some(root) = root {
                 self.arm(thread, context, root.period_us);
             }
         }
+        self.held_are_looked_after(thread, ticked);
         self.threads[thread].stream = None;
     }
 
@@ -44,6 +45,7 @@ impl Sim {
                 }
             }
             JobResult::Quiet => {}
+            JobResult::Answers(answers) => self.held_are_answered(thread, answers),
             JobResult::Stream(stream, end) => self.stream_ends(thread, stream, end),
             JobResult::Drained { context, gone } => {
                 self.note("world", u64::from(context), || {
@@ -59,21 +61,8 @@ impl Sim {
     fn stream_ends(&mut self, thread: usize, stream: u64, end: StreamEnd) {
         let clock = self.clock();
         match end {
-            StreamEnd::Answered(reply) => {
-                let outcome = reply.headers.iter().find(|(name, _)| name == "x-embudo");
-                let outcome = outcome.map_or(String::new(), |(_, value)| {
-                    String::from_utf8_lossy(value).into_owned()
-                });
-                self.note("envoy", stream, || {
-                    format!("request {stream} is answered {} {outcome}", reply.status)
-                });
-                let mut hub = self.hub.lock();
-                hub.checker
-                    .stream_answered(clock, stream, reply.status, &outcome, &reply.body);
-                drop(hub);
-                self.outcome_is(stream, &outcome);
-                self.answer_gateway(stream, reply.status, reply.body);
-            }
+            StreamEnd::Answered(reply) => self.local_reply(stream, reply),
+            StreamEnd::Waits(waits) => self.stream_waits(thread, stream, waits),
             StreamEnd::Passed(passed) => self.request_passes(thread, stream, passed),
             StreamEnd::Held => {
                 let what = format!("request {stream} is held without an answer");
@@ -102,6 +91,7 @@ impl Sim {
         place.roots.clear();
         if let Some(vm) = place.vm_id.take() {
             self.forget_calls_of(vm);
+            self.held_are_lost(vm);
         }
         if let Some(stream) = stream {
             self.hub.lock().checker.stream_died(stream);

@@ -175,6 +175,7 @@ impl Scenario {
             let calm = faults.is_empty();
             faults.extend(fallback(&mut dice, &mut config, traffic_ms, calm));
         }
+        hold_callers(seed, &mut config);
         Self {
             seed,
             laravel,
@@ -225,6 +226,21 @@ fn fallback(dice: &mut impl Rng, config: &mut Value, traffic_ms: u64, calm: bool
     match calm || dice.random_bool(0.5) {
         true => Vec::new(),
         false => fault::draw_webhook(dice, traffic_ms),
+    }
+}
+
+/// Callers of a route, or of both, wait for what becomes of their updates in some seeds. All chance here is of a
+/// stream of its own, so that the other seeds are what they are without it.
+fn hold_callers(seed: u64, config: &mut Value) {
+    let mut dice = ChaCha8Rng::seed_from_u64(seed);
+    dice.set_stream(4_000);
+    if !dice.random_bool(0.15) || config.get("preset").is_some() {
+        return;
+    }
+    config["ack_timeout_ms"] = json!(pick(&mut dice, &[100, 400, 2_000, 10_000]));
+    let routes: [&[usize]; 3] = [&[0, 1], &[0], &[1]];
+    for route in *pick(&mut dice, &routes) {
+        config["routes"][*route]["ack"] = json!("delivered");
     }
 }
 

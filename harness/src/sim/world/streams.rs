@@ -168,6 +168,11 @@ impl Sim {
         if !self.traffic.hangs_up(stream) {
             return;
         }
+        if self.lets_go(stream) {
+            return self.note("gateway", stream, || {
+                format!("hangs up on request {stream}")
+            });
+        }
         let Some(waiting) = self.net.waiting.remove(&stream) else {
             // Not there yet, or on its way back: where it would go on, it ends.
             return;

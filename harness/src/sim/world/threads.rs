@@ -13,7 +13,7 @@ use super::Sim;
 use super::fault::When;
 use super::queue::Event;
 use crate::sim::abi::HostFunction;
-use crate::sim::host::{Guest, Job, JobResult, Vm};
+use crate::sim::host::{Clock, Guest, Job, JobResult, Vm};
 
 /// What a thread is busy with: gives back the VM, unless it trapped.
 type Running = Pin<Box<dyn Future<Output = Ended> + Send>>;
@@ -56,8 +56,8 @@ pub(super) struct Thread {
     pub(super) stream: Option<u64>,
     /// The job under way is a request.
     requesting: bool,
-    /// What the job under way came for.
-    pub(super) ticking: Option<u32>,
+    /// The root context whose tick is under way, and when it began.
+    pub(super) ticking: Option<(u32, Clock)>,
     /// The call that it hears was refused for its credential, and since when it hears it, µs.
     pub(super) answering: Option<((u64, u16), u64)>,
 }
@@ -179,6 +179,9 @@ impl Sim {
         if vm.is_some() && self.threads[thread].vm_id != vm {
             return self.dropped(&job);
         }
+        if let Job::Drain { context } = job {
+            self.closes_connections(thread, context);
+        }
         self.threads[thread].inbox.push_back((vm, job));
         self.due(thread, 1);
     }
@@ -270,7 +273,7 @@ impl Sim {
                 _ => None,
             };
             place.ticking = match &job {
-                Job::Tick { context } => Some(*context),
+                Job::Tick { context } => Some((*context, clock)),
                 _ => None,
             };
             if let Some(stream) = place.stream.filter(|_| is_request)

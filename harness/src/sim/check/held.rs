@@ -1,0 +1,222 @@
+//! Callers that wait for what becomes of their updates: whether they have to, what they are told, and when.
+//!
+//! A caller hears what became of its update, or of one that took its place: the same route's next value under
+//! the same credential, a QR that implies the state, or a state that voids the QR. Which of them it is depends
+//! on when the worker looked; so whatever may be told must be true of one of them, at this moment.
+
+use embudo_core::config::Ack;
+
+use super::answers::{Sent, Stream, Verdict, short};
+use super::history::{Accepted, Fate, History};
+use super::{Checker, Clock, Invariant, Transition};
+
+/// An update that a request shares its fate with.
+#[derive(Clone, Debug)]
+pub(super) struct Meant {
+    route: String,
+    seq: u64,
+    /// It was not settled when the worker looked.
+    pending: bool,
+}
+
+// === impl Checker ===
+
+impl Checker {
+    fn waits(&self, sent: &Sent) -> bool {
+        let rule = self.config.routes.get(sent.route);
+        rule.is_some_and(|rule| rule.ack == Ack::Delivered)
+    }
+
+    /// Whose duplicate a request is, or whose item implies it.
+    pub(super) fn meant(&self, stream: &Stream, verdict: &Verdict) -> Option<Meant> {
+        let sent = stream.update()?;
+        let history = self.sessions.get(&sent.session)?;
+        let rule = self.config.routes.get(sent.route)?;
+        let update = match verdict {
+            (_, Ok(())) => history.newest()?,
+            (Ok(()), _) => history.newest_of(&rule.name)?,
+            _ => return None,
+        };
+        Some(Meant {
+            route: update.route.clone(),
+            seq: update.seq,
+            pending: update.fate == Fate::Pending,
+        })
+    }
+
+    /// A request is held.
+    pub(in crate::sim) fn stream_waits(&mut self, clock: Clock, stream: u64) {
+        self.coverage.count(Transition::CollectingToWaiting);
+        let known = self.streams.get(&stream);
+        let sent = known.and_then(Stream::update).cloned();
+        let Some((known, sent)) = known.zip(sent).filter(|(_, sent)| self.waits(sent)) else {
+            let what = format!("request {stream} is held, and nobody said that it should be");
+            return self.fail(clock.mono_us, Invariant::Liveness, what);
+        };
+        let rule = self.config.routes.get(sent.route);
+        let own = known.accepted.map(|seq| Meant {
+            route: rule.map_or(String::new(), |rule| rule.name.clone()),
+            seq,
+            pending: true,
+        });
+        let meant = own.or_else(|| known.meant.clone());
+        if !meant.as_ref().is_some_and(|meant| meant.pending) {
+            let what = format!(
+                "{} is held, and there is nothing to wait for",
+                short(&sent.value)
+            );
+            self.fail(clock.mono_us, Invariant::Liveness, what);
+        }
+        if let Some(known) = self.streams.get_mut(&stream) {
+            known.meant = meant;
+            known.held_us = Some(clock.mono_us);
+        }
+    }
+
+    /// A request was answered without having been held.
+    pub(super) fn may_be_answered_at_once(
+        &mut self,
+        clock: Clock,
+        known: &Stream,
+        sent: &Sent,
+        outcome: &str,
+    ) {
+        let duplicate = matches!(outcome, "duplicate" | "implied");
+        let pending = known.meant.as_ref().is_some_and(|meant| meant.pending);
+        if self.waits(sent) && (outcome == "queued" || (duplicate && pending)) {
+            let name = format!("{} of session {}", short(&sent.value), sent.name);
+            let what = format!("{name} was answered {outcome} before it was settled");
+            self.fail(clock.mono_us, Invariant::NothingIsLost, what);
+        }
+    }
+
+    /// A request that was held is answered.
+    pub(super) fn held_is_answered(
+        &mut self,
+        clock: Clock,
+        known: &Stream,
+        sent: &Sent,
+        status: u16,
+        outcome: &str,
+    ) {
+        let fates = self.fates(known, sent);
+        let one = |fate: Fate| fates.iter().any(|(_, known)| *known == fate);
+        let right = match (outcome, status) {
+            ("delivered", status) if status == self.config.answer_status => {
+                self.coverage.count(Transition::ToldDelivered);
+                one(Fate::Delivered) || fates.iter().any(|(in_effect, _)| *in_effect)
+            }
+            ("rejected", 300..=599) => {
+                self.coverage.count(Transition::ToldRejected);
+                one(Fate::Rejected)
+            }
+            ("expired", 503) => {
+                self.coverage.count(Transition::ToldExpired);
+                one(Fate::Expired)
+            }
+            ("waiting", 503) => {
+                self.coverage.count(Transition::ToldWaiting);
+                clock.mono_ms() >= known.begun_us / 1000 + self.config.ack_timeout_ms
+            }
+            _ => false,
+        };
+        if !right {
+            let name = format!("{} of session {}", short(&sent.value), sent.name);
+            let what = format!("{name} was held and answered {status} {outcome}; it is {fates:?}");
+            self.fail(clock.mono_us, Invariant::NothingIsLost, what);
+        }
+    }
+
+    /// What became of the update that a request means, and of all that may have taken its place: whether it is
+    /// in force at Laravel or was, and its fate.
+    fn fates(&self, known: &Stream, sent: &Sent) -> Vec<(bool, Fate)> {
+        let (Some(meant), Some(history)) = (&known.meant, self.sessions.get(&sent.session)) else {
+            return Vec::new();
+        };
+        let own = self.config.routes.get(sent.route);
+        let own = own.map_or("", |rule| rule.name.as_str());
+        let mut all: Vec<&Accepted> = Vec::new();
+        let is_meant = |update: &&Accepted| update.seq == meant.seq && update.route == meant.route;
+        let mut next: Vec<&Accepted> = history.accepted.iter().filter(is_meant).collect();
+        while let Some(update) = next.pop() {
+            if all
+                .iter()
+                .any(|known| (known.seq, &known.route) == (update.seq, &update.route))
+            {
+                continue;
+            }
+            all.push(update);
+            next.extend(self.heirs(history, update, own));
+        }
+        let fate = |update: &&Accepted| (update.in_effect, update.fate);
+        all.iter().map(fate).collect()
+    }
+
+    /// The updates that may have taken an update's place, for a caller of the route `own`.
+    fn heirs<'h>(&self, history: &'h History, of: &Accepted, own: &str) -> Vec<&'h Accepted> {
+        let implied = of.route != own;
+        if of.fate != Fate::Superseded && !implied {
+            return Vec::new();
+        }
+        let later = |update: &&Accepted| {
+            let kin = update.token == of.token && (update.route == of.route || update.route == own);
+            let rules = self
+                .config
+                .route_named(&update.route)
+                .zip(self.config.route_named(&of.route));
+            let takes_place = rules.is_some_and(|((_, rule), (at, _))| {
+                let implies = rule
+                    .implies
+                    .as_ref()
+                    .is_some_and(|implies| implies.route == at);
+                let voids = rule.voids.as_ref().is_some_and(|voids| {
+                    voids.routes.contains(&at) && voids.values.contains(&update.value)
+                });
+                (implies && update.token == of.token) || voids
+            });
+            // A state that outlives its QR bears the QR's number.
+            let after =
+                update.seq > of.seq || (update.seq == of.seq && update.route == own && implied);
+            after && (kin || takes_place) && !matches!(update.fate, Fate::Passing | Fate::Failed)
+        };
+        history.accepted.iter().filter(later).collect()
+    }
+
+    /// A root holds a request and does not look after it.
+    pub(in crate::sim) fn nobody_looks(&mut self, clock: Clock, stream: u64) {
+        let what = format!("request {stream} is held, and its root does not look often enough");
+        self.fail(clock.mono_us, Invariant::Liveness, what);
+    }
+
+    /// A root has looked, from `began` on, and a request is held still.
+    pub(in crate::sim) fn still_waits(&mut self, clock: Clock, stream: u64, began: Clock) {
+        let Some(known) = self.streams.get(&stream) else {
+            return;
+        };
+        let (Some(held_us), Some(sent)) = (known.held_us, known.update()) else {
+            return;
+        };
+        let until_ms = held_us / 1000 + self.config.ack_timeout_ms;
+        let meant = known.meant.as_ref();
+        let history = self.sessions.get(&sent.session);
+        let settled = history.zip(meant).is_some_and(|(history, meant)| {
+            history.accepted.iter().any(|update| {
+                let same = update.seq == meant.seq && update.route == meant.route;
+                let own = self.config.routes.get(sent.route);
+                let own = own.is_some_and(|rule| rule.name == update.route);
+                let over = matches!(
+                    update.fate,
+                    Fate::Delivered | Fate::Rejected | Fate::Expired
+                );
+                same && own && over && update.ended_us < began.mono_us
+            })
+        });
+        let why = match (began.mono_ms() > until_ms, settled) {
+            (true, _) => "its time is over",
+            (_, true) => "its update is settled",
+            _ => return,
+        };
+        let what = format!("request {stream} is held still, and {why}");
+        self.fail(clock.mono_us, Invariant::Liveness, what);
+    }
+}
