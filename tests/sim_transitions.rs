@@ -15,7 +15,7 @@ const KNOWN: [&str; 17] = [
     "absent | Clean | Dirty | Implied => Dirty",
     "voided routes: Dirty | Clean => absent",
     "the implied route: absent | Clean | Dirty | Implied => Implied",
-    "Dirty | Clean | absent => Clean, older siblings: Dirty => absent",
+    "Clean | absent => Clean",
     "kept => absent",
     "Leader => (Leader | Follower)",
     "Follower => (Follower | Leader)",
