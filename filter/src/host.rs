@@ -27,7 +27,8 @@ pub(crate) fn now() -> Now {
 
 fn since_epoch_ms(time: SystemTime) -> u64 {
     let since = time.duration_since(UNIX_EPOCH).unwrap_or_default();
-    u64::try_from(since.as_millis()).unwrap_or(u64::MAX)
+    let ms = since.as_secs().saturating_mul(1_000);
+    ms.saturating_add(u64::from(since.subsec_millis()))
 }
 
 /// The host's monotonic clock, the same for all threads of the process.

@@ -21,6 +21,7 @@ mod stream;
 
 use std::cell::{Cell, RefCell};
 
+use embudo_core::circuit;
 use embudo_core::route::Rules;
 use embudo_core::store::Keys;
 
@@ -49,6 +50,8 @@ struct Plugin {
     stats: RefCell<Stats>,
     /// Of the last request that may have had to pass: random at first, so that no two VMs' meet.
     number: Cell<u64>,
+    /// As it was at the root's last tick: a request does not ask the store for it.
+    circuit: Cell<circuit::State>,
 }
 
 // === impl Plugin ===

@@ -5,6 +5,7 @@ use std::collections::{BTreeMap, VecDeque};
 use std::rc::Rc;
 use std::time::Duration;
 
+use embudo_core::circuit;
 use embudo_core::config::Config;
 use embudo_core::dispatch::{Dispatcher, Effect, Event, Level, NotSent};
 use embudo_core::hash::HashKey;
@@ -102,6 +103,7 @@ impl Root {
                 doorbell,
                 stats,
                 number: Cell::new(u64::from_le_bytes(host::random())),
+                circuit: Cell::default(),
             }),
             calls: BTreeMap::new(),
             shards_wanted: (wanted != layout.shards).then_some(wanted),
@@ -180,6 +182,9 @@ impl RootContext for Root {
     fn on_tick(&mut self) {
         if let Some(work) = &mut self.work {
             work.handle(Event::Tick);
+            let plugin = &work.plugin;
+            let circuit = circuit::State::read(&SharedData, &plugin.keys);
+            plugin.circuit.set(circuit);
         }
     }
 

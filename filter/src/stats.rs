@@ -4,8 +4,6 @@
 //! `stats_config.stats_tags` in `envoy.yaml`. What an operator looks for is defined at start, so that it
 //! shows as 0; the reasons of a bypass are defined when the first one happens.
 
-use std::collections::BTreeMap;
-
 use embudo_core::config::Config;
 use embudo_core::dispatch::{Counter, End, Gauge, Histogram};
 use embudo_core::intake::Reply;
@@ -19,7 +17,8 @@ use proxy_wasm::types::MetricType;
 pub(crate) struct Stats {
     routes: Vec<RouteStats>,
     reads: Vec<[Option<u32>; 3]>,
-    bypasses: BTreeMap<(Option<usize>, Bypass), Option<u32>>,
+    /// Each reason's, of no route and then of each; the inner one as above, once it is defined.
+    bypasses: Vec<[Option<Option<u32>>; Bypass::ALL.len()]>,
     call_bytes: Option<u32>,
     batch_items: Option<u32>,
     call_ms: Option<u32>,
@@ -27,6 +26,10 @@ pub(crate) struct Stats {
     pending: Option<u32>,
     oldest_pending_ms: Option<u32>,
     leader_beat: Option<u32>,
+    circuit: Option<u32>,
+    laravel_slow: Option<u32>,
+    /// Calls that the webhook did not take, and that it took; only where there is one.
+    webhook_calls: [Option<u32>; 2],
 }
 
 #[derive(Debug)]
@@ -40,6 +43,8 @@ struct RouteStats {
     passing_full: Option<u32>,
     busy: Option<u32>,
     revived: Option<u32>,
+    fallback: Option<u32>,
+    dead_letters: Option<u32>,
     items: [Option<u32>; End::ALL.len()],
     calls: [Option<u32>; VerdictLabel::ALL.len()],
 }
@@ -85,9 +90,9 @@ impl Stats {
             routes: config
                 .routes
                 .iter()
-                .map(|route| RouteStats::define(&route.name))
+                .map(|route| RouteStats::define(&route.name, config.fallback.is_some()))
                 .collect(),
-            bypasses: BTreeMap::new(),
+            bypasses: vec![[None; Bypass::ALL.len()]; config.routes.len().saturating_add(1)],
             reads: config
                 .reads
                 .iter()
@@ -107,6 +112,12 @@ impl Stats {
             pending: define(MetricType::Gauge, "embudo.pending"),
             oldest_pending_ms: define(MetricType::Gauge, "embudo.oldest_pending_ms"),
             leader_beat: define(MetricType::Gauge, "embudo.leader_beat"),
+            circuit: define(MetricType::Gauge, "embudo.circuit"),
+            laravel_slow: define(MetricType::Gauge, "embudo.laravel_slow"),
+            webhook_calls: ["retry", "delivered"].map(|verdict| {
+                let name = format!("embudo.webhook_calls;verdict={verdict}");
+                config.fallback.as_ref().and_then(|_| counter(&name))
+            }),
         }
     }
 
@@ -142,7 +153,12 @@ impl Stats {
         let name = route
             .and_then(|index| self.routes.get(index))
             .map_or("none", |r| &r.name);
-        let metric = self.bypasses.entry((route, reason)).or_insert_with(|| {
+        let place = route.map_or(0, |index| index.saturating_add(1));
+        let metrics = self.bypasses.get_mut(place);
+        let Some(metric) = metrics.and_then(|metrics| metrics.get_mut(reason.index())) else {
+            return;
+        };
+        let metric = metric.get_or_insert_with(|| {
             counter(&format!(
                 "embudo.requests;route={name};outcome=bypass;reason={reason}"
             ))
@@ -162,6 +178,11 @@ impl Stats {
                 route(index).and_then(|r| *r.calls.get(verdict as usize).unwrap_or(&None))
             }
             Counter::CallBytes => self.call_bytes,
+            Counter::Fallback(index) => route(index).and_then(|r| r.fallback),
+            Counter::DeadLetters(index) => route(index).and_then(|r| r.dead_letters),
+            Counter::WebhookCalls(taken) => {
+                *self.webhook_calls.get(usize::from(taken)).unwrap_or(&None)
+            }
         };
         add(metric, amount);
     }
@@ -182,6 +203,8 @@ impl Stats {
             Gauge::Pending => self.pending,
             Gauge::OldestPendingMs => self.oldest_pending_ms,
             Gauge::LeaderBeat => self.leader_beat,
+            Gauge::Circuit => self.circuit,
+            Gauge::LaravelSlow => self.laravel_slow,
         };
         record(metric, value);
     }
@@ -204,9 +227,13 @@ impl ReadOutcome {
 // === impl RouteStats ===
 
 impl RouteStats {
-    fn define(name: &str) -> Self {
+    fn define(name: &str, has_fallback: bool) -> Self {
         let outcome =
             |outcome: &str| counter(&format!("embudo.requests;route={name};outcome={outcome}"));
+        let told = |what: &str| {
+            let name = format!("embudo.{what};route={name}");
+            if has_fallback { counter(&name) } else { None }
+        };
         Self {
             name: name.to_owned(),
             queued: outcome("queued"),
@@ -217,6 +244,8 @@ impl RouteStats {
             passing_full: outcome(&format!("passing;reason={}", Bypass::ShardFull)),
             busy: outcome("busy"),
             revived: counter(&format!("embudo.revived;route={name}")),
+            fallback: told("fallback"),
+            dead_letters: told("dead_letters"),
             items: End::ALL
                 .map(|end| counter(&format!("embudo.items;route={name};end={}", end.label()))),
             calls: VerdictLabel::ALL.map(|verdict| {

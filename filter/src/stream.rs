@@ -93,6 +93,7 @@ impl Stream {
             &plugin.rules,
             &update,
             plugin.next_number(),
+            plugin.circuit.get(),
             host::now(),
         );
         // First the store, then the ring: a dispatcher that is woken finds what it was woken for.
@@ -141,11 +142,16 @@ impl Stream {
             &plugin.keys,
             &plugin.rules,
             asked,
+            plugin.circuit.get().is_down(),
             host::now(),
         ) {
             Found::Cached(body) => {
                 plugin.stats.borrow().read(index, ReadOutcome::Cached);
                 self.reply_read("cached", &body)
+            }
+            Found::Stale(body) => {
+                plugin.stats.borrow().read(index, ReadOutcome::Stale);
+                self.reply_read("stale", &body)
             }
             Found::Ask(fetch) => {
                 // So that the answer is whole, and in a form that can be kept and patched.

@@ -7,6 +7,7 @@
 use crate::live::stats::Ledger;
 use crate::model::laravel::Entry;
 use crate::model::order::{self, FinalStates, SentLog};
+use crate::model::webhook::{self, Received};
 use crate::scenario::{Measures, Scenario};
 
 /// What an arm brings home.
@@ -16,6 +17,8 @@ pub struct Outcome {
     pub sent: SentLog,
     /// What Laravel processed.
     pub processed: Vec<Entry>,
+    /// What the webhook received.
+    pub handed_over: Vec<Received>,
     /// How the accepted updates ended.
     pub ledger: Ledger,
     /// Where the sessions ended.
@@ -53,6 +56,10 @@ pub fn check(scenario: &Scenario, outcome: &Outcome) -> Vec<Failure> {
     rule(
         "laravel_ends_on_the_last_value",
         laravel_ends_on_the_last_value(outcome),
+    );
+    rule(
+        "the_webhook_is_told_in_order_and_no_secrets",
+        webhook::check(&outcome.handed_over, &scenario.secrets()),
     );
     rule("the_guest_never_traps", the_guest_never_traps(outcome));
     rule(

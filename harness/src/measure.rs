@@ -5,10 +5,19 @@ use crate::live::staleness::staleness;
 use crate::live::stats::Stats;
 use crate::model::http::{Kind, Route};
 use crate::model::laravel::Journal;
-use crate::scenario::{Measure, Measures};
+use crate::model::order;
+use crate::model::webhook::{self, Reason, Received};
+use crate::scenario::{Measure, Measures, Scenario};
 
-/// Every measure, from the gateway's report, Laravel's journal and the module's own metrics.
-pub(crate) fn measures(report: &LoadReport, journal: &Journal, stats: &Stats) -> Measures {
+/// Every measure, from the gateway's report, Laravel's journal, what the webhook received, and the module's
+/// own metrics.
+pub(crate) fn measures(
+    scenario: &Scenario,
+    report: &LoadReport,
+    journal: &Journal,
+    received: &[Received],
+    stats: &Stats,
+) -> Measures {
     let posts = [Kind::PostQr, Kind::PostStatus];
     let batches = [
         Kind::PostQr,
@@ -35,6 +44,9 @@ pub(crate) fn measures(report: &LoadReport, journal: &Journal, stats: &Stats) ->
     };
     let staleness = staleness(journal.entries(), &report.sent, Route::Qr);
     let ledger = stats.ledger();
+    let singles: u64 = posts.iter().map(|kind| counts.of(*kind).requests).sum();
+    let judged = ledger.delivered + ledger.rejected;
+    let lag_ms = order::row_lag_max_ms(journal.entries(), &report.sent, &scenario.poison());
     let largest = stats
         .histogram("embudo.batch_items", &[])
         .quantile(1.0)
@@ -67,6 +79,23 @@ pub(crate) fn measures(report: &LoadReport, journal: &Journal, stats: &Stats) ->
         (Measure::Delivered, ledger.delivered as f64),
         (Measure::Superseded, ledger.superseded as f64),
         (Measure::Expired, ledger.expired as f64),
+        (Measure::Rejected, ledger.rejected as f64),
+        (Measure::LaravelSingles, singles as f64),
+        (
+            Measure::SinglesPerUpdate,
+            singles as f64 / judged.max(1) as f64,
+        ),
+        (Measure::RowLagMaxMs, lag_ms as f64),
+        (Measure::WebhookCalls, received.len() as f64),
+        (
+            Measure::WebhookItems,
+            webhook::items(received, |reason| reason != Reason::Rejected) as f64,
+        ),
+        (
+            Measure::DeadLetters,
+            webhook::items(received, |reason| reason == Reason::Rejected) as f64,
+        ),
+        (Measure::WebhookRepeats, webhook::repeats(received) as f64),
         (Measure::BatchItemsMax, largest),
         (
             Measure::QrStalenessP99Ms,

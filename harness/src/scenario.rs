@@ -6,7 +6,7 @@
 //! gateway does, what happens to Laravel and when, and within which bounds the outcome must lie, each
 //! bound with its reason.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::path::{Path, PathBuf};
 use std::{fmt, fs};
 
@@ -15,7 +15,7 @@ use serde::Deserialize;
 use serde_json::Value;
 
 use crate::model::gateway::{GatewayConfig, session_ids, token};
-use crate::model::laravel::{Fault, LaravelConfig, Tenants};
+use crate::model::laravel::{Fault, LaravelConfig, RetryAfter, Tenants};
 
 /// A scenario, as its file says.
 #[derive(Clone, Debug, Deserialize)]
@@ -59,6 +59,9 @@ pub struct Scenario {
     /// What goes wrong at Laravel; times count from the first event.
     #[serde(default, rename = "fault")]
     pub faults: Vec<Fault>,
+    /// The webhook behind Envoy's cluster `webhook`; without one, nothing listens there.
+    #[serde(default)]
+    pub webhook: Option<Webhook>,
     /// What else happens, in the order of time.
     #[serde(default, rename = "happening")]
     pub happenings: Vec<Happening>,
@@ -87,6 +90,45 @@ pub struct Laravel {
     pub request_ms: u64,
     /// Milliseconds more a batch item.
     pub item_ms: u64,
+    /// Whether a batch is judged and answered item by item.
+    pub results: bool,
+    /// The validation does not take the updates of so many sessions, the first of the run.
+    pub poison: usize,
+    /// Whether a failed validation says which items it is about.
+    pub poison_indexes: bool,
+    /// A body beyond this is answered 413; nginx's own limit if `None`.
+    pub body_bytes_max: Option<usize>,
+    /// What is behind the paths of the batches.
+    pub batch_route: BatchRoute,
+    /// Requests a minute before it answers 429.
+    pub throttle_per_minute: Option<u32>,
+    /// How a 429 says when to come back.
+    pub retry_after: RetryAfter,
+}
+
+/// What is behind the paths of the batches.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum BatchRoute {
+    /// Batches are taken.
+    #[default]
+    There,
+    /// Nothing: 404 for a batch of QRs, and 405 for one of states, whose path is that of a read.
+    Missing,
+    /// A catch-all route's page, with 200.
+    Page,
+}
+
+/// How the webhook behaves.
+#[derive(Clone, Debug, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Webhook {
+    /// Milliseconds a call.
+    #[serde(default = "webhook_request_ms")]
+    pub request_ms: u64,
+    /// What goes wrong there; times count from the first event.
+    #[serde(default, rename = "fault")]
+    pub faults: Vec<Fault>,
 }
 
 /// Something that happens at a time.
@@ -108,6 +150,10 @@ pub enum Verb {
     LaravelDown,
     /// It is back.
     LaravelUp,
+    /// The webhook's host refuses connections, and drops those it has.
+    WebhookDown,
+    /// It is back.
+    WebhookUp,
     /// The operator changes Embudo's configuration to this.
     UpdateFilter(Value),
 }
@@ -154,6 +200,23 @@ pub enum Measure {
     Superseded,
     /// QRs that ended expired.
     Expired,
+    /// Updates that ended rejected.
+    Rejected,
+    /// Single POSTs that reached Laravel.
+    LaravelSingles,
+    /// How many of them for each update that Laravel took or did not want.
+    SinglesPerUpdate,
+    /// The longest that a row at Laravel lacked what a session had said, or something newer, milliseconds.
+    /// Sessions that Laravel takes nothing of do not count.
+    RowLagMaxMs,
+    /// Calls that reached the webhook.
+    WebhookCalls,
+    /// Items that were handed over to it, dead letters not among them.
+    WebhookItems,
+    /// Items that came to it as dead letters.
+    DeadLetters,
+    /// Items that came to it once more although it had taken them.
+    WebhookRepeats,
     /// Items of the largest batch.
     BatchItemsMax,
     /// 99th percentile of the age of a QR when Laravel had it, milliseconds.
@@ -173,6 +236,11 @@ fn two() -> u32 {
 
 fn real_time() -> f64 {
     1.0
+}
+
+/// Some endpoint on the net.
+fn webhook_request_ms() -> u64 {
+    5
 }
 
 fn empty() -> Value {
@@ -227,8 +295,23 @@ impl Scenario {
     pub fn laravel_config(&self) -> LaravelConfig {
         LaravelConfig {
             tenants: self.tenants(),
+            poison: self.poison(),
             ..self.laravel.config()
         }
+    }
+
+    /// The sessions that Laravel takes nothing of.
+    #[must_use]
+    pub fn poison(&self) -> BTreeSet<String> {
+        let ids = session_ids(self.seed, self.sessions).into_iter();
+        ids.take(self.laravel.poison).collect()
+    }
+
+    /// The credentials that callers have for Laravel.
+    #[must_use]
+    pub fn secrets(&self) -> BTreeSet<String> {
+        let tenants = 0..self.tenants;
+        tenants.filter_map(|t| self.authorization(t)).collect()
     }
 
     /// The `authorization` that goes along with the requests of the session of this index.
@@ -295,6 +378,13 @@ impl Default for Laravel {
             workers: 8,
             request_ms: 20,
             item_ms: 1,
+            results: false,
+            poison: 0,
+            poison_indexes: true,
+            body_bytes_max: None,
+            batch_route: BatchRoute::There,
+            throttle_per_minute: None,
+            retry_after: RetryAfter::Seconds,
         }
     }
 }
@@ -303,10 +393,20 @@ impl Laravel {
     /// Laravel's model, set up like this.
     #[must_use]
     pub fn config(&self) -> LaravelConfig {
+        let default = LaravelConfig::default();
+        let has_batches = self.batch_route == BatchRoute::There;
         LaravelConfig {
             request_ms: self.request_ms,
             item_ms: self.item_ms,
-            ..LaravelConfig::default()
+            qr_batch: has_batches,
+            status_batch: has_batches,
+            catch_all: self.batch_route == BatchRoute::Page,
+            results: self.results,
+            poison_indexes: self.poison_indexes,
+            body_bytes_max: self.body_bytes_max.unwrap_or(default.body_bytes_max),
+            throttle_per_minute: self.throttle_per_minute,
+            retry_after: self.retry_after,
+            ..default
         }
     }
 }
@@ -315,7 +415,7 @@ impl Laravel {
 
 impl Measure {
     /// Every measure, in the order reports show them.
-    pub const ALL: [Self; 14] = [
+    pub const ALL: [Self; 22] = [
         Self::GatewayPosts,
         Self::GatewayFailures,
         Self::GatewayGets,
@@ -328,6 +428,14 @@ impl Measure {
         Self::Delivered,
         Self::Superseded,
         Self::Expired,
+        Self::Rejected,
+        Self::LaravelSingles,
+        Self::SinglesPerUpdate,
+        Self::RowLagMaxMs,
+        Self::WebhookCalls,
+        Self::WebhookItems,
+        Self::DeadLetters,
+        Self::WebhookRepeats,
         Self::BatchItemsMax,
         Self::QrStalenessP99Ms,
     ];
@@ -348,6 +456,14 @@ impl Measure {
             Self::Delivered => "delivered",
             Self::Superseded => "superseded",
             Self::Expired => "expired",
+            Self::Rejected => "rejected",
+            Self::LaravelSingles => "laravel_singles",
+            Self::SinglesPerUpdate => "singles_per_update",
+            Self::RowLagMaxMs => "row_lag_max_ms",
+            Self::WebhookCalls => "webhook_calls",
+            Self::WebhookItems => "webhook_items",
+            Self::DeadLetters => "dead_letters",
+            Self::WebhookRepeats => "webhook_repeats",
             Self::BatchItemsMax => "batch_items_max",
             Self::QrStalenessP99Ms => "qr_staleness_p99_ms",
         }

@@ -8,9 +8,9 @@ use alloc::format;
 use alloc::string::{String, ToString};
 use alloc::vec::Vec;
 
-use crate::config::{BatchCall, Route};
+use crate::config::{BatchCall, Fallback, Route};
 use crate::hash::HashKey;
-use crate::json::Pointer;
+use crate::json::{self, Pointer};
 use crate::route::{Destination, Rules};
 use crate::shard::Claimed;
 
@@ -50,18 +50,64 @@ pub fn batch_body(
     let mut out = Vec::with_capacity(size.fold(64, usize::saturating_add));
     out.extend_from_slice(b"{\"");
     out.extend_from_slice(call.field.as_bytes());
-    out.extend_from_slice(b"\":[");
+    out.extend_from_slice(b"\":");
+    put_items(rules, route, rule, call.verbatim, items, &mut out);
+    out.push(b'}');
+    out
+}
+
+/// The body of an event for the webhook: its name, its reason and its batch's id, then the items.
+#[must_use]
+pub fn event_body(
+    rules: &Rules,
+    route: usize,
+    rule: &Route,
+    (event, reason, id): (&str, &str, &str),
+    items: &[Claimed],
+) -> Vec<u8> {
+    let head =
+        format!("{{\"event\":\"{event}\",\"reason\":\"{reason}\",\"batchId\":\"{id}\",\"items\":");
+    let mut out = head.into_bytes();
+    let verbatim = rule.batch.call.as_ref().is_none_or(|call| call.verbatim);
+    put_items(rules, route, rule, verbatim, items, &mut out);
+    out.push(b'}');
+    out
+}
+
+/// The headers of an event: nothing of any caller's.
+#[must_use]
+pub fn event_headers(fallback: &Fallback, id: &str, items: usize) -> Vec<(String, String)> {
+    let mut headers: Vec<(String, String)> = Vec::from([
+        (":method".into(), "POST".into()),
+        (":path".into(), fallback.path.clone()),
+        (":authority".into(), fallback.authority.clone()),
+        ("content-type".into(), "application/json".into()),
+        ("x-batch-id".into(), id.into()),
+        ("x-batch-size".into(), items.to_string()),
+    ]);
+    headers.extend(fallback.headers.iter().cloned());
+    headers
+}
+
+fn put_items(
+    rules: &Rules,
+    route: usize,
+    rule: &Route,
+    verbatim: bool,
+    items: &[Claimed],
+    out: &mut Vec<u8>,
+) {
+    out.push(b'[');
     for (index, item) in items.iter().enumerate() {
         if index > 0 {
             out.push(b',');
         }
-        match call.verbatim {
+        match verbatim {
             true => out.extend_from_slice(item.body.trim_ascii()),
-            false => splice(rules, route, rule, item, &mut out),
+            false => splice(rules, route, rule, item, out),
         }
     }
-    out.extend_from_slice(b"]}");
-    out
+    out.push(b']');
 }
 
 /// One item: the body with what it lacks.
@@ -82,10 +128,8 @@ fn splice(rules: &Rules, route: usize, rule: &Route, claimed: &Claimed, out: &mu
         add(key, &item.session_json);
     }
     add("timestamp", &claimed.timestamp_ms.to_string());
-    if let Some(implies) = &rule.implies
-        && let Ok(value) = serde_json::to_string(&implies.value)
-    {
-        add(&implies.key, &value);
+    if let Some(implies) = &rule.implies {
+        add(&implies.key, &json::quoted(&implies.value));
     }
     out.extend_from_slice(open);
     // A recognised body has a session, so there is always something before the comma.
@@ -131,7 +175,8 @@ pub fn headers(
 }
 
 /// The same as long as the batch is repeated unchanged: Laravel may use it to recognise a repetition.
-fn batch_id(key: HashKey, items: &[Claimed]) -> String {
+#[must_use]
+pub fn batch_id(key: HashKey, items: &[Claimed]) -> String {
     let bytes: Vec<u8> = items
         .iter()
         .flat_map(|item| {

@@ -4,6 +4,7 @@
 //! pointer, and what it returns cannot be inconsistent, so that nothing behind it checks again. `{}` is
 //! a whole configuration: the defaults are the gateway and the Laravel that exist.
 
+mod fallback;
 mod fields;
 mod parse;
 mod path;
@@ -17,6 +18,7 @@ use alloc::string::String;
 use alloc::vec::Vec;
 use core::fmt;
 
+pub use self::fallback::Fallback;
 pub use self::path::Path;
 use crate::json::Pointer;
 
@@ -50,6 +52,10 @@ pub struct Config {
     pub credentials: Credentials,
     /// Where batches go.
     pub upstream: Upstream,
+    /// Where updates go while Laravel takes none.
+    pub fallback: Option<Fallback>,
+    /// A Laravel whose calls take longer than this, smoothed, is slow; milliseconds.
+    pub slow_ms: u64,
     /// What may precede a route's path. The first that fits wins.
     pub prefixes: Vec<String>,
     /// The rules, in the order in which they are tried; at most [`ROUTES_MAX`].
@@ -69,6 +75,8 @@ pub struct Pace {
     pub max_requests_per_second: u64,
     /// Calls under way; must stay below the cluster's circuit breakers, or overflow looks like ejection.
     pub max_in_flight: u64,
+    /// Single items, where they go one by one: a pace of their own.
+    pub max_singles_per_second: u64,
 }
 
 /// W, T and L of the delivery rules, and the lease. Milliseconds.

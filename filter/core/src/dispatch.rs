@@ -5,10 +5,13 @@
 //! their order. A tick too many changes nothing, and nothing here is needed to be safe: what counts is in
 //! the store, and a dispatcher that is lost at any point is replaced by one that starts from there.
 
+mod fallback;
 mod index;
+mod pace;
 mod plan;
 mod send;
 mod settle;
+mod slow;
 
 #[cfg(test)]
 mod tests;
@@ -18,13 +21,18 @@ use alloc::format;
 use alloc::string::String;
 use alloc::vec::Vec;
 
+use self::fallback::Fallback;
 use self::index::{Index, LaneKey};
+use self::pace::Pace;
+pub use self::send::CALLS_UNDER_WAY_MAX;
+use self::slow::Smoothed;
 use crate::backoff::Rng;
 use crate::batch::Call;
+use crate::circuit::Circuit;
 use crate::lease::{Candidate, Change};
 use crate::route::Rules;
 use crate::sabotage::{self, Sabotage};
-use crate::shard::{ClaimId, Outcome, Shard};
+use crate::shard::{ClaimId, Claimed, Outcome, Shard};
 use crate::store::{CAS_ATTEMPTS_MAX, Expect, Keys, PutError, Store};
 use crate::time::Now;
 use crate::verdict::{Answer, VerdictLabel};
@@ -42,9 +50,6 @@ const TICK_IDLE_MS: u64 = 500;
 /// An answer that has not come this long after the call's timeout never will. Its claims run out by
 /// themselves; only its place among the calls under way has to be given up.
 const ANSWER_GRACE_MS: u64 = 5_000;
-
-/// How early a call may leave without counting as a burst: ticks come a little late or early.
-const PACE_SLACK_MS: u64 = 10;
 
 /// What the host has to tell.
 #[derive(Clone, Copy, Debug)]
@@ -104,6 +109,12 @@ pub enum Counter {
     Calls(usize, VerdictLabel),
     /// `embudo.call_bytes`: bodies sent.
     CallBytes,
+    /// `embudo.fallback`: items that the webhook has.
+    Fallback(usize),
+    /// `embudo.dead_letters`: rejected items that go to the webhook.
+    DeadLetters(usize),
+    /// `embudo.webhook_calls`: whether the webhook took them.
+    WebhookCalls(bool),
 }
 
 /// How an accepted update ended.
@@ -139,6 +150,10 @@ pub enum Gauge {
     OldestPendingMs,
     /// `embudo.leader_beat`: advances while there is a leader.
     LeaderBeat,
+    /// `embudo.circuit`: 0 closed, 1 half-open, 2 open, 3 misconfigured.
+    Circuit,
+    /// `embudo.laravel_slow`: 1 while it is.
+    LaravelSlow,
 }
 
 /// The level of a log line. Never one for a request.
@@ -162,7 +177,10 @@ pub struct Dispatcher {
     index: Index,
     flights: BTreeMap<u64, Flight>,
     calls_made: u64,
-    next_call_ms: u64,
+    pace: Pace,
+    circuit: Circuit,
+    fallback: Fallback,
+    call_time: Smoothed,
     urgent_last: bool,
     scan_next: u32,
     /// Shards that a new leader has not looked at yet.
@@ -171,7 +189,6 @@ pub struct Dispatcher {
     beat: u64,
     /// Answers that lost every race for their shard.
     unsettled: Vec<Unsettled>,
-    misconfigured: bool,
     /// A shard could not be read, and it was said.
     unreadable: bool,
     done: bool,
@@ -184,22 +201,24 @@ struct Flight {
     claim: ClaimId,
     items: Vec<FlightItem>,
     alone: bool,
+    bytes: usize,
     started_ms: u64,
 }
 
-#[derive(Clone, Copy, Debug)]
+#[derive(Clone, Debug)]
 struct FlightItem {
     shard: u32,
     session: u128,
     accepted_ms: u64,
+    /// The item itself, where a dead letter may have to be made of it.
+    dead: Option<Claimed>,
 }
 
 #[derive(Debug)]
 struct Unsettled {
     lane: LaneKey,
     claim: ClaimId,
-    items: Vec<FlightItem>,
-    outcome: Outcome,
+    items: Vec<(FlightItem, Outcome)>,
 }
 
 // === impl Dispatcher ===
@@ -216,14 +235,16 @@ impl Dispatcher {
             index: Index::default(),
             flights: BTreeMap::new(),
             calls_made: 0,
-            next_call_ms: 0,
+            pace: Pace::new(),
+            circuit: Circuit::default(),
+            fallback: Fallback::default(),
+            call_time: Smoothed::default(),
             urgent_last: false,
             scan_next: 0,
             scan_left: 0,
             tick_ms: 0,
             beat: 0,
             unsettled: Vec::new(),
-            misconfigured: false,
             unreadable: false,
             done: false,
         }
@@ -232,7 +253,7 @@ impl Dispatcher {
     /// Whether nothing is under way.
     #[must_use]
     pub fn is_idle(&self) -> bool {
-        self.flights.is_empty() && self.unsettled.is_empty()
+        self.flights.is_empty() && self.unsettled.is_empty() && self.fallback.is_idle()
     }
 
     /// Handles one event.
@@ -275,15 +296,7 @@ impl Dispatcher {
 
     fn tick(&mut self, now: Now, store: &mut impl Store, effects: &mut Vec<Effect>) {
         for late in core::mem::take(&mut self.unsettled) {
-            self.settle(
-                &late.lane,
-                late.claim,
-                late.items,
-                late.outcome,
-                now,
-                store,
-                effects,
-            );
+            self.settle(&late.lane, late.claim, late.items, now, store, effects);
         }
         self.give_up_on_answers(now, effects);
         if self.done {
@@ -300,6 +313,7 @@ impl Dispatcher {
                 ));
                 self.index.clear();
                 self.scan_left = self.rules.config.shards;
+                self.circuit = Circuit::resume(store, &self.keys, now.mono_ms);
             }
             Change::Lost => {
                 effects.push(Effect::Log(
@@ -322,6 +336,7 @@ impl Dispatcher {
             self.visit(shard, now, store, effects);
         }
         self.call_what_is_due(now, store, effects);
+        self.circuit.publish(store, &self.keys);
         // Longer than any wait that a lane remembers.
         let memory_ms = self.rules.config.backoff.max_ms.saturating_add(60_000);
         self.index.tidy(now.mono_ms, memory_ms);
@@ -333,6 +348,11 @@ impl Dispatcher {
         effects.push(Effect::Set(Gauge::LeaderBeat, self.beat));
         effects.push(Effect::Set(Gauge::Pending, self.index.pending() as u64));
         effects.push(Effect::Set(Gauge::OldestPendingMs, oldest_ms));
+        effects.push(Effect::Set(Gauge::Circuit, self.circuit.state().gauge()));
+        effects.push(Effect::Set(
+            Gauge::LaravelSlow,
+            u64::from(self.call_time.is_slow()),
+        ));
     }
 
     /// The slow scan: a few shards a tick, round and round.
@@ -395,22 +415,27 @@ impl Dispatcher {
     /// A plan goes over everything that waits. A tick can afford that, a ring only where it may lead to a
     /// call.
     fn is_worth_planning(&self, now: Now) -> bool {
-        let due = self.rules.config.routes.iter().any(|rule| {
-            self.index.lanes_of(&rule.name).any(|lane| {
-                let urgent = lane.urgent > 0 && lane.is_past_gap(&self.rules, now.mono_ms);
-                // What goes one by one is never full: it waits for its quiet time, at a tick.
-                let full = rule.batch.call.is_some()
-                    && (lane.items >= lane.limit.unwrap_or(rule.batch.max_items)
-                        || lane.bytes >= rule.batch.max_bytes);
-                lane.backoff.is_over(now.mono_ms) && (urgent || full)
-            })
+        let due = self.index.lanes().any(|(key, lane)| {
+            let Some((_, rule)) = self.rules.config.route_named(&key.route) else {
+                return false;
+            };
+            let urgent = lane.urgent > 0 && lane.is_past_gap(&self.rules, now.mono_ms);
+            // What goes one by one is never full: it waits for its quiet time, at a tick.
+            let (items_max, bytes_max) = self.index.limits(key, rule, now.mono_ms);
+            let full =
+                rule.batch.call.is_some() && (lane.items >= items_max || lane.bytes >= bytes_max);
+            lane.backoff.is_over(now.mono_ms) && (urgent || full)
         });
-        due && self.may_call(now)
+        due && {
+            let allowed = self.allowed(now);
+            allowed.together || allowed.alone
+        }
     }
 
     fn adjust_tick(&mut self, now: Now, effects: &mut Vec<Effect>) {
         let leads = self.candidate.epoch(now.mono_ms).is_some();
-        let busy = leads && (!self.index.is_idle() || self.scan_left > 0);
+        let busy =
+            leads && (!self.index.is_idle() || self.scan_left > 0 || self.fallback.has_work());
         let tick_ms = match busy || !self.unsettled.is_empty() {
             true => TICK_BUSY_MS,
             false => TICK_IDLE_MS,

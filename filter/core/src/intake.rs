@@ -3,6 +3,7 @@
 //! For a duplicate this is one get; for a new value one get and one put, and as many more as there are
 //! lost races. It never talks to Laravel, and it never waits.
 
+use crate::circuit;
 use crate::passing::{self, Attempt, Pass};
 use crate::route::{Bypass, Rules, Update};
 use crate::sabotage::{self, Sabotage};
@@ -44,13 +45,14 @@ pub struct Taken {
 }
 
 /// Offers `update` to the store. `number` is unique in this process: it names the claim of an update that
-/// has to pass.
+/// has to pass. `circuit` may be a tick old.
 pub fn take_in(
     store: &mut impl Store,
     keys: &Keys,
     rules: &Rules,
     update: &Update<'_>,
     number: u64,
+    circuit: circuit::State,
     now: Now,
 ) -> Taken {
     let pass = |store: &mut _, reason| match passing::begin(store, keys, rules, update, number, now)
@@ -67,6 +69,9 @@ pub fn take_in(
     }
     let index = rules.shard_of(update.session);
     let key = keys.shard(index);
+    if circuit == circuit::State::Misconfigured && !has_queued(store, &key, update) {
+        return pass(store, Bypass::Misconfigured);
+    }
     if sabotage::is(Sabotage::DedupBySet) && sabotage::was_seen(update.session ^ update.value) {
         return Taken::of(Reply::Duplicate);
     }
@@ -116,6 +121,15 @@ pub fn take_in(
         }
     }
     Taken::of(Reply::Busy)
+}
+
+/// Whether something of the session waits already: then so must this.
+fn has_queued(store: &impl Store, key: &str, update: &Update<'_>) -> bool {
+    let read = store.get(key);
+    let bytes = read.as_ref().map_or(&[][..], |(bytes, _)| bytes);
+    let shard = Shard::decode(bytes).unwrap_or_default();
+    let session = shard.session(update.session);
+    session.is_some_and(|session| session.next_due().is_some())
 }
 
 /// For [`Sabotage::VoidLater`].

@@ -2,7 +2,7 @@
 //!
 //! One walk does three things: it decides whether *Laravel can read* the body, it picks the values
 //! that a rule's pointers name, and it digests the parts that must be equal for a duplicate. The walk
-//! rides on `serde_json`'s deserializer, so what counts as JSON is not our own opinion.
+//! knows no more of JSON than the `scan` beneath it, and that reads what `serde_json` reads.
 //!
 //! "Laravel can read it" is stricter than "it is JSON", because one item that PHP's `json_decode`
 //! refuses would blind PHP to the whole batch it travels in, and one that PHP reads *differently* would
@@ -10,6 +10,8 @@
 //! duplicate keys (PHP takes the last one, others the first), at most [`DEPTH_MAX`] levels, an object.
 //! Whatever fails here is not an error of ours: the request passes through and Laravel judges it.
 
+mod scan;
+mod tree;
 mod walk;
 
 #[cfg(test)]
@@ -19,8 +21,9 @@ use alloc::borrow::Cow;
 use alloc::string::String;
 use alloc::vec::Vec;
 
-use serde::de::DeserializeSeed;
-
+pub use self::scan::quoted;
+use self::scan::{Broken, Scanner, Token};
+pub(crate) use self::tree::{Object, Value, parse};
 use self::walk::{Node, Walk};
 use crate::hash::HashKey;
 
@@ -68,6 +71,9 @@ pub struct Document<'a> {
     keys: Vec<Cow<'a, str>>,
 }
 
+/// A key, and its value as it is written.
+pub(crate) type Member<'a> = (Cow<'a, str>, &'a [u8]);
+
 /// Walks `body`, looking for the values at `wanted` and digesting the subtrees at `same`.
 ///
 /// # Errors
@@ -80,19 +86,17 @@ pub fn read<'a>(
 ) -> Result<Document<'a>, Unreadable> {
     if body.iter().find(|byte| !byte.is_ascii_whitespace()) != Some(&b'{') {
         // Tells "not an object" from "not JSON" for the operator's counters; either passes through.
-        return Err(
-            match serde_json::from_slice::<serde::de::IgnoredAny>(body) {
-                Ok(_) => Unreadable::NotAnObject,
-                Err(_) => Unreadable::Syntax,
-            },
-        );
+        let mut scanner = Scanner::new(body);
+        return Err(match scanner.skip().and_then(|_| scanner.end()) {
+            Ok(()) => Unreadable::NotAnObject,
+            Err(_) => Unreadable::Syntax,
+        });
     }
     let mut walk = Walk {
         wanted,
         same,
         key,
         digesting: Vec::new(),
-        why: Unreadable::Syntax,
         out: Document {
             found: wanted.iter().map(|_| None).collect(),
             digests: same.iter().map(|_| None).collect(),
@@ -100,16 +104,49 @@ pub fn read<'a>(
         },
     };
     let paths = (0..wanted.len().saturating_add(same.len())).collect();
-    let mut json = serde_json::Deserializer::from_slice(body);
     let node = Node {
         walk: &mut walk,
         depth: 0,
         paths,
     };
-    match node.deserialize(&mut json).and_then(|()| json.end()) {
-        Ok(()) => Ok(walk.out),
-        Err(_) => Err(walk.why),
+    let mut scanner = Scanner::new(body);
+    node.read(&mut scanner)?;
+    scanner.end()?;
+    Ok(walk.out)
+}
+
+/// The members of a text that is a JSON object.
+///
+/// # Errors
+/// Where it is none. The values themselves need make no sense: see [`Scanner::skip`].
+pub(crate) fn members(text: &[u8]) -> Result<Vec<Member<'_>>, Broken> {
+    let mut scanner = Scanner::new(text);
+    let mut members = Vec::new();
+    let Token::Object = scanner.value()? else {
+        return Err(Broken::not_an_object(&scanner));
+    };
+    while let Some(key) = scanner.key(members.is_empty())? {
+        members.push((key, scanner.skip()?));
     }
+    scanner.end()?;
+    Ok(members)
+}
+
+/// The elements of a text that is a JSON array, as they are written.
+///
+/// # Errors
+/// Where it is none. The values themselves need make no sense: see [`Scanner::skip`].
+pub(crate) fn elements(text: &[u8]) -> Result<Vec<&[u8]>, Broken> {
+    let mut scanner = Scanner::new(text);
+    let mut elements = Vec::new();
+    let Token::Array = scanner.value()? else {
+        return Err(Broken::not_an_object(&scanner));
+    };
+    while scanner.element(elements.is_empty())? {
+        elements.push(scanner.skip()?);
+    }
+    scanner.end()?;
+    Ok(elements)
 }
 
 // === impl Pointer ===
@@ -128,10 +165,7 @@ impl Pointer {
         let Some(rest) = text.strip_prefix('/') else {
             return Err("a JSON pointer starts with '/', as in \"/session_id\"");
         };
-        let segments = rest
-            .split('/')
-            .map(|raw| raw.replace("~1", "/").replace("~0", "~"))
-            .collect();
+        let segments = rest.split('/').map(unescaped).collect();
         Ok(Self { segments })
     }
 
@@ -143,6 +177,24 @@ impl Pointer {
             _ => None,
         }
     }
+}
+
+/// A pointer's segment with its `~0` and `~1` resolved.
+fn unescaped(raw: &str) -> String {
+    let mut out = String::with_capacity(raw.len());
+    let mut tilde = false;
+    for c in raw.chars() {
+        match (tilde, c) {
+            (true, '0') => {}
+            (true, '1') => {
+                out.pop();
+                out.push('/');
+            }
+            _ => out.push(c),
+        }
+        tilde = c == '~';
+    }
+    out
 }
 
 // === impl Document ===

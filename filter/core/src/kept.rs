@@ -6,17 +6,14 @@
 //! is ever kept, and what was given to one credential is never given to another.
 
 use alloc::borrow::Cow;
-use alloc::collections::BTreeMap;
-use alloc::string::String;
 use alloc::vec::Vec;
 
-use serde_json::value::RawValue;
-
 use crate::config::Trust;
-use crate::json::Pointer;
+use crate::json::{self, Member, Pointer};
 use crate::route::{Asked, Rules};
 use crate::sabotage::{self, Sabotage};
 use crate::shard::{BYTES_MAX, Kept, Place, Shard, patch};
+use crate::sort;
 use crate::store::{CAS_ATTEMPTS_MAX, Expect, Keys, PutError, Store};
 use crate::time::Now;
 use crate::trust;
@@ -33,6 +30,8 @@ pub const SHARD_BYTES_MAX: usize = BYTES_MAX / 2;
 pub enum Found {
     /// Answer with this.
     Cached(Vec<u8>),
+    /// The same; it should be asked for again, and Laravel is down.
+    Stale(Vec<u8>),
     /// Ask Laravel.
     Ask(Fetch),
 }
@@ -50,8 +49,15 @@ pub struct Fetch {
     pub has_kept: bool,
 }
 
-/// Looks a read up.
-pub fn look(store: &mut impl Store, keys: &Keys, rules: &Rules, asked: Asked, now: Now) -> Found {
+/// Looks a read up. While Laravel `is_down`, whoever can be answered from the store does not wait for it.
+pub fn look(
+    store: &mut impl Store,
+    keys: &Keys,
+    rules: &Rules,
+    asked: Asked,
+    is_down: bool,
+    now: Now,
+) -> Found {
     let read = store.get(&keys.shard(rules.shard_of(asked.session)));
     let bytes = read.as_ref().map_or(&[][..], |(bytes, _)| bytes);
     // An unreadable shard keeps nothing, and nothing will be kept in it.
@@ -65,6 +71,13 @@ pub fn look(store: &mut impl Store, keys: &Keys, rules: &Rules, asked: Asked, no
         && let Some(body) = serves(kept_ms)
     {
         return Found::Cached(body);
+    }
+    if known
+        && is_down
+        && !asked.no_cache
+        && let Some(body) = serves(u64::MAX)
+    {
+        return Found::Stale(body);
     }
     Found::Ask(Fetch {
         floor: shard.floor(asked.session, now.mono_ms),
@@ -195,31 +208,33 @@ pub fn refused(store: &mut impl Store, keys: &Keys, rules: &Rules, fetch: &Fetch
 /// Where a body shows the state, in order: the first pointer that leads to a string, and the others that lead
 /// to the same one. `None` for what is no JSON object, nothing for one that shows no state.
 fn places(body: &[u8], pointers: &[Pointer]) -> Option<Vec<Place>> {
-    let text = core::str::from_utf8(body).ok()?;
-    let _: BTreeMap<Cow<'_, str>, &RawValue> = serde_json::from_str(text).ok()?;
+    core::str::from_utf8(body).ok()?;
+    json::members(body).ok()?;
     let at = |place: &Place| body.get(place.start as usize..place.end as usize);
     let mut places: Vec<Place> = pointers
         .iter()
-        .filter_map(|pointer| string_at(text, pointer))
+        .filter_map(|pointer| string_at(body, pointer))
         .collect();
     let first = places.first().copied();
     places.retain(|place| first.is_some_and(|first| at(place) == at(&first)));
-    places.sort_unstable_by_key(|place| place.start);
+    sort::by_key(&mut places, |place| u128::from(place.start));
     places.dedup();
     Some(places)
 }
 
-fn string_at(text: &str, pointer: &Pointer) -> Option<Place> {
-    let mut raw = text;
+fn string_at(body: &[u8], pointer: &Pointer) -> Option<Place> {
+    let mut raw = body;
     for segment in pointer.segments() {
-        let members: BTreeMap<String, &RawValue> = serde_json::from_str(raw).ok()?;
-        raw = members.get(segment)?.get();
+        // Of two members with one key, PHP takes the last.
+        let members = json::members(raw).ok()?;
+        let named = |(key, _): &&Member<'_>| key == segment;
+        (_, raw) = *members.iter().rev().find(named)?;
     }
-    if !raw.starts_with('"') {
+    if !raw.starts_with(b"\"") {
         return None;
     }
-    // The raw value is a part of the text, so the difference of the addresses is its place.
-    let start = (raw.as_ptr() as usize).checked_sub(text.as_ptr() as usize)?;
+    // The raw value is a part of the body, so the difference of the addresses is its place.
+    let start = (raw.as_ptr() as usize).checked_sub(body.as_ptr() as usize)?;
     let end = start.checked_add(raw.len())?;
     Some(Place {
         start: u32::try_from(start).ok()?,

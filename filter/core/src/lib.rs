@@ -5,6 +5,7 @@ extern crate alloc;
 
 pub mod backoff;
 pub mod batch;
+pub mod circuit;
 pub mod config;
 pub mod dispatch;
 pub mod hash;
@@ -17,6 +18,7 @@ pub mod passing;
 pub mod route;
 pub mod sabotage;
 pub mod shard;
+pub mod sort;
 pub mod store;
 pub mod time;
 pub mod trust;

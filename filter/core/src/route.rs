@@ -79,6 +79,8 @@ pub enum Bypass {
     NoSession,
     /// It has no value, or one that is not a string.
     NoValue,
+    /// The cluster of the batches does not exist, and nothing of its session is pending.
+    Misconfigured,
     /// Its shard has no room, and nothing of its session is pending.
     ShardFull,
     /// The host's shared data could not be read or written.
@@ -327,8 +329,14 @@ impl Rules {
     /// The shard of a session.
     #[must_use]
     pub fn shard_of(&self, session: u128) -> u32 {
-        let shards = u128::from(self.config.shards.max(1));
-        u32::try_from(session.checked_rem(shards).unwrap_or(0)).unwrap_or(0)
+        let shards = u64::from(self.config.shards.max(1));
+        // Digit by digit: what is left is less than 2³², and so is the next digit.
+        let rest = [96, 64, 32, 0].into_iter().fold(0, |rest, shift| {
+            let digit = session >> shift & u128::from(u32::MAX);
+            let next = rest << 32 | digit as u64;
+            next.checked_rem(shards).unwrap_or(0)
+        });
+        u32::try_from(rest).unwrap_or(0)
     }
 }
 
@@ -399,7 +407,7 @@ fn declares_too_much(content_length: &[u8]) -> bool {
 
 impl Bypass {
     /// Every reason, in the order of [`Bypass::index`].
-    pub const ALL: [Self; 17] = [
+    pub const ALL: [Self; 18] = [
         Self::Path,
         Self::Header,
         Self::Signature,
@@ -415,6 +423,7 @@ impl Bypass {
         Self::Unmatched,
         Self::NoSession,
         Self::NoValue,
+        Self::Misconfigured,
         Self::ShardFull,
         Self::Store,
     ];
@@ -444,6 +453,7 @@ impl Bypass {
             Self::Unmatched => "unmatched",
             Self::NoSession => "no_session",
             Self::NoValue => "no_value",
+            Self::Misconfigured => "misconfigured",
             Self::ShardFull => "shard_full",
             Self::Store => "store",
         }
@@ -496,6 +506,17 @@ pub(crate) mod tests {
 
     fn bypass(method: &str, path: &str, more: &[(&str, &str)]) -> Option<Bypass> {
         rules("{}").head(&headers(method, path, more)).err()
+    }
+
+    #[test]
+    fn a_sessions_shard_is_the_rest_of_its_hash() {
+        for (max_sessions, shards) in [(1, 1_u128), (24, 3), (16_384, 2_048), (1_048_576, 131_072)]
+        {
+            let rules = rules(&format!("{{\"max_sessions\":{max_sessions}}}"));
+            for session in [0, 1, u128::MAX, 0x0123_4567_89ab_cdef_0f1e_2d3c_4b5a_6978] {
+                assert_eq!(u128::from(rules.shard_of(session)), session % shards);
+            }
+        }
     }
 
     #[test]

@@ -90,6 +90,12 @@ sabotages! {
     PassUnknownIsOver = "pass_unknown_is_over",
     /// A passing update leaves however late it is.
     PassAtAnyTime = "pass_at_any_time",
+    /// A half-open circuit lets everything through.
+    ProbeWithMany = "probe_with_many",
+    /// A batch that was taken was taken whole, whatever Laravel says of its items.
+    BelieveTheWhole = "believe_the_whole",
+    /// The webhook is told of an item again and again.
+    HandOverAgain = "hand_over_again",
 }
 
 #[cfg(feature = "sabotage")]

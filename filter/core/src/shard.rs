@@ -30,7 +30,7 @@ mod tests;
 use alloc::borrow::Cow;
 use alloc::vec::Vec;
 
-pub use self::claim::{Claimed, Outcome, Settled, Wanted, balance};
+pub use self::claim::{ATTEMPTS_TOGETHER_MAX, Claimed, Outcome, Settled, Wanted, balance};
 pub use self::kept::{Kept, Place, patch};
 pub use self::offer::{Decision, Superseded};
 pub use self::pass::Passed;
@@ -102,6 +102,8 @@ pub struct Session<'a> {
     /// Sequence of the newest update that passed through and that Laravel took, or may have taken: nothing
     /// older is what Laravel has.
     pub passed_seq: u64,
+    /// The webhook has heard of everything up to this sequence.
+    pub told_seq: u64,
     /// The call that Laravel may be working on.
     pub claim: Option<Claim<'a>>,
     /// One for each (route, credential).
@@ -254,6 +256,7 @@ impl<'a> Session<'a> {
             // It may have been here before, and have been forgotten.
             unread_seq: last_seq,
             passed_seq: 0,
+            told_seq: 0,
             claim: None,
             entries: Vec::new(),
             kept: Vec::new(),

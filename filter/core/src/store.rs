@@ -98,6 +98,12 @@ impl Keys {
         format!("{}/trust", self.base)
     }
 
+    /// The key of the circuit breaker's state.
+    #[must_use]
+    pub fn circuit(&self) -> String {
+        format!("{}/circuit", self.base)
+    }
+
     /// The key of one shard.
     #[must_use]
     pub fn shard(&self, index: u32) -> String {

@@ -11,6 +11,7 @@ use crate::config::Trust;
 use crate::hash::HashKey;
 use crate::route::Rules;
 use crate::sabotage::{self, Sabotage};
+use crate::sort;
 use crate::store::{CAS_ATTEMPTS_MAX, Expect, Keys, PutError, Store};
 use crate::time::Now;
 
@@ -97,7 +98,8 @@ pub fn learn(
             return false;
         }
         if all.len() >= ENTRIES_MAX {
-            all.sort_by_key(|trusted| core::cmp::Reverse(trusted.used_ms));
+            // The last used first.
+            sort::by_key(all, |trusted| u128::from(!trusted.used_ms));
             all.truncate(ENTRIES_MAX.saturating_sub(1));
         }
         all.push(Trusted {

@@ -1,12 +1,20 @@
-//! What an answer to a batch means.
+//! What an answer to a call means.
 //!
 //! Two questions, kept apart: did Laravel take the items, and if not, is it *certain* that it did not?
 //! Only a certain no lets the same session be sent again at once. Where nobody can know, the claim stays
 //! and runs out, because the request may still be at work in PHP.
 
+mod date;
+mod items;
+
+#[cfg(test)]
+mod tests;
+
 use alloc::format;
 use alloc::string::String;
+use alloc::vec::Vec;
 
+pub use self::items::ItemFate;
 use crate::hash::HashKey;
 use crate::json::{self, Pointer, Scalar};
 
@@ -27,20 +35,57 @@ pub struct Answer<'a> {
     pub body: &'a [u8],
 }
 
+/// What was asked.
+#[derive(Clone, Copy, Debug)]
+pub struct Asked<'a> {
+    /// Items in the batch.
+    pub items: usize,
+    /// The array's key in the body, as in `qrs`.
+    pub field: &'a str,
+    /// The path has answered as a batch route does before.
+    pub is_known: bool,
+    /// For a `retry-after` that is a date.
+    pub wall_ms: u64,
+}
+
 /// What an answer to a call means.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Verdict {
     /// Laravel has every item.
     Delivered,
+    /// Laravel has spoken of each item by itself.
+    Items {
+        /// In the batch's order.
+        fates: Vec<ItemFate>,
+        /// For the log.
+        why: String,
+    },
     /// Laravel has none, whatever the items are: try again later.
     Retry {
         /// For the log.
         why: String,
         /// What Laravel asked for, milliseconds.
         retry_after_ms: u64,
+        /// The status; `None` where Laravel was not reached.
+        status: Option<u16>,
     },
-    /// Laravel has none, and an item may be why.
+    /// Laravel has no such route: items go one by one.
+    NoRoute {
+        /// For the log.
+        why: String,
+    },
+    /// Laravel, or what stands before it, takes no body of this length.
+    TooLarge {
+        /// For the log.
+        why: String,
+    },
+    /// Laravel has none, and an item may be why: nobody says which.
     Refused {
+        /// For the log.
+        why: String,
+    },
+    /// Laravel has none, and would not have taken any of them in this way: each is tried alone.
+    Suspects {
         /// For the log.
         why: String,
     },
@@ -64,30 +109,65 @@ impl Verdict {
     /// Judges the answer to an item that was posted alone, to the path it came to: as the gateway would
     /// have had it.
     #[must_use]
-    pub fn of_single(answer: &Answer<'_>) -> Self {
-        match answer.status {
-            Some(200..=299) => Self::Delivered,
-            Some(status) => match Self::of(answer) {
-                Self::Refused { why } => Self::Rejected {
-                    why,
-                    credential: matches!(status, 401 | 403),
-                },
-                other => other,
+    pub fn of_single(answer: &Answer<'_>, wall_ms: u64) -> Self {
+        if let Some(verdict) = Self::of_any(answer, wall_ms) {
+            return verdict;
+        }
+        match answer.status.unwrap_or(0) {
+            200..=299 => Self::Delivered,
+            status => Self::Rejected {
+                why: format!("status {status}"),
+                credential: matches!(status, 401 | 403),
             },
-            None => Self::of(answer),
         }
     }
 
     /// Judges the answer to a batch.
     #[must_use]
-    pub fn of(answer: &Answer<'_>) -> Self {
-        let Some(status) = answer.status else {
-            return Self::Unknown {
-                why: "the answer broke off".into(),
-            };
-        };
+    pub fn of(answer: &Answer<'_>, asked: &Asked<'_>) -> Self {
+        if let Some(verdict) = Self::of_any(answer, asked.wall_ms) {
+            return verdict;
+        }
+        let status = answer.status.unwrap_or(0);
         let why = format!("status {status}");
         match status {
+            200..=299 => match says_success(answer.body) {
+                Success::Yes => items::of_results(answer.body, asked.items, why),
+                Success::No => match items::of_results(answer.body, asked.items, why.clone()) {
+                    Self::Delivered => Self::Refused {
+                        why: format!("{why}, \"success\" is false"),
+                    },
+                    each => each,
+                },
+                Success::Silent => Self::NoRoute {
+                    why: format!("{why}, but no JSON object"),
+                },
+            },
+            404 | 405 if !asked.is_known => Self::NoRoute { why },
+            404 | 405 => Self::Refused { why },
+            422 => match items::of_errors(answer.body, asked) {
+                Some(fates) => Self::Items { fates, why },
+                None => Self::Refused { why },
+            },
+            413 => Self::TooLarge { why },
+            401 => Self::Rejected {
+                why,
+                credential: true,
+            },
+            // A policy may object to one item's session only: 403 too, alone, says which.
+            _ => Self::Suspects { why },
+        }
+    }
+
+    /// What has nothing to do with the items, and means the same for one as for many.
+    fn of_any(answer: &Answer<'_>, wall_ms: u64) -> Option<Self> {
+        let Some(status) = answer.status else {
+            return Some(Self::Unknown {
+                why: "the answer broke off".into(),
+            });
+        };
+        let why = format!("status {status}");
+        let verdict = match status {
             504 => Self::Unknown {
                 why: "timeout (504)".into(),
             },
@@ -95,29 +175,28 @@ impl Verdict {
             503 if !answer.from_upstream && !never_left(answer.body) => Self::Unknown {
                 why: "connection lost (503)".into(),
             },
-            200..=299 => match says_success(answer.body) {
-                Success::Yes => Self::Delivered,
-                Success::No => Self::Refused {
-                    why: format!("{why}, \"success\" is false"),
-                },
-                Success::Silent => Self::Retry {
-                    why: format!("{why}, but no JSON object: is there a batch route?"),
-                    retry_after_ms: 0,
-                },
-            },
             503 if !answer.from_upstream => Self::Retry {
                 why: "no connection to Laravel (503)".into(),
                 retry_after_ms: 0,
+                status: None,
             },
             408 | 425 | 429 | 500..=599 => Self::Retry {
                 why,
-                retry_after_ms: retry_after_ms(answer.retry_after),
+                retry_after_ms: retry_after_ms(answer.retry_after, wall_ms),
+                status: Some(status),
             },
-            401 | 403 => Self::Rejected {
-                why,
-                credential: true,
-            },
-            _ => Self::Refused { why },
+            _ => return None,
+        };
+        Some(verdict)
+    }
+
+    /// Whether Laravel itself has spoken, and is well enough to say anything but 5xx.
+    #[must_use]
+    pub fn is_alive(&self) -> bool {
+        match self {
+            Self::Unknown { .. } => false,
+            Self::Retry { status, .. } => status.is_some_and(|status| status < 500),
+            _ => true,
         }
     }
 
@@ -126,8 +205,11 @@ impl Verdict {
     pub fn label(&self) -> VerdictLabel {
         match self {
             Self::Delivered => VerdictLabel::Delivered,
+            Self::Items { .. } => VerdictLabel::Partial,
             Self::Retry { .. } => VerdictLabel::Retry,
-            Self::Refused { .. } => VerdictLabel::Refused,
+            Self::NoRoute { .. } => VerdictLabel::NoRoute,
+            Self::TooLarge { .. } => VerdictLabel::TooLarge,
+            Self::Refused { .. } | Self::Suspects { .. } => VerdictLabel::Refused,
             Self::Rejected { .. } => VerdictLabel::Rejected,
             Self::Unknown { .. } => VerdictLabel::Unknown,
         }
@@ -139,9 +221,15 @@ impl Verdict {
 pub enum VerdictLabel {
     /// [`Verdict::Delivered`].
     Delivered,
+    /// [`Verdict::Items`].
+    Partial,
     /// [`Verdict::Retry`].
     Retry,
-    /// [`Verdict::Refused`].
+    /// [`Verdict::NoRoute`].
+    NoRoute,
+    /// [`Verdict::TooLarge`].
+    TooLarge,
+    /// [`Verdict::Refused`], [`Verdict::Suspects`].
     Refused,
     /// [`Verdict::Rejected`].
     Rejected,
@@ -155,9 +243,12 @@ pub enum VerdictLabel {
 
 impl VerdictLabel {
     /// Every label.
-    pub const ALL: [Self; 6] = [
+    pub const ALL: [Self; 9] = [
         Self::Delivered,
+        Self::Partial,
         Self::Retry,
+        Self::NoRoute,
+        Self::TooLarge,
         Self::Refused,
         Self::Rejected,
         Self::Unknown,
@@ -169,7 +260,10 @@ impl VerdictLabel {
     pub fn text(self) -> &'static str {
         match self {
             Self::Delivered => "delivered",
+            Self::Partial => "partial",
             Self::Retry => "retry",
+            Self::NoRoute => "no_route",
+            Self::TooLarge => "too_large",
             Self::Refused => "refused",
             Self::Rejected => "rejected",
             Self::Unknown => "unknown",
@@ -209,117 +303,13 @@ pub(crate) fn never_left(body: &[u8]) -> bool {
             .any(|reason| text.contains("reset reason:") && text.contains(reason))
 }
 
-/// Seconds; the HTTP-date form counts as not given.
-fn retry_after_ms(raw: Option<&[u8]>) -> u64 {
-    raw.and_then(|raw| core::str::from_utf8(raw).ok())
-        .and_then(|text| text.trim().parse::<u64>().ok())
-        .map_or(0, |seconds| {
-            seconds.min(RETRY_AFTER_MAX_S).saturating_mul(1000)
-        })
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    fn judge(status: u16, from_upstream: bool, body: &str) -> VerdictLabel {
-        let status = Some(status);
-        Verdict::of(&Answer {
-            status,
-            from_upstream,
-            body: body.as_bytes(),
-            ..Answer::default()
-        })
-        .label()
-    }
-
-    #[test]
-    fn only_a_2xx_with_a_json_object_that_is_not_unsuccessful_delivers() {
-        use VerdictLabel::{Delivered, Refused, Retry};
-        assert_eq!(
-            judge(200, true, r#"{"success":true,"processed":3}"#),
-            Delivered
-        );
-        assert_eq!(judge(201, true, "{}"), Delivered);
-        assert_eq!(judge(200, true, r#"{"success":false}"#), Refused);
-        for body in ["", "<html>login</html>", "[]", "\"ok\"", "{\"success\":tr"] {
-            assert_eq!(judge(200, true, body), Retry, "{body}");
-        }
-        for status in [301, 302, 404, 405, 413, 419, 422] {
-            assert_eq!(judge(status, true, "{}"), Refused, "{status}");
-        }
-        for status in [401, 403] {
-            assert_eq!(
-                judge(status, true, "{}"),
-                VerdictLabel::Rejected,
-                "{status}"
-            );
-        }
-        for status in [408, 425, 429, 500, 503] {
-            assert_eq!(judge(status, true, "{}"), Retry, "{status}");
-        }
-    }
-
-    #[test]
-    fn an_item_alone_gets_the_answer_that_the_gateway_would_have_got() {
-        use VerdictLabel::{Delivered, Rejected, Retry, Unknown};
-        let cases = [
-            (200, Delivered),
-            (204, Delivered),
-            (302, Rejected),
-            (401, Rejected),
-            (404, Rejected),
-            (422, Rejected),
-            (429, Retry),
-            (500, Retry),
-            (504, Unknown),
-        ];
-        for (status, expected) in cases {
-            let answer = Answer {
-                status: Some(status),
-                from_upstream: true,
-                body: b"ok",
-                ..Answer::default()
-            };
-            assert_eq!(Verdict::of_single(&answer).label(), expected, "{status}");
-        }
-    }
-
-    #[test]
-    fn what_nobody_can_know_is_unknown() {
-        use VerdictLabel::{Retry, Unknown};
-        assert_eq!(Verdict::of(&Answer::default()).label(), Unknown);
-        assert_eq!(judge(504, false, "upstream request timeout"), Unknown);
-        assert_eq!(judge(504, true, ""), Unknown);
-        assert_eq!(judge(502, true, ""), Unknown);
-        let prefix = "upstream connect error or disconnect/reset before headers. reset reason: ";
-        assert_eq!(
-            judge(503, false, &format!("{prefix}connection termination")),
-            Unknown
-        );
-        let refused = "remote connection failure, transport failure reason: delayed connect error: \
-                       Connection refused";
-        assert_eq!(judge(503, false, &format!("{prefix}{refused}")), Retry);
-        assert_eq!(judge(503, false, "no healthy upstream"), Retry);
-        assert_eq!(judge(503, true, "maintenance"), Retry);
-    }
-
-    #[test]
-    fn retry_after_is_honoured_up_to_its_cap() {
-        let ask = |raw: &'static str| {
-            Verdict::of(&Answer {
-                status: Some(429),
-                from_upstream: true,
-                retry_after: Some(raw.as_bytes()),
-                body: b"",
-            })
-        };
-        let waits = |ms| Verdict::Retry {
-            why: "status 429".into(),
-            retry_after_ms: ms,
-        };
-        assert_eq!(ask("7"), waits(7_000));
-        assert_eq!(ask("86400"), waits(300_000));
-        assert_eq!(ask("soon"), waits(0));
-    }
+/// Seconds, or a date; what is neither counts as not given.
+fn retry_after_ms(raw: Option<&[u8]>, wall_ms: u64) -> u64 {
+    let text = raw.and_then(|raw| core::str::from_utf8(raw).ok());
+    let ms = text.map(str::trim).and_then(|text| {
+        let seconds = text.parse::<u64>().ok();
+        let ms = seconds.map(|seconds| seconds.saturating_mul(1000));
+        ms.or_else(|| Some(date::epoch_ms(text)?.saturating_sub(wall_ms)))
+    });
+    ms.unwrap_or(0).min(RETRY_AFTER_MAX_S * 1000)
 }

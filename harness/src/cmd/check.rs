@@ -407,8 +407,17 @@ mod tests {
             r#"{"max_in_flight": 12}"#,
         );
         assert_eq!(many.len(), 1, "{many:#?}");
+        assert!(many[0].contains("thresholds[0].max_requests: 12 is not more than the 12 calls"));
+        let nowhere = findings(|_| {}, r#"{"fallback": {"cluster": "hooks"}}"#);
         assert!(
-            many[0].contains("thresholds[0].max_requests: 12 is not more than max_in_flight, 12")
+            nowhere[0].contains("error: static_resources.clusters: no cluster is called \"hooks\""),
+            "{nowhere:#?}"
+        );
+        let shared = findings(|_| {}, r#"{"fallback": {"cluster": "laravel_batch"}}"#);
+        assert!(shared[0].contains("there is no fallback"), "{shared:#?}");
+        assert_eq!(
+            findings(|_| {}, r#"{"fallback": {}}"#),
+            Vec::<String>::new()
         );
         let large = findings(
             |_| {},

@@ -8,17 +8,25 @@ use tokio::time::{Instant, sleep_until, timeout};
 
 use super::envoy::{Envoy, EnvoyOptions};
 use super::filter_config::scaled;
-use super::laravel::{LaravelOptions, LaravelServer};
+use super::laravel::{LaravelOptions, LaravelServer, WebhookServer};
 use super::load::{self, Load, LoadOptions, LoadProgress};
 use super::stats::Stats;
 use crate::check::Outcome;
 use crate::measure::measures;
 use crate::model::gateway::{RetryPolicy, session_ids};
 use crate::model::order::final_states;
+use crate::model::webhook::Received;
 use crate::scenario::{Scenario, Verb};
 
 /// How often Envoy is asked whether everything is settled.
 const ASK_EVERY: Duration = Duration::from_millis(100);
+
+/// The webhook is through once it has heard nothing for so long, after all is settled. A dead letter is
+/// written when its item has reached its end.
+pub(crate) const WEBHOOK_SILENCE: Duration = Duration::from_secs(1);
+
+/// ... and after so long in any case.
+pub(crate) const WEBHOOK_MAX: Duration = Duration::from_secs(20);
 
 /// How long Laravel may go on with what it has begun.
 const IDLE_MAX: Duration = Duration::from_secs(60);
@@ -31,7 +39,12 @@ const IDLE_MAX: Duration = Duration::from_secs(60);
 pub async fn run(scenario: &Scenario) -> Result<Outcome> {
     let epoch = std::time::Instant::now();
     let mut laravel = start_laravel(scenario, epoch).await?;
+    let mut webhook = match &scenario.webhook {
+        Some(webhook) => Some(WebhookServer::start(webhook.request_ms, epoch).await?),
+        None => None,
+    };
     let mut options = EnvoyOptions::new("scenario", laravel.addr);
+    options.webhook = webhook.as_ref().map(|webhook| webhook.addr.into());
     options.filter_config = scaled(&scenario.filter, scenario.compression);
     options.concurrency = scenario.workers;
     options.watch_listener = scenario
@@ -53,6 +66,10 @@ pub async fn run(scenario: &Scenario) -> Result<Outcome> {
             .map(|fault| fault.later(started_ms))
             .collect(),
     );
+    if let (Some(server), Some(webhook)) = (&webhook, &scenario.webhook) {
+        let faults = webhook.faults.iter().map(|fault| fault.later(started_ms));
+        server.set_faults(scenario.seed, faults.collect());
+    }
     let load = Load::start(load, Arc::new(LoadProgress::default()))?;
     let started = Instant::now();
     for happening in &scenario.happenings {
@@ -60,6 +77,16 @@ pub async fn run(scenario: &Scenario) -> Result<Outcome> {
         match &happening.what {
             Verb::LaravelDown => laravel.down().await,
             Verb::LaravelUp => laravel.up().await?,
+            Verb::WebhookDown => {
+                if let Some(webhook) = &mut webhook {
+                    webhook.down().await;
+                }
+            }
+            Verb::WebhookUp => {
+                if let Some(webhook) = &mut webhook {
+                    webhook.up().await?;
+                }
+            }
             Verb::UpdateFilter(config) => {
                 let config = scaled(config, scenario.compression);
                 envoy.update_filter_config(&config).await?;
@@ -69,14 +96,19 @@ pub async fn run(scenario: &Scenario) -> Result<Outcome> {
     let report = load.finish().await?;
     let stats = settled(scenario, &mut envoy).await?;
     laravel.idle(IDLE_MAX).await;
+    let handed_over = match &webhook {
+        Some(webhook) => silent(webhook).await,
+        None => Vec::new(),
+    };
 
     let finals = laravel.with(|laravel| final_states(laravel, &report.sent));
     let traps = envoy.grep_log("Uncaught").len() as u64;
     envoy.stop();
     let journal = laravel.stop().await;
     Ok(Outcome {
-        measures: measures(&report, &journal, &stats),
+        measures: measures(scenario, &report, &journal, &handed_over, &stats),
         processed: journal.entries().to_vec(),
+        handed_over,
         ledger: stats.ledger(),
         sent: report.sent,
         finals,
@@ -112,6 +144,21 @@ fn load_options(scenario: &Scenario, envoy: &Envoy, epoch: std::time::Instant) -
         epoch,
         ..LoadOptions::default()
     }
+}
+
+/// Waits until the webhook hears nothing any more, and gives what it has heard.
+async fn silent(webhook: &WebhookServer) -> Vec<Received> {
+    let until = Instant::now() + WEBHOOK_MAX;
+    let mut heard = webhook.received();
+    while Instant::now() < until {
+        tokio::time::sleep(WEBHOOK_SILENCE).await;
+        let now = webhook.received();
+        if now == heard {
+            break;
+        }
+        heard = now;
+    }
+    heard
 }
 
 /// Waits until nothing is pending, or the scenario's time is over.

@@ -140,6 +140,35 @@ impl Response {
     }
 }
 
+/// A moment as HTTP writes it, `Fri, 31 Dec 1999 23:59:59 GMT`; to the second, rounded up, so that whoever
+/// waits until then has waited long enough.
+pub fn http_date(unix_ms: u64) -> String {
+    const DAYS: [&str; 7] = ["Thu", "Fri", "Sat", "Sun", "Mon", "Tue", "Wed"];
+    const MONTHS: [&str; 12] = [
+        "Jan", "Feb", "Mar", "Apr", "May", "Jun", "Jul", "Aug", "Sep", "Oct", "Nov", "Dec",
+    ];
+    let seconds = unix_ms.div_ceil(1000);
+    let (days, of_day) = (seconds / 86_400, seconds % 86_400);
+    // Years that begin in March, so that the day that may be missing is the last; 400 of them are 146 097 days.
+    let shifted = days + 719_468;
+    let (era, of_era) = (shifted / 146_097, shifted % 146_097);
+    let year_of_era = (of_era - of_era / 1_460 + of_era / 36_524 - of_era / 146_096) / 365;
+    let of_year = of_era - (365 * year_of_era + year_of_era / 4 - year_of_era / 100);
+    let march_month = (5 * of_year + 2) / 153;
+    let day = of_year - (153 * march_month + 2) / 5 + 1;
+    let month = (march_month + 2) % 12;
+    let year = era * 400 + year_of_era + u64::from(month < 2);
+    let name = |names: &[&'static str], at: u64| names[usize::try_from(at).unwrap_or(0)];
+    format!(
+        "{}, {day:02} {} {year} {:02}:{:02}:{:02} GMT",
+        name(&DAYS, days % 7),
+        name(&MONTHS, month),
+        of_day / 3_600,
+        of_day / 60 % 60,
+        of_day % 60
+    )
+}
+
 // === impl Route ===
 
 impl Route {
@@ -174,6 +203,25 @@ impl Kind {
             Self::PostQrBatch => "post qr batch",
             Self::PostStatusBatch => "post status batch",
             Self::Other => "other",
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_date_is_written_as_http_writes_it() {
+        for (unix_ms, date) in [
+            (0, "Thu, 01 Jan 1970 00:00:00 GMT"),
+            (946_684_799_000, "Fri, 31 Dec 1999 23:59:59 GMT"),
+            (784_111_777_000, "Sun, 06 Nov 1994 08:49:37 GMT"),
+            (1_709_164_800_000, "Thu, 29 Feb 2024 00:00:00 GMT"),
+            (1_709_251_200_000, "Fri, 01 Mar 2024 00:00:00 GMT"),
+            (1_714_521_599_001, "Wed, 01 May 2024 00:00:00 GMT"),
+        ] {
+            assert_eq!(http_date(unix_ms), date, "{unix_ms}");
         }
     }
 }

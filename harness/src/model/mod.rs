@@ -1,4 +1,4 @@
-//! The models that both arms share: the gateway and Laravel.
+//! The models that both arms share: the gateway, Laravel and the webhook.
 //!
 //! Nothing here opens a socket or looks at a clock. Time comes in as `now_ms`, chance from a seed,
 //! so that the simulation can run a day of traffic in a second and the live arm can run the very
@@ -7,6 +7,7 @@
 //! # Layout
 //! * [`http`]: the request and the response both models speak in, and the kinds they are counted by.
 //! * [`laravel`]: the receiver, with its validation, its journal and its faults.
+//! * [`webhook`]: where updates go while Laravel cannot take them, and what it does not want.
 //! * [`gateway`]: the sender: sessions, their QR cycles, and the retries that multiply a slow answer.
 //! * [`order`]: what the two together must show: never an older value after a newer one.
 
@@ -14,3 +15,4 @@ pub mod gateway;
 pub mod http;
 pub mod laravel;
 pub mod order;
+pub mod webhook;

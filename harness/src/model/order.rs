@@ -18,7 +18,10 @@
 //! the user sees it, whoever is to blame. The same send processed twice in a row is no violation:
 //! delivery is at least once.
 
-use std::{collections::BTreeMap, fmt};
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    fmt,
+};
 
 use serde::Serialize;
 
@@ -79,7 +82,8 @@ pub struct Mismatch {
 pub struct FinalStates {
     /// Sessions that were compared.
     pub compared: u64,
-    /// Sessions whose last send was not answered 2xx, or overlapped another: nothing is promised.
+    /// Sessions whose last send was not answered 2xx, or overlapped another, and those that Laravel takes
+    /// nothing of: nothing is promised.
     pub undecided: u64,
     /// Those that differ.
     pub mismatches: Vec<Mismatch>,
@@ -145,9 +149,10 @@ pub fn final_states(laravel: &Laravel, sent: &SentLog) -> FinalStates {
         let overlapped = before
             .iter()
             .any(|send| send.ended_us.is_none_or(|e| e > last.sent_us));
-        let (true, false, Some(account)) =
-            (last.is_accepted(), overlapped, laravel.account(session))
-        else {
+        let wanted = laravel
+            .account(session)
+            .filter(|_| !laravel.is_poison(session));
+        let (true, false, Some(account)) = (last.is_accepted(), overlapped, wanted) else {
             result.undecided += 1;
             continue;
         };
@@ -172,6 +177,40 @@ pub fn final_states(laravel: &Laravel, sent: &SentLog) -> FinalStates {
         }
     }
     result
+}
+
+/// The longest that Laravel's row lacked what its session had said, or something newer: from the send of an
+/// update that was queued until it, or a later one of the session, took effect. An update that was never made
+/// up for has no lag; [`final_states`] tells of those.
+pub fn row_lag_max_ms(entries: &[Entry], sent: &SentLog, except: &BTreeSet<String>) -> u64 {
+    let mut longest = 0;
+    for (session, entries) in by_session(entries) {
+        if except.contains(session) {
+            continue;
+        }
+        let sends = sent.of_session(session);
+        // For each send, when it took effect. Of equal ones the latest that had begun counts: what came
+        // before it was replaced, or is known to be delivered.
+        let mut effects = vec![None; sends.len()];
+        for entry in entries {
+            let done_us = entry.finished_ms * 1000 + 999;
+            let is_it = |send: &Sent| {
+                let equal = send.route == entry.route && send.value == entry.value;
+                equal && send.is_news() && send.sent_us <= done_us
+            };
+            if let Some(at) = sends.iter().rposition(is_it) {
+                effects[at].get_or_insert(done_us);
+            }
+        }
+        let mut effect_us: Option<u64> = None;
+        for (send, own_us) in sends.iter().zip(effects).rev() {
+            effect_us = [effect_us, own_us].into_iter().flatten().min();
+            if let Some(us) = effect_us.filter(|_| send.is_news()) {
+                longest = longest.max(us.saturating_sub(send.sent_us) / 1000);
+            }
+        }
+    }
+    longest
 }
 
 /// The newest QR, if it was accepted and nothing has made it meaningless.
@@ -289,6 +328,11 @@ impl Sent {
         self.status
             .is_some_and(|status| (200..300).contains(&status))
             && !self.is_stale()
+    }
+
+    /// Whether it was taken as something new: no duplicate, and not implied.
+    fn is_news(&self) -> bool {
+        self.is_accepted() && matches!(self.outcome.as_deref(), None | Some("queued"))
     }
 
     fn is_stale(&self) -> bool {

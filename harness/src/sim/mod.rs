@@ -38,7 +38,9 @@ pub use self::host::Machine;
 pub use self::shrink::{Cut, shrink};
 pub use self::swarm::{Found, Swarm, SwarmOptions};
 pub use self::trace::{Detail, Line, table};
-pub use self::world::{Callers, Fault, Pace, Plan, Report, Scenario, Style, Verb, When, Who};
+pub use self::world::{
+    Callers, Fault, Pace, Plan, Report, Scenario, Setup, Style, Verb, When, Who,
+};
 
 /// The gateway's name for Laravel.
 pub(crate) const AUTHORITY: &str = "laravel.test";

@@ -5,19 +5,18 @@
 
 use alloc::borrow::ToOwned;
 use alloc::format;
-use alloc::string::{String, ToString};
+use alloc::string::String;
 use alloc::vec::Vec;
 use core::ops::RangeInclusive;
 
-use serde_json::{Map, Value};
-
 use super::Problem;
+use crate::json::{Object, Value};
 
 /// One object, being taken apart. Whatever nobody asked for is a problem when [`Fields::end`] is
 /// called.
 pub(super) struct Fields<'p> {
     pub(super) pointer: String,
-    map: Map<String, Value>,
+    map: Object,
     asked: Vec<&'static str>,
     /// It was no object at all: that is the problem, and not the fields that it lacks.
     broken: bool,
@@ -38,7 +37,7 @@ pub(super) fn kind(value: &Value) -> &'static str {
         Value::Null => "null",
         Value::Bool(_) => "a boolean",
         Value::Number(_) => "a number",
-        Value::String(_) => "a string",
+        Value::Text(_) => "a string",
         Value::Array(_) => "an array",
         Value::Object(_) => "an object",
     }
@@ -77,7 +76,7 @@ impl<'p> Fields<'p> {
                     &pointer,
                     format!("expected an object, found {}", kind(&other)),
                 ));
-                (Map::new(), true)
+                (Object::default(), true)
             }
         };
         Self {
@@ -111,7 +110,7 @@ impl<'p> Fields<'p> {
 
     /// Whether the field is there, without taking it.
     pub(super) fn has(&self, name: &str) -> bool {
-        self.map.contains_key(name)
+        self.map.get(name).is_some()
     }
 
     /// The field, without taking it.
@@ -146,12 +145,16 @@ impl<'p> Fields<'p> {
         let Some(value) = self.take(name) else {
             return default;
         };
-        match value.as_u64() {
+        let number = match &value {
+            Value::Number(digits) => digits.parse().ok(),
+            _ => None,
+        };
+        match number {
             Some(number) if range.contains(&number) => number,
             _ => {
                 let (least, most) = (range.start(), range.end());
                 let found = match &value {
-                    Value::Number(number) => number.to_string(),
+                    Value::Number(digits) => digits.clone(),
                     other => kind(other).to_owned(),
                 };
                 let expected =
@@ -165,8 +168,8 @@ impl<'p> Fields<'p> {
     /// A string, not empty.
     pub(super) fn text(&mut self, name: &'static str) -> Option<String> {
         match self.take(name)? {
-            Value::String(text) if !text.is_empty() => Some(text),
-            Value::String(_) => {
+            Value::Text(text) if !text.is_empty() => Some(text),
+            Value::Text(_) => {
                 self.report(name, "must not be empty");
                 None
             }
@@ -192,7 +195,7 @@ impl<'p> Fields<'p> {
         let mut texts = Vec::with_capacity(items.len());
         for (index, item) in items.into_iter().enumerate() {
             match item {
-                Value::String(text) => texts.push(text),
+                Value::Text(text) => texts.push(text),
                 other => {
                     let place = format!("{}/{index}", self.place(name));
                     let message = format!("expected a string, found {}", kind(&other));
@@ -216,18 +219,20 @@ impl<'p> Fields<'p> {
 
     /// An object within this one; an absent one counts as `{}`.
     pub(super) fn object(&mut self, name: &'static str) -> Fields<'_> {
-        let value = self.take(name).unwrap_or_else(|| Value::Object(Map::new()));
+        let value = self
+            .take(name)
+            .unwrap_or_else(|| Value::Object(Object::default()));
         Fields::of(self.place(name), value, self.problems)
     }
 
     /// An object of strings, in the order of its keys.
     pub(super) fn pairs(&mut self, name: &'static str) -> Vec<(String, String)> {
         let mut fields = self.object(name);
-        let map = core::mem::take(&mut fields.map);
-        let mut pairs = Vec::with_capacity(map.len());
-        for (key, value) in map {
+        let members = core::mem::take(&mut fields.map).into_members();
+        let mut pairs = Vec::with_capacity(members.len());
+        for (key, value) in members {
             match value {
-                Value::String(text) => pairs.push((key, text)),
+                Value::Text(text) => pairs.push((key, text)),
                 other => fields.mismatch(&key, "a string", &other),
             }
         }

@@ -6,13 +6,12 @@ use alloc::string::String;
 use alloc::vec;
 use alloc::vec::Vec;
 
-use serde_json::{Map, Value};
-
 use super::fields::{Fields, problem};
 use super::{
     BackoffRange, Config, Credentials, Dedup, KeptTimes, Pace, Place, Problem, Route,
-    SESSIONS_PER_SHARD, Times, Trust, Upstream, presets, rules,
+    SESSIONS_PER_SHARD, Times, Trust, Upstream, fallback, presets, rules,
 };
+use crate::json::{self, Object, Value};
 use crate::lease;
 
 /// An hour. No timer of Embudo's makes sense beyond it.
@@ -20,9 +19,11 @@ pub(super) const TIMER_MAX_MS: u64 = 3_600_000;
 
 pub(super) fn config(json: &[u8]) -> Result<Config, Vec<Problem>> {
     let value = match json {
-        [] => Value::Object(Map::new()),
-        json => serde_json::from_slice(json)
-            .map_err(|error| vec![problem("", format!("not valid JSON: {error}"))])?,
+        [] => Value::Object(Object::default()),
+        json => json::parse(json).map_err(|broken| {
+            let what = broken.describe(json);
+            vec![problem("", format!("not valid JSON: {what}"))]
+        })?,
     };
     let mut problems = Vec::new();
     let mut fields = Fields::of(String::new(), value, &mut problems);
@@ -33,6 +34,7 @@ pub(super) fn config(json: &[u8]) -> Result<Config, Vec<Problem>> {
         // The cluster's circuit breakers in envoy.yaml allow 16, and during a listener update the older
         // dispatcher's last calls count there too.
         max_in_flight: fields.whole("max_in_flight", 4, 1..=12),
+        max_singles_per_second: fields.whole("max_singles_per_second", 100, 1..=1_000),
     };
     let times = Times {
         call_timeout_ms: fields.whole("call_timeout_ms", 15_000, 100..=300_000),
@@ -56,6 +58,8 @@ pub(super) fn config(json: &[u8]) -> Result<Config, Vec<Problem>> {
     let bypass_header = header_name(&mut fields, "bypass_header", "x-embudo-bypass");
     let credentials = credentials(fields.object("credentials"));
     let upstream = upstream(fields.object("upstream"));
+    let fallback = fallback::fallback(&mut fields);
+    let slow_ms = fields.whole("slow_ms", 2_000, 1..=TIMER_MAX_MS);
     let prefixes = prefixes(&mut fields);
     let kept = KeptTimes {
         refresh_ms: fields.whole("read_refresh_ms", 1_800_000, 1..=24 * TIMER_MAX_MS),
@@ -94,6 +98,8 @@ pub(super) fn config(json: &[u8]) -> Result<Config, Vec<Problem>> {
         bypass_header,
         credentials,
         upstream,
+        fallback,
+        slow_ms,
         prefixes,
         session_headers: session_headers(&routes),
         routes,
@@ -158,18 +164,7 @@ fn upstream(mut fields: Fields<'_>) -> Upstream {
     {
         fields.report("prefix_rewrite", PREFIX_FORM);
     }
-    let headers = fields.pairs("headers");
-    for (name, value) in &headers {
-        if let Err(message) = check_header_name(name) {
-            fields.report("headers", message);
-        }
-        if value.chars().any(char::is_control) {
-            fields.report(
-                "headers",
-                format!("the value of {name} has a control character"),
-            );
-        }
-    }
+    let headers = fallback::headers(&mut fields);
     fields.end();
     Upstream {
         cluster,

@@ -20,21 +20,19 @@ pub struct Path {
 impl Path {
     /// Parses `/whatsapp/status/{session}`. `None` where a brace stands anywhere else.
     pub(super) fn parse(text: &str) -> Option<Self> {
-        let path = match text.split_once(SEGMENT) {
-            None => Self {
-                before: text.to_owned(),
-                after: None,
-            },
-            Some((before, after)) => Self {
-                before: before.to_owned(),
-                after: Some(after.to_owned()),
-            },
+        let (before, after) = match text.split_once('{') {
+            None => (text, None),
+            Some((before, rest)) => (before, Some(rest.strip_prefix("session}")?)),
         };
-        let after = path.after.as_deref().unwrap_or_default();
-        let whole_segment = path.after.is_none()
-            || (path.before.ends_with('/') && (after.is_empty() || after.starts_with('/')));
+        let whole_segment = after.is_none_or(|after| {
+            before.ends_with('/') && (after.is_empty() || after.starts_with('/'))
+        });
         let braces = |text: &str| text.contains(['{', '}']);
-        (whole_segment && !braces(&path.before) && !braces(after)).then_some(path)
+        let path = Self {
+            before: before.to_owned(),
+            after: after.map(ToOwned::to_owned),
+        };
+        (whole_segment && !braces(before) && !after.is_some_and(braces)).then_some(path)
     }
 
     /// Whether the path names a session.
@@ -90,6 +88,9 @@ mod tests {
             "/a{session}",
             "/{session}b",
             "/{session}/{session}",
+            "/a}/{session}",
+            "/{session",
+            "/{}",
         ] {
             assert_eq!(Path::parse(bad), None, "{bad}");
         }

@@ -5,15 +5,13 @@ use alloc::format;
 use alloc::string::{String, ToString};
 use alloc::vec::Vec;
 
-use serde_json::{Map, Value};
-
 use super::fields::{Fields, kind, problem};
 use super::parse::{TIMER_MAX_MS, check_header_name, is_path};
 use super::{
     Batch, BatchCall, Implies, Match, Path, Place, Priority, Problem, ROUTES_MAX, Read, Route,
     Voids,
 };
-use crate::json::Pointer;
+use crate::json::{Object, Pointer, Value};
 
 pub(super) const PATH_FORM: &str = "a path starts with '/' and has no query string, as in \"/qr\"";
 
@@ -124,13 +122,13 @@ fn merged(list: &str, built_in: Vec<Value>, overrides: Vec<Value>) -> Vec<(Strin
         let pointer = format!("{list}/{index}");
         let name = entry
             .get("name")
-            .and_then(Value::as_str)
+            .and_then(Value::as_text)
             .map(ToOwned::to_owned);
         // Only what is built in: two of the operator's own with one name are a mistake, and told.
         let base = merged.iter_mut().find(|(place, rule)| {
             place == list
                 && name.is_some()
-                && rule.get("name").and_then(Value::as_str) == name.as_deref()
+                && rule.get("name").and_then(Value::as_text) == name.as_deref()
         });
         match base {
             Some((place, rule)) => {
@@ -147,8 +145,11 @@ fn merged(list: &str, built_in: Vec<Value>, overrides: Vec<Value>) -> Vec<(Strin
 fn lay_over(base: &mut Value, over: Value) {
     match (base, over) {
         (Value::Object(base), Value::Object(over)) => {
-            for (key, value) in over {
-                lay_over(base.entry(key).or_insert(Value::Null), value);
+            for (key, value) in over.into_members() {
+                match base.get_mut(&key) {
+                    Some(base) => lay_over(base, value),
+                    None => base.put(key, value),
+                }
             }
         }
         (base, over) => *base = over,
@@ -182,11 +183,11 @@ fn draft(mut fields: Fields<'_>, webhooks: &Webhooks, off: &mut Vec<String>) -> 
     let same = pointers(&mut fields, "same", false);
     let order = pointers(&mut fields, "order", false);
     let priority = match fields.get("priority") {
-        Some(Value::String(text)) if text == "always" => {
+        Some(Value::Text(text)) if text == "always" => {
             fields.text("priority");
             Priority::Always
         }
-        Some(Value::String(_)) => {
+        Some(Value::Text(_)) => {
             fields.text("priority");
             fields.report("priority", "expected a list of values, or \"always\"");
             Priority::Always
@@ -329,27 +330,27 @@ fn places(fields: &mut Fields<'_>, path: Option<&Path>) -> Vec<Place> {
 
 fn place(item: Value, path: Option<&Path>) -> Result<Place, String> {
     let object = match item {
-        Value::String(text) if text == "{session}" => {
+        Value::Text(text) if text == "{session}" => {
             return match path.is_none_or(Path::has_session) {
                 true => Ok(Place::Segment),
                 false => Err("the path has no segment \"{session}\"".to_owned()),
             };
         }
-        Value::String(text) => {
+        Value::Text(text) => {
             return Pointer::parse(&text)
                 .map(Place::Body)
                 .map_err(ToString::to_string);
         }
-        Value::Object(object) if object.len() == 1 => object,
+        Value::Object(object) if object.keys().count() == 1 => object,
         other => return Err(format!("{PLACE_FORM}, found {}", kind(&other))),
     };
     place_of(object).ok_or_else(|| PLACE_FORM.to_owned())?
 }
 
 /// `None` for what is no place at all.
-fn place_of(object: Map<String, Value>) -> Option<Result<Place, String>> {
-    let (key, value) = object.into_iter().next()?;
-    let Value::String(text) = value else {
+fn place_of(object: Object) -> Option<Result<Place, String>> {
+    let (key, value) = object.into_members().into_iter().next()?;
+    let Value::Text(text) = value else {
         return None;
     };
     if text.is_empty() {

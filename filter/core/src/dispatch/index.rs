@@ -8,7 +8,8 @@ use alloc::string::{String, ToString};
 use alloc::vec::Vec;
 
 use crate::backoff::Backoff;
-use crate::route::Rules;
+use crate::config::Route;
+use crate::route::{Destination, Rules};
 use crate::shard::{ClaimId, Shard, State};
 
 /// Sessions with something to send or a live claim, by shard.
@@ -16,6 +17,7 @@ use crate::shard::{ClaimId, Shard, State};
 pub(super) struct Index {
     shards: BTreeMap<u32, Vec<Waiting>>,
     lanes: BTreeMap<LaneKey, Lane>,
+    places: BTreeMap<PlaceKey, Place>,
     pending: usize,
 }
 
@@ -23,6 +25,8 @@ pub(super) struct Index {
 #[derive(Debug)]
 pub(super) struct Waiting {
     pub(super) session: u128,
+    /// The webhook has heard of everything up to this sequence.
+    pub(super) told_seq: u64,
     /// Whoever's, and its deadline (monotonic).
     pub(super) claim: Option<(ClaimId, u64)>,
     /// Its unsent items, oldest first. Never empty unless there is a claim.
@@ -33,6 +37,7 @@ pub(super) struct Waiting {
 #[derive(Clone, Debug)]
 pub(super) struct Item {
     pub(super) lane: LaneKey,
+    pub(super) seq: u64,
     pub(super) since_ms: u64,
     pub(super) expires_ms: Option<u64>,
     pub(super) bytes: usize,
@@ -58,15 +63,50 @@ pub(super) struct Lane {
     /// Those of them that are to be sent at once.
     pub(super) urgent: usize,
     pub(super) backoff: Backoff,
-    /// Back-off of the items that are sent alone.
-    pub(super) alone: Backoff,
+    /// When its last batch left.
     pub(super) last_flush_ms: Option<u64>,
+    /// What is left of a batch goes on at once.
+    pub(super) hurries: bool,
     pub(super) last_priority_ms: Option<u64>,
     /// Items were rejected, and it was said.
     pub(super) rejects: bool,
+    place: PlaceKey,
+}
+
+/// A batch route of one host: route, authority, prefix.
+pub(super) type PlaceKey = alloc::rc::Rc<str>;
+
+/// What is known of a batch route, whoever calls it.
+#[derive(Debug, Default)]
+pub(super) struct Place {
+    /// It has answered as a batch route does.
+    pub(super) is_known: bool,
+    /// Its items go one by one until then; after that one batch tries again. Monotonic.
+    pub(super) singles_until_ms: Option<u64>,
+    /// A batch that tries is under way.
+    pub(super) is_trying: bool,
+    /// Batches in a row that were refused whole.
+    pub(super) refused: u8,
     /// Items a batch while Laravel refuses larger ones.
     pub(super) limit: Option<usize>,
+    /// Bytes a batch, and until when: larger ones were too large.
+    pub(super) bytes: Option<(usize, u64)>,
+    used_ms: u64,
 }
+
+/// How items of a place travel.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Mode {
+    /// In batches.
+    Together,
+    /// In one batch, to see whether there is a batch route by now.
+    Trying,
+    /// One by one.
+    Alone,
+}
+
+/// How long a place without a batch route is believed to have none, and a refused size is remembered.
+pub(super) const PLACE_MEMORY_MS: u64 = 600_000;
 
 // === impl Index ===
 
@@ -95,15 +135,55 @@ impl Index {
         self.lanes.get(key)
     }
 
-    pub(super) fn lanes_of<'i>(&'i self, route: &'i str) -> impl Iterator<Item = &'i Lane> {
-        self.lanes
-            .iter()
-            .filter(move |(key, _)| &*key.route == route)
-            .map(|(_, lane)| lane)
+    pub(super) fn lanes(&self) -> impl Iterator<Item = (&LaneKey, &Lane)> {
+        self.lanes.iter()
     }
 
     pub(super) fn lane_mut(&mut self, key: &LaneKey) -> &mut Lane {
-        self.lanes.entry(key.clone()).or_default()
+        lane_mut(&mut self.lanes, key)
+    }
+
+    /// The batch route that a lane leads to.
+    pub(super) fn place(&self, key: &LaneKey) -> Option<&Place> {
+        self.places.get(&self.lane(key)?.place)
+    }
+
+    pub(super) fn place_mut(&mut self, key: &LaneKey, mono_ms: u64) -> &mut Place {
+        let place = self.lane_mut(key).place.clone();
+        let place = self.places.entry(place).or_default();
+        place.used_ms = mono_ms;
+        place
+    }
+
+    /// How a lane's items travel now.
+    pub(super) fn mode(&self, key: &LaneKey, mono_ms: u64) -> Mode {
+        match self.place(key) {
+            Some(Place {
+                singles_until_ms: Some(until_ms),
+                is_trying,
+                ..
+            }) => match mono_ms < *until_ms || *is_trying {
+                true => Mode::Alone,
+                false => Mode::Trying,
+            },
+            _ => Mode::Together,
+        }
+    }
+
+    /// Items and bytes a batch of this lane at the moment.
+    pub(super) fn limits(&self, key: &LaneKey, rule: &Route, mono_ms: u64) -> (usize, usize) {
+        let place = self.place(key);
+        let items = place.and_then(|place| place.limit);
+        let bytes = place.and_then(|place| place.bytes);
+        let bytes = bytes.and_then(|(bytes, until_ms)| (mono_ms < until_ms).then_some(bytes));
+        (
+            items
+                .unwrap_or(rule.batch.max_items)
+                .clamp(1, rule.batch.max_items),
+            bytes
+                .unwrap_or(rule.batch.max_bytes)
+                .min(rule.batch.max_bytes),
+        )
     }
 
     /// Since when the oldest item waits; monotonic.
@@ -132,6 +212,7 @@ impl Index {
                         credential: entry.credential,
                         destination: (*dirty.destination).into(),
                     },
+                    seq: entry.seq,
                     since_ms: dirty.since_ms,
                     expires_ms: entry.expires_ms(rules),
                     bytes: dirty.body.len(),
@@ -147,13 +228,14 @@ impl Index {
             let items = items.into_iter().map(|(_, item)| item).collect();
             seen.push(Waiting {
                 session: session.id,
+                told_seq: session.told_seq,
                 claim,
                 items,
             });
         }
         self.forget(index);
         for item in seen.iter().flat_map(|waiting| &waiting.items) {
-            let lane = self.lanes.entry(item.lane.clone()).or_default();
+            let lane = lane_mut(&mut self.lanes, &item.lane);
             lane.items = lane.items.saturating_add(1);
             lane.bytes = lane.bytes.saturating_add(item.bytes);
             lane.urgent = lane.urgent.saturating_add(usize::from(item.priority));
@@ -202,7 +284,16 @@ impl Index {
             let last_ms = lane.last_flush_ms.max(lane.last_priority_ms);
             lane.items > 0 || last_ms.is_some_and(|ms| mono_ms < ms.saturating_add(memory_ms))
         });
+        self.places
+            .retain(|_, place| mono_ms < place.used_ms.saturating_add(2 * PLACE_MEMORY_MS));
     }
+}
+
+fn lane_mut<'l>(lanes: &'l mut BTreeMap<LaneKey, Lane>, key: &LaneKey) -> &'l mut Lane {
+    lanes.entry(key.clone()).or_insert_with(|| Lane {
+        place: key.place(),
+        ..Lane::default()
+    })
 }
 
 // === impl Lane ===
@@ -222,5 +313,12 @@ impl LaneKey {
     /// For the log: the route's name, which is no secret, unlike the rest.
     pub(super) fn name(&self) -> String {
         self.route.to_string()
+    }
+
+    fn place(&self) -> PlaceKey {
+        let destination = Destination::decode(&self.destination).unwrap_or_default();
+        // No host and no prefix has a space in it.
+        let parts = [&*self.route, &destination.authority, &destination.prefix];
+        parts.join(" ").into()
     }
 }

@@ -8,14 +8,26 @@
 use alloc::collections::BTreeMap;
 use alloc::vec::Vec;
 
-use super::index::{Index, Item, LaneKey, Waiting};
+use super::index::{Index, Item, LaneKey, Mode, Waiting};
 use crate::batch::SPLICED_BYTES_MAX;
 use crate::config::Route;
 use crate::route::Rules;
 use crate::sabotage::{self, Sabotage};
+use crate::shard::ATTEMPTS_TOGETHER_MAX;
 
-/// Refusals after which an item travels alone, to its original path: by then it is the suspect.
-pub(super) const ATTEMPTS_TOGETHER_MAX: u16 = 3;
+/// What may leave now.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Allowed {
+    /// Batches.
+    pub(super) together: bool,
+    /// Items by themselves.
+    pub(super) alone: bool,
+    /// The last call was urgent: then an ordinary one that is due goes first, so that a storm of
+    /// disconnects cannot starve the QRs.
+    pub(super) urgent_last: bool,
+    /// Most items of a call.
+    pub(super) items_max: usize,
+}
 
 /// A call to be made: which sessions, in which order.
 #[derive(Debug)]
@@ -25,6 +37,8 @@ pub(super) struct Plan {
     /// Posted to the original path, by itself.
     pub(super) alone: bool,
     pub(super) urgent: bool,
+    /// Bytes of its body; the first item always fits.
+    pub(super) bytes_max: usize,
 }
 
 /// A session to be claimed.
@@ -46,6 +60,8 @@ struct Ready {
     bytes: usize,
     /// A younger item of another lane, due itself, waits behind an item of this one.
     lent: bool,
+    /// It is an item by itself that is due.
+    goes_alone: bool,
 }
 
 /// Why a lane is due; the greater goes first.
@@ -55,13 +71,12 @@ enum Due {
     Urgent,
 }
 
-/// The next call, if any is due. `urgent_last` says that the last call was urgent: then an ordinary one
-/// that is due goes first, so that a storm of disconnects cannot starve the QRs.
-pub(super) fn next(index: &Index, rules: &Rules, mono_ms: u64, urgent_last: bool) -> Option<Plan> {
+/// The next call, if any is due.
+pub(super) fn next(index: &Index, rules: &Rules, mono_ms: u64, allowed: Allowed) -> Option<Plan> {
     let ready = ready(index, rules, mono_ms);
     let mut best: Option<(bool, Due, u64, &LaneKey, bool)> = None;
     for (key, ready) in &ready {
-        let Some((due, alone)) = ready.due(index, rules, key, mono_ms) else {
+        let Some((due, alone)) = ready.due(index, rules, key, mono_ms, allowed) else {
             continue;
         };
         let picks = if alone { &ready.alone } else { &ready.together };
@@ -70,7 +85,7 @@ pub(super) fn next(index: &Index, rules: &Rules, mono_ms: u64, urgent_last: bool
             .map(|pick| pick.since_ms)
             .min()
             .unwrap_or(mono_ms);
-        let turn = urgent_last == (due == Due::Ordinary);
+        let turn = allowed.urgent_last == (due == Due::Ordinary);
         // Turn first, then urgency, then age.
         let better = best.is_none_or(|(best_turn, best_due, best_ms, _, _)| {
             (turn, due, core::cmp::Reverse(oldest_ms))
@@ -81,11 +96,14 @@ pub(super) fn next(index: &Index, rules: &Rules, mono_ms: u64, urgent_last: bool
         }
     }
     let (_, due, _, key, alone) = best?;
-    let (key, alone) = (key.clone(), alone);
-    let ready = ready
+    let key = key.clone();
+    let mut ready = ready
         .into_iter()
         .find_map(|(known, ready)| (known == key).then_some(ready))?;
-    Some(ready.plan(index, rules, key, alone, due == Due::Urgent))
+    ready.goes_alone = alone;
+    let items_max = if alone { 1 } else { allowed.items_max };
+    let urgent = due == Due::Urgent;
+    Some(ready.plan(index, rules, key, urgent, items_max, mono_ms))
 }
 
 /// Sorts the sessions by what they could send now.
@@ -118,7 +136,8 @@ fn ready(index: &Index, rules: &Rules, mono_ms: u64) -> BTreeMap<LaneKey, Ready>
         // An item whose rule is gone from the configuration has no batch to go with, and others never had.
         let rule = rules.config.route_named(&first.lane.route);
         let rule = rule.map(|(_, rule)| rule);
-        let batched = rule.is_some_and(|rule| rule.batch.call.is_some());
+        let batched = rule.is_some_and(|rule| rule.batch.call.is_some())
+            && index.mode(&first.lane, mono_ms) != Mode::Alone;
         if let Some(rule) = rule.filter(|_| !batched && !urgent && !lent)
             && mono_ms < first.since_ms.saturating_add(rule.batch.quiet_ms)
         {
@@ -140,7 +159,8 @@ fn time_is_up(index: &Index, rules: &Rules, item: &Item, mono_ms: u64) -> bool {
     let Some((_, rule)) = rules.config.route_named(&item.lane.route) else {
         return true;
     };
-    (rule.batch.call.is_none() || is_paced(index, rule, &item.lane, item.since_ms, mono_ms))
+    let alone = rule.batch.call.is_none() || index.mode(&item.lane, mono_ms) == Mode::Alone;
+    (alone || is_paced(index, rule, &item.lane, item.since_ms, mono_ms))
         && mono_ms >= item.since_ms.saturating_add(rule.batch.quiet_ms)
 }
 
@@ -154,14 +174,6 @@ fn is_paced(index: &Index, rule: &Route, key: &LaneKey, oldest_ms: u64, mono_ms:
         .last_flush_ms
         .map_or(0, |last_ms| last_ms.min(oldest_ms));
     lane.backoff.is_over(mono_ms) && mono_ms >= from_ms.saturating_add(rule.batch.max_wait_ms)
-}
-
-/// Items a batch at the moment.
-pub(super) fn limit(index: &Index, rule: &Route, key: &LaneKey) -> usize {
-    let learned = index.lane(key).and_then(|lane| lane.limit);
-    learned
-        .unwrap_or(rule.batch.max_items)
-        .clamp(1, rule.batch.max_items)
 }
 
 // === impl Waiting ===
@@ -192,22 +204,25 @@ impl Ready {
         rules: &Rules,
         key: &LaneKey,
         mono_ms: u64,
+        allowed: Allowed,
     ) -> Option<(Due, bool)> {
-        let lane = index.lane(key)?;
-        if !lane.backoff.is_over(mono_ms) {
+        if !index.lane(key)?.backoff.is_over(mono_ms) {
             return None;
         }
-        if let Some(due) = self.due_together(index, rules, key, mono_ms) {
+        if let Some(due) = self
+            .due_together(index, rules, key, mono_ms)
+            .filter(|_| allowed.together)
+        {
             return Some((due, false));
         }
-        if sabotage::is(Sabotage::StarveTheRefused) {
+        if sabotage::is(Sabotage::StarveTheRefused) || !allowed.alone || self.alone.is_empty() {
             return None;
         }
         let due = match self.alone.iter().any(|pick| pick.urgent) {
             true => Due::Urgent,
             false => Due::Ordinary,
         };
-        (!self.alone.is_empty() && lane.alone.is_over(mono_ms)).then_some((due, true))
+        Some((due, true))
     }
 
     fn due_together(
@@ -219,26 +234,38 @@ impl Ready {
     ) -> Option<Due> {
         let oldest_ms = self.together.iter().map(|pick| pick.since_ms).min()?;
         let (_, rule) = rules.config.route_named(&key.route)?;
-        let gap_is_over = index
-            .lane(key)
-            .is_none_or(|lane| lane.is_past_gap(rules, mono_ms));
+        let lane = index.lane(key);
+        let gap_is_over = lane.is_none_or(|lane| lane.is_past_gap(rules, mono_ms));
+        let hurries = lane.is_some_and(|lane| lane.hurries);
         if gap_is_over && self.together.iter().any(|pick| pick.urgent) {
             return Some(Due::Urgent);
         }
-        let full =
-            self.together.len() >= limit(index, rule, key) || self.bytes >= rule.batch.max_bytes;
+        let (items_max, bytes_max) = index.limits(key, rule, mono_ms);
+        let full = self.together.len() >= items_max || self.bytes >= bytes_max;
         let quiet = mono_ms >= oldest_ms.saturating_add(rule.batch.quiet_ms);
-        (full || self.lent || (quiet && is_paced(index, rule, key, oldest_ms, mono_ms)))
+        (full || hurries || self.lent || (quiet && is_paced(index, rule, key, oldest_ms, mono_ms)))
             .then_some(Due::Ordinary)
     }
 
-    fn plan(self, index: &Index, rules: &Rules, key: LaneKey, alone: bool, urgent: bool) -> Plan {
+    fn plan(
+        self,
+        index: &Index,
+        rules: &Rules,
+        key: LaneKey,
+        urgent: bool,
+        items_max: usize,
+        mono_ms: u64,
+    ) -> Plan {
+        let alone = self.goes_alone;
         let mut picks = if alone { self.alone } else { self.together };
         // Urgent ones first, then whoever has been refused least, then the oldest.
         picks.sort_by_key(|pick| (!pick.urgent, pick.attempts, pick.since_ms));
         let rule = rules.config.route_named(&key.route).map(|(_, rule)| rule);
         let (items_max, bytes_max) = match (alone, rule) {
-            (false, Some(rule)) => (limit(index, rule, &key), rule.batch.max_bytes),
+            (false, Some(rule)) => {
+                let (items, bytes) = index.limits(&key, rule, mono_ms);
+                (items.min(items_max), bytes)
+            }
             _ => (1, usize::MAX),
         };
         let mut bytes = 0_usize;
@@ -260,6 +287,7 @@ impl Ready {
             picks,
             alone,
             urgent,
+            bytes_max,
         }
     }
 }

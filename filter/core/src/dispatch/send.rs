@@ -4,22 +4,28 @@ use alloc::collections::{BTreeMap, BTreeSet};
 use alloc::format;
 use alloc::vec::Vec;
 
-use super::plan::{self, Pick, Plan};
-use super::{
-    ANSWER_GRACE_MS, Counter, Dispatcher, Effect, Flight, FlightItem, Histogram, Level,
-    PACE_SLACK_MS,
-};
+use super::index::Mode;
+use super::plan::{self, Allowed, Pick, Plan};
+use super::{ANSWER_GRACE_MS, Counter, Dispatcher, Effect, Flight, FlightItem, Histogram, Level};
 use crate::batch::{self, Call, SPLICED_BYTES_MAX};
+use crate::circuit::{Gate, PROBE_ITEMS_MAX};
 use crate::route::Destination;
 use crate::sabotage::{self, Sabotage};
 use crate::shard::{ClaimId, Claimed, Shard, Wanted};
 use crate::store::{CAS_ATTEMPTS_MAX, Expect, PutError, Store};
 use crate::time::Now;
 
+/// Calls of single items under way.
+const SINGLES_IN_FLIGHT_MAX: usize = 8;
+
+/// Calls of both kinds under way, unless `max_in_flight` is more: below the cluster's circuit breakers, or an
+/// overflow looks like an ejection.
+pub const CALLS_UNDER_WAY_MAX: usize = 12;
+
 // === impl Dispatcher ===
 
 impl Dispatcher {
-    /// Makes the calls that are due, within the pace and the limit on calls under way.
+    /// Makes the calls that are due, within the pace and the limits on calls under way.
     pub(super) fn call_what_is_due(
         &mut self,
         now: Now,
@@ -29,30 +35,65 @@ impl Dispatcher {
         let Some(epoch) = self.candidate.epoch(now.mono_ms) else {
             return;
         };
-        let interval_ms = 1_000_u64.div_ceil(self.rules.config.pace.max_requests_per_second.max(1));
-        for _ in 0..self.rules.config.pace.max_in_flight {
-            if !self.may_call(now) {
-                return;
+        self.pace.recover(&self.rules.config.pace, now.mono_ms);
+        for _ in 0..CALLS_UNDER_WAY_MAX {
+            let allowed = self.allowed(now);
+            if !allowed.together && !allowed.alone {
+                break;
             }
-            let Some(plan) = plan::next(&self.index, &self.rules, now.mono_ms, self.urgent_last)
-            else {
-                return;
+            let Some(plan) = plan::next(&self.index, &self.rules, now.mono_ms, allowed) else {
+                break;
             };
-            let urgent = plan.urgent;
+            let (urgent, alone) = (plan.urgent, plan.alone);
             if self.call(plan, epoch, now, store, effects) {
                 self.urgent_last = urgent;
-                let earliest_ms = now.mono_ms.saturating_sub(PACE_SLACK_MS);
-                self.next_call_ms = self
-                    .next_call_ms
-                    .max(earliest_ms)
-                    .saturating_add(interval_ms);
+                self.pace.takes(&self.rules.config.pace, alone, now.mono_ms);
             }
         }
+        self.hand_over(now, store, effects);
     }
 
-    /// Whether the pace and the limit on calls under way allow another.
-    pub(super) fn may_call(&self, now: Now) -> bool {
-        now.mono_ms.saturating_add(PACE_SLACK_MS) >= self.next_call_ms && !self.is_full(now)
+    /// What the circuit, the pace and the limits on calls under way allow. Another leader's live claims count
+    /// as under way: its calls may still be at Laravel.
+    pub(super) fn allowed(&self, now: Now) -> Allowed {
+        let gate = match self.circuit.gate(now.mono_ms) {
+            Gate::Probe if sabotage::is(Sabotage::ProbeWithMany) => Gate::Open,
+            gate => gate,
+        };
+        if gate == Gate::Shut {
+            return Allowed {
+                together: false,
+                alone: false,
+                urgent_last: self.urgent_last,
+                items_max: 0,
+            };
+        }
+        let count = |alone: bool| self.flights.values().filter(|f| f.alone == alone).count();
+        let (together, alone) = (count(false), count(true));
+        let foreign = self.foreign_claims(now);
+        let all = together.saturating_add(alone).saturating_add(foreign);
+        let max_in_flight =
+            usize::try_from(self.rules.config.pace.max_in_flight).unwrap_or(usize::MAX);
+        let unlimited = sabotage::is(Sabotage::NoLimitInFlight);
+        let room = |own: usize, most: usize| {
+            unlimited
+                || (own.saturating_add(foreign) < most
+                    && all < CALLS_UNDER_WAY_MAX.max(max_in_flight))
+        };
+        let is_open = gate == Gate::Open || all == 0;
+        Allowed {
+            together: is_open
+                && self.pace.allows(false, now.mono_ms)
+                && room(together, max_in_flight),
+            alone: is_open
+                && self.pace.allows(true, now.mono_ms)
+                && room(alone, SINGLES_IN_FLIGHT_MAX),
+            urgent_last: self.urgent_last,
+            items_max: match gate {
+                Gate::Probe => PROBE_ITEMS_MAX,
+                _ => usize::MAX,
+            },
+        }
     }
 
     /// Gives up on answers that never came: the host owes one for every call, but a place among the calls
@@ -64,10 +105,17 @@ impl Dispatcher {
             .times
             .call_timeout_ms
             .saturating_add(ANSWER_GRACE_MS);
-        let before = self.flights.len();
-        self.flights
-            .retain(|_, flight| now.mono_ms < flight.started_ms.saturating_add(patience_ms));
-        let lost = before.saturating_sub(self.flights.len());
+        let is_lost = |started_ms: u64| now.mono_ms >= started_ms.saturating_add(patience_ms);
+        let late = self.flights.iter().filter(|(_, f)| is_lost(f.started_ms));
+        let late: Vec<u64> = late.map(|(call, _)| *call).collect();
+        for call in &late {
+            if let Some(flight) = self.flights.remove(call) {
+                self.circuit_hears(*call, false, now, effects);
+                self.tried(&flight, now);
+            }
+        }
+        self.fallback.give_up(now.mono_ms, patience_ms);
+        let lost = late.len();
         if lost > 0 {
             let line =
                 format!("{lost} calls were never answered; their sessions wait until it is safe");
@@ -75,11 +123,9 @@ impl Dispatcher {
         }
     }
 
-    /// Whether as many calls are under way as may be. Another leader's live claims count: its calls may
-    /// still be at Laravel.
-    fn is_full(&self, now: Now) -> bool {
-        let own: BTreeSet<ClaimId> = self.flights.values().map(|flight| flight.claim).collect();
+    fn foreign_claims(&self, now: Now) -> usize {
         let epoch = self.candidate.epoch(now.mono_ms);
+        let own: BTreeSet<ClaimId> = self.flights.values().map(|flight| flight.claim).collect();
         let foreign: BTreeSet<ClaimId> = self
             .index
             .sessions()
@@ -89,9 +135,7 @@ impl Dispatcher {
             .filter(|(id, _)| id.epoch != ClaimId::PASSING)
             .map(|(id, _)| id)
             .collect();
-        let under_way = own.union(&foreign).count() as u64;
-        under_way >= self.rules.config.pace.max_in_flight
-            && !sabotage::is(Sabotage::NoLimitInFlight)
+        foreign.difference(&own).count()
     }
 
     /// Claims what the plan names and emits the call. False where there was nothing to claim after all.
@@ -122,7 +166,10 @@ impl Dispatcher {
         }
 
         let lane = self.index.lane_mut(&plan.lane);
-        lane.last_flush_ms = Some(now.mono_ms);
+        if !plan.alone {
+            lane.last_flush_ms = Some(now.mono_ms);
+            lane.hurries = false;
+        }
         if plan.urgent {
             lane.last_priority_ms = Some(now.mono_ms);
         }
@@ -144,7 +191,8 @@ impl Dispatcher {
                     .unwrap_or_default(),
             ),
         };
-        effects.push(Effect::Count(Counter::CallBytes, body.len() as u64));
+        let bytes = body.len();
+        effects.push(Effect::Count(Counter::CallBytes, bytes as u64));
         effects.push(Effect::Record(Histogram::BatchItems, items.len() as u64));
         let times = &self.rules.config.times;
         effects.push(Effect::Call(Call {
@@ -159,9 +207,16 @@ impl Dispatcher {
                 .saturating_add(times.send_window_ms)
                 .min(self.candidate.expires_ms()),
         }));
+        if self.circuit.gate(now.mono_ms) == Gate::Probe {
+            self.circuit.probes(claim.counter);
+        }
+        if batch.is_some() && self.index.mode(&plan.lane, now.mono_ms) == Mode::Trying {
+            self.index.place_mut(&plan.lane, now.mono_ms).is_trying = true;
+        }
         self.flights.insert(
             claim.counter,
             Flight {
+                bytes,
                 lane: plan.lane,
                 claim,
                 items,
@@ -184,10 +239,8 @@ impl Dispatcher {
         for pick in &plan.picks {
             by_shard.entry(pick.shard).or_default().push(*pick);
         }
-        let bytes_max = match self.rules.config.route_named(&plan.lane.route) {
-            Some((_, rule)) if !plan.alone => rule.batch.max_bytes,
-            _ => usize::MAX,
-        };
+        let bytes_max = plan.bytes_max;
+        let keeps_bodies = self.rules.config.fallback.is_some();
         let mut bytes = 0_usize;
         let mut claimed: Vec<Claimed> = Vec::new();
         let mut items = Vec::new();
@@ -231,6 +284,7 @@ impl Dispatcher {
                             shard: index,
                             session: item.session,
                             accepted_ms: item.accepted_ms,
+                            dead: keeps_bodies.then(|| item.clone()),
                         }));
                         claimed.append(&mut taken);
                         bytes = size;

@@ -4,30 +4,38 @@ use alloc::collections::BTreeMap;
 use alloc::format;
 use alloc::vec::Vec;
 
-use super::index::LaneKey;
+use super::index::{LaneKey, PLACE_MEMORY_MS};
 use super::{
     Counter, Dispatcher, Effect, End, Flight, FlightItem, Histogram, Level, NotSent, Unsettled,
 };
+use crate::circuit::State;
 use crate::sabotage::{self, Sabotage};
 use crate::shard::{ClaimId, Outcome, Settled, Shard};
 use crate::store::{CAS_ATTEMPTS_MAX, Expect, PutError, Store};
 use crate::time::Now;
 use crate::trust;
-use crate::verdict::{Answer, Verdict, VerdictLabel};
+use crate::verdict::{Answer, Asked, ItemFate, Verdict, VerdictLabel};
 
 /// What a settlement brought to its end in one shard.
 #[derive(Default)]
 struct Ended {
-    items: Vec<FlightItem>,
+    items: Vec<(FlightItem, Outcome)>,
     /// Routes of implied states that have to be sent by themselves now.
     revived: Vec<usize>,
+}
+
+/// Batches in a row that are refused whole before items go one by one.
+const REFUSED_BATCHES_MAX: u8 = 3;
+
+/// The same outcome for every item.
+fn all(items: Vec<FlightItem>, outcome: Outcome) -> Vec<(FlightItem, Outcome)> {
+    items.into_iter().map(|item| (item, outcome)).collect()
 }
 
 // === impl Dispatcher ===
 
 impl Dispatcher {
-    /// The call was not made: the claims go back, and the destination is left alone for a while unless
-    /// it was only our own lateness.
+    /// The call was not made: the claims go back. Refused on the spot, it is the circuit that is open.
     pub(super) fn not_sent(
         &mut self,
         call: u64,
@@ -36,29 +44,22 @@ impl Dispatcher {
         store: &mut impl Store,
         effects: &mut Vec<Effect>,
     ) {
+        if self.event_not_sent(call, why, now, effects) {
+            return;
+        }
         let Some(flight) = self.flights.remove(&call) else {
             return;
         };
         self.count_call(&flight.lane, VerdictLabel::Unsent, effects);
+        self.tried(&flight, now);
         match why {
-            NotSent::Late => {}
-            NotSent::Ejected => {
-                self.back_off(&flight, "the cluster has no healthy host", 0, now, effects);
-            }
-            NotSent::Misconfigured => {
-                self.back_off(&flight, "the call is not possible", 0, now, effects);
-                if !core::mem::replace(&mut self.misconfigured, true) {
-                    let cluster = &self.rules.config.upstream.cluster;
-                    let line =
-                        format!("cluster \"{cluster}\" does not exist: nothing is delivered");
-                    effects.push(Effect::Log(Level::Error, line));
-                }
-            }
+            NotSent::Late => self.circuit.probe_was_late(call),
+            NotSent::Ejected => self.circuit_opens(State::Open, now, effects),
+            NotSent::Misconfigured => self.circuit_opens(State::Misconfigured, now, effects),
         }
-        let Flight {
-            lane, claim, items, ..
-        } = flight;
-        self.settle(&lane, claim, items, Outcome::Unsent, now, store, effects);
+        self.circuit.publish(store, &self.keys);
+        let items = all(flight.items, Outcome::Unsent);
+        self.settle(&flight.lane, flight.claim, items, now, store, effects);
     }
 
     /// Judges an answer and settles what can be settled.
@@ -70,113 +71,261 @@ impl Dispatcher {
         store: &mut impl Store,
         effects: &mut Vec<Effect>,
     ) {
+        if self.event_answered(call, answer, now, store, effects) {
+            return;
+        }
         let Some(flight) = self.flights.remove(&call) else {
             return;
         };
-        let verdict = match flight.alone {
-            true => Verdict::of_single(answer),
-            false => Verdict::of(answer),
-        };
+        let verdict = self.verdict(&flight, answer, now);
         let took_ms = now.mono_ms.saturating_sub(flight.started_ms);
         effects.push(Effect::Record(Histogram::CallMs, took_ms));
         self.count_call(&flight.lane, verdict.label(), effects);
+        self.is_slow(took_ms, effects);
+        self.circuit_hears(call, verdict.is_alive(), now, effects);
+        self.circuit.publish(store, &self.keys);
+        self.tried(&flight, now);
+        if let Some(items) = self.judged(&flight, verdict, now, store, effects) {
+            self.settle(&flight.lane, flight.claim, items, now, store, effects);
+        }
+    }
+
+    fn verdict(&self, flight: &Flight, answer: &Answer<'_>, now: Now) -> Verdict {
+        let rule = self.rules.config.route_named(&flight.lane.route);
+        let batch = rule.and_then(|(_, rule)| rule.batch.call.as_ref());
+        match batch.filter(|_| !flight.alone) {
+            None => Verdict::of_single(answer, now.wall_ms),
+            Some(batch) => {
+                let place = self.index.place(&flight.lane);
+                let asked = Asked {
+                    items: flight.items.len(),
+                    field: &batch.field,
+                    is_known: place.is_some_and(|place| place.is_known),
+                    wall_ms: now.wall_ms,
+                };
+                Verdict::of(answer, &asked)
+            }
+        }
+    }
+
+    /// What a verdict does to the lane, and to each item; `None` where the claims stay.
+    fn judged(
+        &mut self,
+        flight: &Flight,
+        verdict: Verdict,
+        now: Now,
+        store: &mut impl Store,
+        effects: &mut Vec<Effect>,
+    ) -> Option<Vec<(FlightItem, Outcome)>> {
+        let items = flight.items.clone();
         let outcome = match verdict {
             Verdict::Delivered => {
-                self.succeeded(&flight, effects);
+                self.succeeded(flight, now, effects);
                 Outcome::Delivered
+            }
+            Verdict::Items { fates, why } => {
+                self.succeeded(flight, now, effects);
+                self.goes_on(flight, &why, "some of these", effects);
+                let outcomes = fates.into_iter().map(|fate| match fate {
+                    ItemFate::Delivered => Outcome::Delivered,
+                    ItemFate::Skipped => Outcome::Skipped,
+                    ItemFate::Suspect if sabotage::is(Sabotage::BelieveTheWhole) => {
+                        Outcome::Delivered
+                    }
+                    ItemFate::Suspect => Outcome::Suspect,
+                    ItemFate::Again => Outcome::Failed,
+                });
+                return Some(items.into_iter().zip(outcomes).collect());
             }
             Verdict::Retry {
                 why,
                 retry_after_ms,
+                status,
             } => {
-                self.back_off(&flight, &why, retry_after_ms, now, effects);
+                if status == Some(429) {
+                    let limits = &self.rules.config.pace;
+                    self.pace.throttled(limits, flight.started_ms, now.mono_ms);
+                }
+                self.back_off(flight, &why, retry_after_ms, now, effects);
                 Outcome::Failed
             }
+            Verdict::NoRoute { why } => {
+                self.goes_singly(flight, &why, now, effects);
+                Outcome::Failed
+            }
+            Verdict::TooLarge { why } => {
+                let (half, until_ms) = (flight.bytes / 2, now.mono_ms);
+                let until_ms = until_ms.saturating_add(PLACE_MEMORY_MS);
+                let place = self.index.place_mut(&flight.lane, now.mono_ms);
+                place.bytes = Some((half, until_ms));
+                self.goes_on(flight, &why, "so many bytes at once", effects);
+                match flight.items.len() {
+                    1 => Outcome::Suspect,
+                    _ => Outcome::Failed,
+                }
+            }
             Verdict::Refused { why } => {
-                self.refused(&flight, &why, now, effects);
-                Outcome::Refused
+                self.halves(flight, &why, now, effects);
+                match flight.items.len() {
+                    1 => Outcome::Suspect,
+                    _ => Outcome::Refused,
+                }
+            }
+            Verdict::Suspects { why } => {
+                let place = self.index.place_mut(&flight.lane, now.mono_ms);
+                place.refused = place.refused.saturating_add(1);
+                match place.refused >= REFUSED_BATCHES_MAX {
+                    true => self.goes_singly(flight, &why, now, effects),
+                    false => self.goes_on(flight, &why, "any of these together", effects),
+                }
+                Outcome::Suspect
             }
             Verdict::Rejected { why, credential } => {
-                self.rejected(&flight, &why, effects);
+                self.rejected(flight, &why, effects);
                 if credential {
-                    let fingerprint = flight.lane.credential;
-                    trust::revoke(store, &self.keys, fingerprint);
+                    trust::revoke(store, &self.keys, flight.lane.credential);
                 }
                 Outcome::Rejected
             }
             Verdict::Unknown { why } => {
                 // The claims stay and run out: the request may still be at work in PHP.
-                self.back_off(&flight, &why, 0, now, effects);
+                self.back_off(flight, &why, 0, now, effects);
                 if !sabotage::is(Sabotage::NoHoldAfterTimeout) {
-                    return;
+                    return None;
                 }
                 Outcome::Failed
             }
         };
-        let Flight {
-            lane, claim, items, ..
-        } = flight;
-        self.settle(&lane, claim, items, outcome, now, store, effects);
+        Some(all(items, outcome))
     }
 
-    fn succeeded(&mut self, flight: &Flight, effects: &mut Vec<Effect>) {
-        self.misconfigured = false;
-        let (max_items, is_batched) = self
-            .rules
-            .config
-            .route_named(&flight.lane.route)
-            .map_or((1, false), |(_, r)| {
-                (r.batch.max_items, r.batch.call.is_some())
-            });
-        let lane = self.index.lane_mut(&flight.lane);
-        lane.rejects = false;
-        if flight.alone {
-            lane.alone.succeed();
-            // Where items only ever go alone, this is what tells that the destination is well again.
-            if !is_batched {
-                lane.backoff.succeed();
-            }
+    // ## The circuit
+
+    fn circuit_opens(&mut self, state: State, now: Now, effects: &mut Vec<Effect>) {
+        let range = self.rules.config.backoff.clone();
+        let is_news = self
+            .circuit
+            .refused(state, &range, &mut self.rng, now.mono_ms);
+        if !is_news {
             return;
         }
-        // Back to full batches, a doubling at a time.
-        lane.limit = lane
-            .limit
-            .map(|limit| limit.saturating_mul(2))
-            .filter(|l| *l < max_items);
+        let cluster = &self.rules.config.upstream.cluster;
+        effects.push(match state {
+            State::Misconfigured => Effect::Log(
+                Level::Error,
+                format!("cluster \"{cluster}\" does not exist: nothing is delivered"),
+            ),
+            _ => Effect::Log(
+                Level::Warn,
+                format!(
+                    "circuit open: cluster \"{cluster}\" has no healthy host; updates wait, and one call at a \
+                     time tries again"
+                ),
+            ),
+        });
+    }
+
+    /// A call has ended.
+    pub(super) fn circuit_hears(
+        &mut self,
+        call: u64,
+        is_alive: bool,
+        now: Now,
+        effects: &mut Vec<Effect>,
+    ) {
+        let range = self.rules.config.backoff.clone();
+        let open_ms = self
+            .circuit
+            .ended(call, is_alive, &range, &mut self.rng, now.mono_ms);
+        if let Some(open_ms) = open_ms {
+            let line = format!("circuit closed, after {} s", open_ms / 1000);
+            effects.push(Effect::Log(Level::Warn, line));
+        }
+    }
+
+    /// A batch that was to show whether there is a batch route has been answered, or never will be.
+    pub(super) fn tried(&mut self, flight: &Flight, now: Now) {
+        if !flight.alone && self.index.place(&flight.lane).is_some_and(|p| p.is_trying) {
+            self.index.place_mut(&flight.lane, now.mono_ms).is_trying = false;
+        }
+    }
+
+    fn is_slow(&mut self, took_ms: u64, effects: &mut Vec<Effect>) {
+        let Some(ms) = self.call_time.take(took_ms, self.rules.config.slow_ms) else {
+            return;
+        };
+        let line = match self.call_time.is_slow() {
+            true => format!("Laravel is slow: its answers take {ms} ms, smoothed"),
+            false => format!("Laravel is slow no more: its answers take {ms} ms, smoothed"),
+        };
+        effects.push(Effect::Log(Level::Warn, line));
+    }
+
+    // ## The lane
+
+    fn succeeded(&mut self, flight: &Flight, now: Now, effects: &mut Vec<Effect>) {
+        let rule = self.rules.config.route_named(&flight.lane.route);
+        let max_items = rule.map_or(1, |(_, rule)| rule.batch.max_items);
+        let lane = self.index.lane_mut(&flight.lane);
+        lane.rejects = false;
         let failures = lane.backoff.succeed();
         if failures > 0 {
             let route = flight.lane.name();
-            let line = format!("{route}: Laravel takes batches again after {failures} failures");
+            let line = format!("{route}: Laravel takes updates again after {failures} failures");
             effects.push(Effect::Log(Level::Info, line));
+        }
+        if flight.alone {
+            return;
+        }
+        let place = self.index.place_mut(&flight.lane, now.mono_ms);
+        place.is_known = true;
+        place.refused = 0;
+        place.singles_until_ms = None;
+        // Back to full batches, a doubling at a time.
+        place.limit = place
+            .limit
+            .map(|limit| limit.saturating_mul(2))
+            .filter(|limit| *limit < max_items);
+    }
+
+    /// Somebody in the batch is not wanted, and nobody says who: smaller ones, and after a few times each
+    /// item alone.
+    fn halves(&mut self, flight: &Flight, why: &str, now: Now, effects: &mut Vec<Effect>) {
+        let size = flight.items.len();
+        let place = self.index.place_mut(&flight.lane, now.mono_ms);
+        place.limit = Some((size / 2).max(1));
+        self.goes_on(flight, why, "all of these", effects);
+    }
+
+    /// There is no batch route: one by one for a while.
+    fn goes_singly(&mut self, flight: &Flight, why: &str, now: Now, effects: &mut Vec<Effect>) {
+        let until_ms = now.mono_ms.saturating_add(PLACE_MEMORY_MS);
+        let place = self.index.place_mut(&flight.lane, now.mono_ms);
+        let is_news = place.singles_until_ms.is_none();
+        place.singles_until_ms = Some(until_ms);
+        place.refused = 0;
+        self.index.lane_mut(&flight.lane).backoff.succeed();
+        if is_news {
+            let route = flight.lane.name();
+            let line = format!(
+                "{route}: Laravel takes no batches ({why}); items go one by one, and a batch is tried again \
+                 every {} minutes",
+                PLACE_MEMORY_MS / 60_000
+            );
+            effects.push(Effect::Log(Level::Warn, line));
         }
     }
 
-    /// Somebody in the batch is not wanted, or the batch is too large: try smaller ones, and after a few
-    /// times each item alone. What is refused even alone is tried again, ever more rarely, and holds up
-    /// nobody but its own session.
-    fn refused(&mut self, flight: &Flight, why: &str, now: Now, effects: &mut Vec<Effect>) {
-        let range = self.rules.config.backoff.clone();
-        let size = flight.items.len();
+    /// What is left of a batch goes on at once, in another form. A line for the first of a row.
+    fn goes_on(&mut self, flight: &Flight, why: &str, what: &str, effects: &mut Vec<Effect>) {
         let lane = self.index.lane_mut(&flight.lane);
-        let first = match flight.alone {
-            true => {
-                lane.alone.fail(&range, 0, &mut self.rng, now.mono_ms);
-                lane.alone.failures() == 1
-            }
-            false => {
-                let first = lane.limit.is_none();
-                lane.limit = Some((size / 2).max(1));
-                first
-            }
-        };
-        if first {
-            let route = flight.lane.name();
-            let how = if flight.alone {
-                "alone"
-            } else {
-                "in smaller batches"
-            };
-            let line = format!("{route}: Laravel refuses {size} items ({why}); trying them {how}");
+        lane.hurries = true;
+        lane.backoff.succeed();
+        if !core::mem::replace(&mut lane.rejects, true) {
+            let (route, size) = (flight.lane.name(), flight.items.len());
+            let line = format!(
+                "{route}: of {size} items Laravel does not take {what} ({why}); trying them otherwise"
+            );
             effects.push(Effect::Log(Level::Warn, line));
         }
     }
@@ -184,7 +333,6 @@ impl Dispatcher {
     /// A line for the first of a row; the counter tells how many.
     fn rejected(&mut self, flight: &Flight, why: &str, effects: &mut Vec<Effect>) {
         let lane = self.index.lane_mut(&flight.lane);
-        lane.alone.succeed();
         lane.backoff.succeed();
         if !core::mem::replace(&mut lane.rejects, true) {
             let route = flight.lane.name();
@@ -214,13 +362,11 @@ impl Dispatcher {
     }
 
     /// One compare-and-swap a shard. An answer that loses every race is tried again at the next tick.
-    #[expect(clippy::too_many_arguments, reason = "a settlement is all of these")]
     pub(super) fn settle(
         &mut self,
         lane: &LaneKey,
         claim: ClaimId,
-        items: Vec<FlightItem>,
-        outcome: Outcome,
+        items: Vec<(FlightItem, Outcome)>,
         now: Now,
         store: &mut impl Store,
         effects: &mut Vec<Effect>,
@@ -230,28 +376,24 @@ impl Dispatcher {
             .config
             .route_named(&lane.route)
             .map(|(index, _)| index);
-        let mut by_shard: BTreeMap<u32, Vec<FlightItem>> = BTreeMap::new();
+        let mut by_shard: BTreeMap<u32, Vec<(FlightItem, Outcome)>> = BTreeMap::new();
         for item in items {
-            by_shard.entry(item.shard).or_default().push(item);
+            by_shard.entry(item.0.shard).or_default().push(item);
         }
         for (index, items) in by_shard {
-            let Some(ended) = self.settle_shard(index, claim, &items, outcome, now, store) else {
+            let Some(ended) = self.settle_shard(index, claim, &items, now, store) else {
                 let lane = lane.clone();
-                self.unsettled.push(Unsettled {
-                    lane,
-                    claim,
-                    items,
-                    outcome,
-                });
+                self.unsettled.push(Unsettled { lane, claim, items });
                 continue;
             };
-            let end = match outcome {
-                Outcome::Rejected => End::Rejected,
-                _ => End::Delivered,
-            };
-            for item in ended.items {
+            for (item, outcome) in ended.items {
+                let end = match outcome {
+                    Outcome::Rejected => End::Rejected,
+                    _ => End::Delivered,
+                };
                 if let Some(route) = route {
                     effects.push(Effect::Count(Counter::Items(route, end), 1));
+                    self.is_dead(route, &item, end, effects);
                 }
                 if end == End::Delivered {
                     let staleness_ms = now.mono_ms.saturating_sub(item.accepted_ms);
@@ -268,8 +410,7 @@ impl Dispatcher {
         &mut self,
         index: u32,
         claim: ClaimId,
-        items: &[FlightItem],
-        outcome: Outcome,
+        items: &[(FlightItem, Outcome)],
         now: Now,
         store: &mut impl Store,
     ) -> Option<Ended> {
@@ -284,11 +425,11 @@ impl Dispatcher {
                 return Some(ended);
             };
             let mut changed = false;
-            for item in items {
-                match shard.settle(&self.rules, item.session, claim, outcome, now) {
+            for (item, outcome) in items {
+                match shard.settle(&self.rules, item.session, claim, *outcome, now) {
                     Settled::Ended { revived } => {
                         changed = true;
-                        ended.items.push(*item);
+                        ended.items.push((item.clone(), *outcome));
                         ended.revived.extend(revived);
                     }
                     Settled::Released => changed = true,

@@ -1,4 +1,7 @@
+mod circuit;
+mod fallback;
 mod spoiled;
+mod verdicts;
 mod world;
 
 use self::world::{OK, World, items, path, text, timestamp};

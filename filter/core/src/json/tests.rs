@@ -88,6 +88,23 @@ fn what_php_would_refuse_or_read_otherwise_is_unreadable() {
 }
 
 #[test]
+fn a_key_that_is_named_twice_is_found_among_any_number() {
+    for count in [1, 15, 16, 17, 2_000] {
+        let keys: Vec<String> = (0..count)
+            .map(|key| alloc::format!("\"{key}\":1"))
+            .collect();
+        let body = |more: &str| alloc::format!("{{{},{more}}}", keys.join(","));
+        assert_eq!(refusal(body("\"other\":1").as_bytes()), None, "{count}");
+        let twice = body("\"\\u0030\":1");
+        assert_eq!(
+            refusal(twice.as_bytes()),
+            Some(Unreadable::DuplicateKey),
+            "{count}"
+        );
+    }
+}
+
+#[test]
 fn nesting_is_bounded() {
     let nested = |levels: usize| {
         let mut body = String::from("{\"a\":");

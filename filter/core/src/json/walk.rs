@@ -1,15 +1,17 @@
-//! The walk itself: serde's visitor, with the pointers that lead on from each value.
+//! The walk itself: value by value, with the pointers that lead on from each.
 
-use alloc::borrow::{Cow, ToOwned};
+use alloc::borrow::Cow;
 use alloc::string::{String, ToString};
 use alloc::vec::Vec;
-use core::fmt;
 use core::hash::Hasher;
 
-use serde::de::{DeserializeSeed, Deserializer, MapAccess, SeqAccess, Visitor};
-
+use super::scan::{Broken, Scanner, Token};
 use super::{DEPTH_MAX, Document, Pointer, Scalar, Unreadable};
 use crate::hash::{Digest, HashKey};
+use crate::sort;
+
+/// Up to this many keys of an object are compared each with each: cheaper than to sort them.
+const COMPARED_KEYS_MAX: usize = 16;
 
 /// The state of one walk.
 pub(super) struct Walk<'w, 'a> {
@@ -18,8 +20,6 @@ pub(super) struct Walk<'w, 'a> {
     pub(super) key: HashKey,
     /// Digests under way: index into `same`, and the running hash.
     pub(super) digesting: Vec<(usize, Digest)>,
-    /// serde's errors cannot carry ours through, so the reason waits here.
-    pub(super) why: Unreadable,
     pub(super) out: Document<'a>,
 }
 
@@ -121,191 +121,123 @@ impl<'a> Node<'_, '_, 'a> {
         }
     }
 
-    fn leaf(mut self, tag: Tag, bytes: &[u8], scalar: &Scalar<'a>) {
-        if self.paths.is_empty() && self.walk.digesting.is_empty() {
-            return;
-        }
+    fn leaf(&mut self, tag: Tag, bytes: &[u8], scalar: &Scalar<'a>) {
         let before = self.open();
         self.walk.digest(tag, bytes);
         self.close(before);
         self.keep(scalar);
     }
 
-    fn refuse<E: serde::de::Error>(&mut self, why: Unreadable) -> E {
-        self.walk.why = why;
-        E::custom("")
+    fn deeper(&self) -> Result<(), Unreadable> {
+        match self.depth >= DEPTH_MAX {
+            true => Err(Unreadable::TooDeep),
+            false => Ok(()),
+        }
     }
 
-    fn deeper<E: serde::de::Error>(&mut self) -> Result<(), E> {
-        if self.depth >= DEPTH_MAX {
-            return Err(self.refuse(Unreadable::TooDeep));
+    /// Walks the scanner's next value.
+    pub(super) fn read(mut self, scanner: &mut Scanner<'a>) -> Result<(), Unreadable> {
+        let watched = !self.paths.is_empty() || !self.walk.digesting.is_empty();
+        match scanner.value()? {
+            Token::Array => return self.array(scanner),
+            Token::Object => return self.object(scanner),
+            _ if !watched => {}
+            Token::Null => self.leaf(Tag::Null, &[], &Scalar::Other),
+            Token::Bool(flag) => self.leaf(Tag::Bool, &[u8::from(flag)], &Scalar::Bool(flag)),
+            Token::Number(number) => match number.float {
+                Some(float) => {
+                    self.leaf(Tag::Float, &float.to_bits().to_le_bytes(), &Scalar::Other);
+                }
+                None => {
+                    let digits = number.digits;
+                    let scalar = Scalar::Integer(digits.into());
+                    self.leaf(Tag::Integer, digits.as_bytes(), &scalar);
+                }
+            },
+            Token::Text(text) => {
+                let scalar = Scalar::Text(text);
+                let bytes = scalar.as_text().unwrap_or_default().as_bytes();
+                self.leaf(Tag::Text, bytes, &scalar);
+            }
         }
         Ok(())
     }
-}
 
-impl<'a> DeserializeSeed<'a> for Node<'_, '_, 'a> {
-    type Value = ();
-
-    fn deserialize<D: Deserializer<'a>>(self, deserializer: D) -> Result<(), D::Error> {
-        deserializer.deserialize_any(self)
-    }
-}
-
-impl<'a> Visitor<'a> for Node<'_, '_, 'a> {
-    type Value = ();
-
-    fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str("any JSON value")
+    /// A value within this one, with the pointers that go on to it.
+    fn within(&mut self, segment: &str, scanner: &mut Scanner<'a>) -> Result<(), Unreadable> {
+        let node = Node {
+            paths: self.descend(segment),
+            depth: self.depth.saturating_add(1),
+            walk: self.walk,
+        };
+        node.read(scanner)
     }
 
-    fn visit_unit<E>(self) -> Result<(), E> {
-        self.leaf(Tag::Null, &[], &Scalar::Other);
-        Ok(())
-    }
-
-    fn visit_bool<E>(self, value: bool) -> Result<(), E> {
-        self.leaf(Tag::Bool, &[u8::from(value)], &Scalar::Bool(value));
-        Ok(())
-    }
-
-    fn visit_i64<E>(self, value: i64) -> Result<(), E> {
-        if self.paths.is_empty() && self.walk.digesting.is_empty() {
-            return Ok(());
-        }
-        let digits = value.to_string();
-        self.leaf(
-            Tag::Integer,
-            digits.as_bytes(),
-            &Scalar::Integer(digits.clone()),
-        );
-        Ok(())
-    }
-
-    fn visit_u64<E>(self, value: u64) -> Result<(), E> {
-        if self.paths.is_empty() && self.walk.digesting.is_empty() {
-            return Ok(());
-        }
-        let digits = value.to_string();
-        self.leaf(
-            Tag::Integer,
-            digits.as_bytes(),
-            &Scalar::Integer(digits.clone()),
-        );
-        Ok(())
-    }
-
-    fn visit_f64<E>(self, value: f64) -> Result<(), E> {
-        self.leaf(Tag::Float, &value.to_bits().to_le_bytes(), &Scalar::Other);
-        Ok(())
-    }
-
-    fn visit_borrowed_str<E>(self, text: &'a str) -> Result<(), E> {
-        self.leaf(
-            Tag::Text,
-            text.as_bytes(),
-            &Scalar::Text(Cow::Borrowed(text)),
-        );
-        Ok(())
-    }
-
-    fn visit_str<E>(self, text: &str) -> Result<(), E> {
-        if self.paths.is_empty() && self.walk.digesting.is_empty() {
-            return Ok(());
-        }
-        self.leaf(
-            Tag::Text,
-            text.as_bytes(),
-            &Scalar::Text(Cow::Owned(text.to_owned())),
-        );
-        Ok(())
-    }
-
-    fn visit_seq<A: SeqAccess<'a>>(mut self, mut seq: A) -> Result<(), A::Error> {
+    fn array(mut self, scanner: &mut Scanner<'a>) -> Result<(), Unreadable> {
         self.deeper()?;
         let before = self.open();
         self.walk.digest(Tag::Array, &[]);
         let mut index = 0_u32;
-        loop {
-            let paths = match self.paths.is_empty() {
-                true => Vec::new(),
-                false => self.descend(&index.to_string()),
+        while scanner.element(index == 0)? {
+            let segment = match self.paths.is_empty() {
+                true => String::new(),
+                false => index.to_string(),
             };
-            let depth = self.depth.saturating_add(1);
-            let node = Node {
-                walk: self.walk,
-                depth,
-                paths,
-            };
-            if seq.next_element_seed(node)?.is_none() {
-                break;
-            }
+            self.within(&segment, scanner)?;
             index = index.saturating_add(1);
         }
-        self.walk.digest(Tag::End, &[]);
-        self.close(before);
-        self.keep(&Scalar::Other);
+        self.end(before);
         Ok(())
     }
 
-    fn visit_map<A: MapAccess<'a>>(mut self, mut map: A) -> Result<(), A::Error> {
+    fn object(mut self, scanner: &mut Scanner<'a>) -> Result<(), Unreadable> {
         self.deeper()?;
         let before = self.open();
         self.walk.digest(Tag::Object, &[]);
         let mut keys: Vec<Cow<'a, str>> = Vec::new();
-        while let Some(key) = map.next_key_seed(Key)? {
+        while let Some(key) = scanner.key(keys.is_empty())? {
             self.walk.digest(Tag::Text, key.as_bytes());
-            let paths = match self.paths.is_empty() {
-                true => Vec::new(),
-                false => self.descend(&key),
-            };
-            let depth = self.depth.saturating_add(1);
-            map.next_value_seed(Node {
-                walk: self.walk,
-                depth,
-                paths,
-            })?;
+            self.within(&key, scanner)?;
             keys.push(key);
         }
-        self.walk.digest(Tag::End, &[]);
-        self.close(before);
-        self.keep(&Scalar::Other);
-        // Sorted once at the end: n log n, where a check at each key would let 64 KiB of keys stall a
-        // worker.
-        keys.sort_unstable();
-        if keys.iter().zip(keys.iter().skip(1)).any(|(a, b)| a == b) {
-            return Err(self.refuse::<A::Error>(Unreadable::DuplicateKey));
+        self.end(before);
+        if self.names_twice(&mut keys) {
+            return Err(Unreadable::DuplicateKey);
         }
         if self.depth == 0 {
             self.walk.out.keys = keys;
         }
         Ok(())
     }
-}
 
-/// An object's key: borrowed from the body unless it has escapes.
-struct Key;
+    fn names_twice(&self, keys: &mut Vec<Cow<'a, str>>) -> bool {
+        if keys.len() <= COMPARED_KEYS_MAX {
+            let mut rest = keys.iter();
+            while let Some(key) = rest.next() {
+                if rest.as_slice().contains(key) {
+                    return true;
+                }
+            }
+            return false;
+        }
+        // Sorted once at the end: n log n, where each with each would let 64 KiB of keys stall a worker. Equal keys
+        // are neighbours then, since nobody can find two others of one hash.
+        let hash_key = self.walk.key;
+        sort::by_key(keys, |key| hash_key.hash(&[key.as_bytes()]));
+        keys.iter().zip(keys.iter().skip(1)).any(|(a, b)| a == b)
+    }
 
-impl<'a> DeserializeSeed<'a> for Key {
-    type Value = Cow<'a, str>;
-
-    fn deserialize<D: Deserializer<'a>>(self, deserializer: D) -> Result<Self::Value, D::Error> {
-        deserializer.deserialize_str(self)
+    fn end(&mut self, before: usize) {
+        self.walk.digest(Tag::End, &[]);
+        self.close(before);
+        self.keep(&Scalar::Other);
     }
 }
 
-impl<'a> Visitor<'a> for Key {
-    type Value = Cow<'a, str>;
+// === impl Unreadable ===
 
-    fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str("a key")
-    }
-
-    fn visit_borrowed_str<E>(self, text: &'a str) -> Result<Self::Value, E> {
-        Ok(Cow::Borrowed(text))
-    }
-
-    fn visit_str<E>(self, text: &str) -> Result<Self::Value, E> {
-        Ok(Cow::Owned(text.to_owned()))
+impl From<Broken> for Unreadable {
+    fn from(_: Broken) -> Self {
+        Self::Syntax
     }
 }

@@ -179,7 +179,7 @@ impl Rules {
         let wanted: Vec<&Pointer> = rule.session_pointers().collect();
         let document = json::read(body, &wanted, &[], self.key).ok()?;
         let session_json = match first(&document, 0, wanted.len())? {
-            Scalar::Text(text) => serde_json::to_string(text.as_ref()).ok()?,
+            Scalar::Text(text) => json::quoted(text),
             Scalar::Integer(digits) => digits.to_owned(),
             Scalar::Bool(_) | Scalar::Other => return None,
         };
@@ -193,9 +193,9 @@ impl Rules {
     pub(crate) fn implied_body(&self, route: usize, body: &[u8]) -> Option<Vec<u8>> {
         let implies = self.route(route)?.implies.as_ref()?;
         let session = self.item(route, body)?.session_json;
-        let session_key = serde_json::to_string(&implies.session_key).ok()?;
-        let key = serde_json::to_string(&implies.key).ok()?;
-        let value = serde_json::to_string(&implies.value).ok()?;
+        let session_key = json::quoted(&implies.session_key);
+        let key = json::quoted(&implies.key);
+        let value = json::quoted(&implies.value);
         Some(alloc::format!("{{{session_key}:{session},{key}:{value}}}").into_bytes())
     }
 }

@@ -1,5 +1,7 @@
 //! A sender's own clock: a whole number of any unit, or an RFC 3339 time.
 
+use crate::time::days_since_1970;
+
 /// What the text says as a number that grows with time. Only compared with others from the same place.
 /// `None` for what is no time: such an item has no order and is never stale.
 pub(super) fn read(text: &str) -> Option<u64> {
@@ -69,36 +71,6 @@ fn rfc3339_ms(text: &str) -> Option<u64> {
         .saturating_mul(1000)
         .saturating_add(ms);
     u64::try_from(total).ok()
-}
-
-/// Days from 1970-01-01 in the Gregorian calendar, years 1970 to 9999.
-fn days_since_1970(year: i64, month: i64, day: i64) -> Option<i64> {
-    if !(1970..=9999).contains(&year) || !(1..=12).contains(&month) || !(1..=31).contains(&day) {
-        return None;
-    }
-    // March is the first month here, so that the leap day is the year's last.
-    let shifted_year = if month <= 2 {
-        year.saturating_sub(1)
-    } else {
-        year
-    };
-    let shifted_month = if month <= 2 {
-        month.saturating_add(9)
-    } else {
-        month.saturating_sub(3)
-    };
-    let leap_days = (shifted_year / 4)
-        .saturating_sub(shifted_year / 100)
-        .saturating_add(shifted_year / 400);
-    let day_of_year = (shifted_month.saturating_mul(153).saturating_add(2) / 5)
-        .saturating_add(day)
-        .saturating_sub(1);
-    let days = shifted_year
-        .saturating_mul(365)
-        .saturating_add(leap_days)
-        .saturating_add(day_of_year);
-    // From the first of March of the year 0 to 1970-01-01.
-    Some(days.saturating_sub(719_468))
 }
 
 #[cfg(test)]

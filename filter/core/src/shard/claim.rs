@@ -38,6 +38,9 @@ pub struct Claimed {
     pub body: Vec<u8>,
 }
 
+/// Refusals after which an item travels alone, to its original path: by then it is the suspect.
+pub const ATTEMPTS_TOGETHER_MAX: u16 = 4;
+
 /// How a call ended, for one item.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Outcome {
@@ -45,8 +48,12 @@ pub enum Outcome {
     Delivered,
     /// Laravel certainly did not take it, for a reason that has nothing to do with the item.
     Failed,
+    /// Laravel has passed over it: it knows something newer.
+    Skipped,
     /// Laravel certainly did not take it, and the item may be why.
     Refused,
+    /// The same, and it is the one to blame: it travels alone from now on.
+    Suspect,
     /// Laravel does not want it, for good.
     Rejected,
     /// It was never sent.
@@ -126,6 +133,31 @@ impl<'a> Shard<'a> {
         Some(claimed)
     }
 
+    /// An unsent item as it is at this moment, for the webhook, which asks for no claim.
+    #[must_use]
+    pub fn unsent(&self, session: u128, route: &str, credential: u64, seq: u64) -> Option<Claimed> {
+        let session = self.session(session)?;
+        let entry = session
+            .entry(route, credential)
+            .filter(|entry| entry.seq == seq)?;
+        let State::Dirty(dirty) = &entry.state else {
+            return None;
+        };
+        Some(Claimed {
+            session: session.id,
+            seq,
+            accepted_ms: entry.accepted_ms,
+            timestamp_ms: dirty.timestamp_ms,
+            body: dirty.body.to_vec(),
+        })
+    }
+
+    /// The webhook has this item: no end, Laravel has still to get it. True where that is news.
+    pub fn hand_over(&mut self, session: u128, seq: u64) -> bool {
+        let session = self.session_mut(session).filter(|s| s.told_seq < seq);
+        session.map(|session| session.told_seq = seq).is_some()
+    }
+
     // ## Dirty under a claim => (Clean | Dirty | absent)
     //
     // Whoever holds the claim settles it, leader or not: an answer is an answer. An unknown outcome is
@@ -155,7 +187,7 @@ impl<'a> Shard<'a> {
         match outcome {
             // Whatever became of the entry since, Laravel has this one's value now.
             Outcome::Delivered => session.delivered(claim.credential, claim.seq),
-            Outcome::Rejected => session.doubt_kept(claim.seq),
+            Outcome::Rejected | Outcome::Skipped => session.doubt_kept(claim.seq),
             _ => {}
         }
         let Some(entry) = session
@@ -167,8 +199,13 @@ impl<'a> Shard<'a> {
         else {
             return Settled::Released;
         };
+        // What Laravel passed over is not what it has: it answers for no duplicate.
+        let until_ms = match outcome {
+            Outcome::Skipped => now.mono_ms,
+            _ => until_ms,
+        };
         match (outcome, &mut entry.state) {
-            (Outcome::Delivered, state) => {
+            (Outcome::Delivered | Outcome::Skipped, state) => {
                 *state = State::Clean { until_ms };
                 for implied in &mut session.entries {
                     if implied.state == (State::Implied { by: claim.seq }) {
@@ -192,6 +229,7 @@ impl<'a> Shard<'a> {
             (Outcome::Refused, State::Dirty(dirty)) => {
                 dirty.attempts = dirty.attempts.saturating_add(1);
             }
+            (Outcome::Suspect, State::Dirty(dirty)) => dirty.attempts = ATTEMPTS_TOGETHER_MAX,
             _ => {}
         }
         Settled::Released

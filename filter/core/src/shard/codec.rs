@@ -113,6 +113,7 @@ impl Session<'_> {
         out.extend_from_slice(&self.newest_seq.to_le_bytes());
         out.extend_from_slice(&self.unread_seq.to_le_bytes());
         out.extend_from_slice(&self.passed_seq.to_le_bytes());
+        out.extend_from_slice(&self.told_seq.to_le_bytes());
         match &self.claim {
             None => out.push(0),
             Some(claim) => {
@@ -281,6 +282,7 @@ impl<'a> Reader<'a> {
             newest_seq: self.u64()?,
             unread_seq: self.u64()?,
             passed_seq: self.u64()?,
+            told_seq: self.u64()?,
             claim: match self.byte()? {
                 0 => None,
                 _ => Some(self.claim()?),
@@ -405,6 +407,7 @@ mod tests {
                     newest_seq: 9,
                     unread_seq: 4,
                     passed_seq: 3,
+                    told_seq: 2,
                     claim: Some(claim),
                     entries: Vec::from([
                         entry("qr", 8, State::Dirty(dirty)),

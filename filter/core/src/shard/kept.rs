@@ -8,6 +8,7 @@ use alloc::borrow::Cow;
 use alloc::vec::Vec;
 
 use super::{Entry, SESSIONS_MAX, SESSIONS_SHARE_MAX, Session, Shard, State};
+use crate::json;
 use crate::route::{Asked, Rules};
 use crate::sabotage::{self, Sabotage};
 use crate::time::Now;
@@ -198,12 +199,12 @@ pub fn patch(body: &[u8], places: &[Place], state: &str) -> Option<Vec<u8>> {
     if places.is_empty() {
         return None;
     }
-    let json = serde_json::to_string(state).ok()?;
-    let mut out = Vec::with_capacity(body.len().saturating_add(json.len()));
+    let quoted = json::quoted(state);
+    let mut out = Vec::with_capacity(body.len().saturating_add(quoted.len()));
     let mut from = 0_usize;
     for place in places {
         out.extend_from_slice(body.get(from..usize::try_from(place.start).ok()?)?);
-        out.extend_from_slice(json.as_bytes());
+        out.extend_from_slice(quoted.as_bytes());
         from = usize::try_from(place.end).ok()?;
     }
     out.extend_from_slice(body.get(from..)?);

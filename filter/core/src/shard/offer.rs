@@ -90,6 +90,7 @@ impl<'a> Shard<'a> {
         let mut priority = update.priority && !previous.is_some_and(|p| soothes(rules, rule, p));
         let mut superseded = Superseded::new();
         let mut known = false;
+        let mut attempts = 0;
         if let Some(Entry {
             seq,
             state: State::Dirty(dirty),
@@ -100,6 +101,8 @@ impl<'a> Shard<'a> {
             // What is under way is no longer unsent, and neither is its urgency.
             if claimed != Some(*seq) {
                 known = true;
+                // A session whose value was refused may well be refused again.
+                attempts = dirty.attempts;
                 since_ms = dirty.since_ms;
                 priority |= dirty.priority;
             }
@@ -118,7 +121,7 @@ impl<'a> Shard<'a> {
             state: State::Dirty(Dirty {
                 since_ms,
                 timestamp_ms,
-                attempts: 0,
+                attempts,
                 priority,
                 destination: Cow::Owned(update.destination.clone()),
                 body: Cow::Borrowed(update.body),

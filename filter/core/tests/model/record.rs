@@ -102,8 +102,8 @@ impl Op {
             Self::Visit => 7,
             Self::Settle { own, outcome } => {
                 let outcome = match outcome {
-                    Outcome::Delivered => 0,
-                    Outcome::Failed | Outcome::Refused | Outcome::Rejected => 1,
+                    Outcome::Delivered | Outcome::Skipped => 0,
+                    Outcome::Failed | Outcome::Refused | Outcome::Suspect | Outcome::Rejected => 1,
                     Outcome::Unsent => 2,
                 };
                 8 + outcome + 3 * usize::from(own)

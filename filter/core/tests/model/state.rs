@@ -295,8 +295,8 @@ impl Leader {
                 seq,
             } => {
                 let outcome = match outcome {
-                    Outcome::Delivered => 0,
-                    Outcome::Failed | Outcome::Refused | Outcome::Rejected => 1,
+                    Outcome::Delivered | Outcome::Skipped => 0,
+                    Outcome::Failed | Outcome::Refused | Outcome::Suspect | Outcome::Rejected => 1,
                     Outcome::Unsent => 2,
                 };
                 let word = swap.pack() | outcome << 3 | u32::from(seq) << 5;

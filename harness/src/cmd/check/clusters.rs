@@ -1,6 +1,7 @@
 //! The clusters: where Embudo's calls go, and what keeps a broken batch route from costing a message.
 
 use embudo_core::config::Config;
+use embudo_core::dispatch::CALLS_UNDER_WAY_MAX;
 use serde_json::Value;
 
 use super::finding::Finding;
@@ -44,7 +45,28 @@ pub(super) fn inspect(envoy: &Value, config: &Config, routed: &[String]) -> Vec<
             findings.push(Finding::error(CLUSTERS, message));
         }
     }
+    if let Some(fallback) = &config.fallback {
+        findings.extend(webhook(envoy, config, &fallback.cluster));
+    }
     findings
+}
+
+/// The webhook's cluster, if there is something wrong with it.
+fn webhook(envoy: &Value, config: &Config, name: &str) -> Option<Finding> {
+    if name == config.upstream.cluster {
+        let message = format!(
+            "\"{name}\" carries Embudo's calls and is the fallback's cluster too: while it is ejected there is \
+             no fallback"
+        );
+        return Some(Finding::warning(CLUSTERS, message));
+    }
+    let is_missing = find(envoy, name).is_none() && !is_dynamic(envoy);
+    is_missing.then(|| {
+        let message = format!(
+            "no cluster is called \"{name}\", the fallback's: nothing would reach the webhook"
+        );
+        Finding::error(CLUSTERS, message)
+    })
 }
 
 fn batch_cluster(place: &str, cluster: &Value, config: &Config, findings: &mut Vec<Finding>) {
@@ -75,13 +97,13 @@ fn batch_cluster(place: &str, cluster: &Value, config: &Config, findings: &mut V
         let most = thresholds
             .and_then(|t| t[limit].as_u64())
             .unwrap_or(DEFAULT_LIMIT);
-        let ours = config.pace.max_in_flight;
+        let ours = config.pace.max_in_flight.max(CALLS_UNDER_WAY_MAX as u64);
         if most <= ours {
             findings.push(Finding::warning(
                 format!("{place}.circuit_breakers.thresholds[0].{limit}"),
                 format!(
-                    "{most} is not more than max_in_flight, {ours}: an overflow looks like an ejection to \
-                     Embudo"
+                    "{most} is not more than the {ours} calls that Embudo may have under way: an overflow looks \
+                     like an ejection to it"
                 ),
             ));
         }

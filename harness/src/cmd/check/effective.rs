@@ -23,16 +23,12 @@ pub(super) fn json(config: &Config) -> Value {
             "value": pointers(&read.value),
         })
     });
-    let headers: Map<String, Value> = config
-        .upstream
-        .headers
-        .iter()
-        .map(|(name, _)| (name.clone(), HIDDEN.into()))
-        .collect();
-    json!({
+    let headers = hidden(&config.upstream.headers);
+    let mut json = json!({
         "max_sessions": u64::from(config.shards) * 8,
         "max_requests_per_second": config.pace.max_requests_per_second,
         "max_in_flight": config.pace.max_in_flight,
+        "max_singles_per_second": config.pace.max_singles_per_second,
         "call_timeout_ms": config.times.call_timeout_ms,
         "send_window_ms": config.times.send_window_ms,
         "late_ms": config.times.late_ms,
@@ -59,12 +55,29 @@ pub(super) fn json(config: &Config) -> Value {
             "prefix_rewrite": config.upstream.prefix_rewrite,
             "headers": headers,
         },
+        "slow_ms": config.slow_ms,
         "read_refresh_ms": config.kept.refresh_ms,
         "stale_if_error_ms": config.kept.stale_if_error_ms,
         "refresh_timeout_ms": config.kept.refresh_timeout_ms,
         "reads": reads.collect::<Vec<_>>(),
         "routes": routes,
-    })
+    });
+    if let Some(fallback) = &config.fallback {
+        json["fallback"] = json!({
+            "cluster": fallback.cluster,
+            "authority": fallback.authority,
+            "path": fallback.path,
+            "headers": hidden(&fallback.headers),
+            "after_attempts": fallback.after_attempts,
+        });
+    }
+    json
+}
+
+/// The names of headers; their values may be secrets.
+fn hidden(headers: &[(String, String)]) -> Map<String, Value> {
+    let names = headers.iter().map(|(name, _)| name.clone());
+    names.map(|name| (name, HIDDEN.into())).collect()
 }
 
 fn route(config: &Config, rule: &Route) -> Value {

@@ -38,6 +38,9 @@ const VERDICTS: [&str; 6] = [
     "unsent",
 ];
 
+/// More verdicts, shown as refused.
+const NOT_TAKEN: [&str; 3] = ["partial", "no_route", "too_large"];
+
 const ENDS: [&str; 4] = ["delivered", "superseded", "expired", "rejected"];
 
 /// Ten digits and a blank: a count that needs more is years old.
@@ -184,11 +187,22 @@ fn calls(figures: &Figures) -> Block {
     for (route, verdicts) in &figures.calls {
         let all: u64 = verdicts.values().map(|rate| rate.total).sum();
         let all_per_minute: f64 = verdicts.values().map(|rate| rate.per_minute).sum();
-        let of = |verdict: &str| verdicts.get(verdict);
-        let totals = VERDICTS.map(|verdict| number(of(verdict).map(|rate| rate.total)));
-        let rates = VERDICTS.map(|verdict| {
-            let rate = of(verdict).map(|rate| rate.per_minute);
-            rate.map_or_else(|| NONE.to_owned(), |rate| format!("{rate:.1}"))
+        // Batches that were not taken as they were share a column.
+        let of = |column: &'static str| {
+            let others = NOT_TAKEN.iter().filter(move |_| column == "refused");
+            let names = std::iter::once(column).chain(others.copied());
+            names.filter_map(|verdict| verdicts.get(verdict))
+        };
+        let totals = VERDICTS.map(|verdict| {
+            let known = of(verdict).next().is_some();
+            number(known.then(|| of(verdict).map(|rate| rate.total).sum()))
+        });
+        let rates = VERDICTS.map(|verdict| match of(verdict).next() {
+            None => NONE.to_owned(),
+            Some(_) => {
+                let rate: f64 = of(verdict).map(|rate| rate.per_minute).sum();
+                format!("{rate:.1}")
+            }
         });
         rows.push(row(route.clone(), totals, Some(all.to_string())));
         let all = format!("{all_per_minute:.1}");

@@ -11,20 +11,19 @@
 
 mod port;
 mod serve;
+mod webhook;
 
 use std::{
     io,
     net::SocketAddr,
     sync::{Arc, Mutex, MutexGuard, PoisonError},
-    time::{Duration, Instant},
+    time::{Duration, Instant, SystemTime, UNIX_EPOCH},
 };
 
-use tokio::{
-    sync::{Semaphore, watch},
-    task::JoinHandle,
-};
+use tokio::sync::{Semaphore, watch};
 
-use self::port::Port;
+use self::port::Door;
+pub use self::webhook::WebhookServer;
 use crate::model::{
     http::Request,
     laravel::{Counts, Fault, Faults, Journal, Laravel, LaravelConfig},
@@ -65,9 +64,8 @@ pub struct LaravelOptions {
 pub struct LaravelServer {
     /// Where it listens, or will listen again once it is up.
     pub addr: SocketAddr,
-    port: Port,
+    door: Door,
     shared: Arc<Shared>,
-    accepting: Option<JoinHandle<()>>,
 }
 
 #[derive(Debug)]
@@ -91,8 +89,11 @@ impl LaravelServer {
     /// # Errors
     /// If the port is taken.
     pub async fn start(options: LaravelOptions) -> io::Result<Self> {
-        let port = Port::take(options.port)?;
-        let mut laravel = Laravel::new(options.config);
+        let door = Door::take(options.port)?;
+        let mut laravel = Laravel::new(LaravelConfig {
+            unix_zero_ms: unix_ms().saturating_sub(elapsed_ms(options.epoch)),
+            ..options.config
+        });
         for session in &options.accounts {
             laravel.add_account(session);
         }
@@ -108,10 +109,9 @@ impl LaravelServer {
             seed: options.seed,
         });
         let mut server = Self {
-            addr: port.addr(),
-            port,
+            addr: door.addr(),
+            door,
             shared,
-            accepting: None,
         };
         server.up().await?;
         Ok(server)
@@ -181,11 +181,7 @@ impl LaravelServer {
 
     /// Refuses connections and drops those there are. Nothing happens if it is down.
     pub async fn down(&mut self) {
-        if let Some(accepting) = self.accepting.take() {
-            accepting.abort();
-            // Only when the task is gone is its listener closed. Its end is an abort: no news.
-            let _ = accepting.await;
-        }
+        self.door.close().await;
     }
 
     // ## Down => Up
@@ -195,25 +191,13 @@ impl LaravelServer {
     /// # Errors
     /// If the kernel does not give the port back.
     pub async fn up(&mut self) -> io::Result<()> {
-        if self.accepting.is_none() {
-            let listener = self.port.listen()?;
-            self.accepting = Some(tokio::spawn(serve::accept(listener, self.shared.clone())));
-        }
-        Ok(())
+        self.door.open(&self.shared)
     }
 
     /// Goes down for good and gives the journal back.
     pub async fn stop(mut self) -> Journal {
         self.down().await;
         self.journal()
-    }
-}
-
-impl Drop for LaravelServer {
-    fn drop(&mut self) {
-        if let Some(accepting) = &self.accepting {
-            accepting.abort();
-        }
     }
 }
 
@@ -238,7 +222,7 @@ impl Default for LaravelOptions {
 
 impl Shared {
     fn now_ms(&self) -> u64 {
-        u64::try_from(self.epoch.elapsed().as_millis()).unwrap_or(u64::MAX)
+        elapsed_ms(self.epoch)
     }
 
     fn laravel(&self) -> MutexGuard<'_, Laravel> {
@@ -256,6 +240,18 @@ impl Shared {
             raw.push(request.clone());
         }
     }
+}
+
+fn elapsed_ms(epoch: Instant) -> u64 {
+    u64::try_from(epoch.elapsed().as_millis()).unwrap_or(u64::MAX)
+}
+
+/// The wall clock; 0 where it is before 1970.
+fn unix_ms() -> u64 {
+    let since = SystemTime::now().duration_since(UNIX_EPOCH);
+    since.map_or(0, |since| {
+        u64::try_from(since.as_millis()).unwrap_or(u64::MAX)
+    })
 }
 
 /// A panic in one request must not make all others panic.

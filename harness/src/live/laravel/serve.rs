@@ -44,19 +44,32 @@ const BODY_READ_MAX: usize = 32 * 1024 * 1024;
 /// away when connections do, and which would spin without a rest.
 const ACCEPT_REST: Duration = Duration::from_millis(10);
 
+/// Who answers the requests that come to a port.
+pub(super) trait Serves: Send + Sync + 'static {
+    /// The reply to a request.
+    fn reply(self: Arc<Self>, request: Request) -> impl Future<Output = Reply> + Send;
+}
+
+impl Serves for Shared {
+    async fn reply(self: Arc<Self>, request: Request) -> Reply {
+        self.record(&request);
+        work(request, self).await
+    }
+}
+
 /// Accepts connections until it is aborted; they end with it.
-pub(super) async fn accept(listener: TcpListener, shared: Arc<Shared>) {
+pub(super) async fn accept<S: Serves>(listener: TcpListener, server: Arc<S>) {
     let mut connections = JoinSet::new();
     loop {
         tokio::select! {
             accepted = listener.accept() => match accepted {
                 Ok((stream, _)) if connections.len() < CONNECTIONS_MAX => {
-                    connections.spawn(connection(stream, shared.clone()));
+                    connections.spawn(connection(stream, server.clone()));
                 }
                 // Dropped at once, as nginx does beyond its `worker_connections`.
                 Ok(_) => {}
                 Err(error) => {
-                    tracing::warn!(%error, "the stand-in Laravel cannot accept a connection");
+                    tracing::warn!(%error, "a stand-in cannot accept a connection");
                     tokio::time::sleep(ACCEPT_REST).await;
                 }
             },
@@ -65,18 +78,18 @@ pub(super) async fn accept(listener: TcpListener, shared: Arc<Shared>) {
     }
 }
 
-async fn connection(stream: TcpStream, shared: Arc<Shared>) {
+async fn connection<S: Serves>(stream: TcpStream, server: Arc<S>) {
     // Answers are small; waiting for more to send would only blur what is measured.
     let _ = stream.set_nodelay(true);
-    let service = service_fn(move |request| answer(request, shared.clone()));
-    let server = auto::Builder::new(TokioExecutor::new());
+    let service = service_fn(move |request| answer(request, server.clone()));
+    let http = auto::Builder::new(TokioExecutor::new());
     // An error is the client's end or a fault that was asked for.
-    let _ = server.serve_connection(TokioIo::new(stream), service).await;
+    let _ = http.serve_connection(TokioIo::new(stream), service).await;
 }
 
-async fn answer(
+async fn answer<S: Serves>(
     request: hyper::Request<Incoming>,
-    shared: Arc<Shared>,
+    server: Arc<S>,
 ) -> io::Result<hyper::Response<Body>> {
     let (head, body) = request.into_parts();
     let Ok(body) = Limited::new(body, BODY_READ_MAX).collect().await else {
@@ -84,8 +97,7 @@ async fn answer(
         return whole(Response::html(413, "413 Request Entity Too Large"));
     };
     let request = plain(&head, body.to_bytes());
-    shared.record(&request);
-    match work(request, shared).await {
+    match server.reply(request).await {
         Reply::Whole(response) => whole(response),
         Reply::Cut(_, 0) => Err(io::ErrorKind::ConnectionReset.into()),
         Reply::Cut(response, after_bytes) => cut(response, after_bytes),

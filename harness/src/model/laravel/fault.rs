@@ -13,6 +13,7 @@ use rand::{RngExt, SeedableRng};
 use rand_chacha::ChaCha8Rng;
 use serde::{Deserialize, Serialize};
 
+use super::throttle::RetryAfter;
 use crate::model::http::{Kind, Request};
 
 /// One rule.
@@ -66,6 +67,22 @@ pub enum Misbehaviour {
         /// Whether the request was processed before.
         #[serde(default)]
         processed: bool,
+    },
+    /// Answers 429 and says when to come back.
+    Throttled {
+        /// How long it wants to be left alone.
+        retry_after_s: u64,
+        /// How it says so.
+        #[serde(default)]
+        retry_after: RetryAfter,
+    },
+    /// Takes a batch, but not all of it, and says so item by item: one row was locked, another was not. On
+    /// anything else it has no effect.
+    Partly {
+        /// Every so manieth item is not stored.
+        one_in: u64,
+        /// What the result of such an item says: a word such as `error`, or a status code.
+        status: String,
     },
     /// Takes this much longer, and then answers as ever.
     Slow {
@@ -165,27 +182,48 @@ impl Fault {
 // === impl Misbehaviour ===
 
 impl Misbehaviour {
-    /// A plain status with Laravel's usual JSON; nothing was processed.
+    /// A status as Laravel, or the nginx before it, gives it to those who want JSON; nothing was processed.
     pub fn status(code: u16) -> Self {
+        let message = match code {
+            302 | 413 => return Self::page(code),
+            401 => "Unauthenticated.",
+            403 => "This action is unauthorized.",
+            404 => "The route could not be found.",
+            405 => "The POST method is not supported for this route.",
+            419 => "CSRF token mismatch.",
+            422 => "The given data was invalid.",
+            _ => "Server Error",
+        };
         Self::Status {
             code,
             headers: vec![("content-type".to_owned(), "application/json".to_owned())],
-            body: r#"{"message":"Server Error"}"#.to_owned(),
+            body: serde_json::json!({ "message": message }).to_string(),
+            processed: false,
+        }
+    }
+
+    /// A page: with 200 what a catch-all route gives to everybody, with 302 the way to the login.
+    pub fn page(code: u16) -> Self {
+        let mut headers = vec![(
+            "content-type".to_owned(),
+            "text/html; charset=UTF-8".to_owned(),
+        )];
+        if (300..400).contains(&code) {
+            headers.push(("location".to_owned(), "/login".to_owned()));
+        }
+        Self::Status {
+            code,
+            headers,
+            body: "<!DOCTYPE html><html><title>Laravel</title></html>\n".to_owned(),
             processed: false,
         }
     }
 
     /// `throttle:api`'s answer.
     pub fn throttled(retry_after_s: u64) -> Self {
-        Self::Status {
-            code: 429,
-            headers: vec![
-                ("content-type".to_owned(), "application/json".to_owned()),
-                ("retry-after".to_owned(), retry_after_s.to_string()),
-                ("x-ratelimit-remaining".to_owned(), "0".to_owned()),
-            ],
-            body: r#"{"message":"Too Many Attempts."}"#.to_owned(),
-            processed: false,
+        Self::Throttled {
+            retry_after_s,
+            retry_after: RetryAfter::Seconds,
         }
     }
 }

@@ -18,6 +18,9 @@ use crate::model::http::{Request, Response, Route};
 /// `json_decode`'s default depth: the 513th nested array is an error.
 const PHP_JSON_DEPTH_MAX: usize = 512;
 
+/// What the validator says of a value that it does not take.
+const INVALID: &str = "is invalid.";
+
 /// The states the running Laravel accepts.
 const STATES: [&str; 4] = ["pending", "active", "connecting", "inactive"];
 
@@ -71,13 +74,14 @@ pub(super) fn single(route: Route, input: &Map<String, Value>) -> Result<Item, E
     }
 }
 
-/// All updates of a batch, or none.
-pub(super) fn batch(route: Route, input: &Map<String, Value>) -> Result<Vec<Item>, Errors> {
+/// All updates of a batch, or none; with `by_item` those that are valid, each in its place.
+pub(super) fn batch(
+    route: Route,
+    input: &Map<String, Value>,
+    by_item: bool,
+) -> Result<Vec<Option<Item>>, Errors> {
     let mut errors = Errors::default();
-    let field = match route {
-        Route::Qr => "qrs",
-        Route::Status => "statuses",
-    };
+    let field = batch_field(route);
     let list = match input.get(field) {
         Some(Value::Array(list)) if !list.is_empty() => list,
         Some(Value::Array(_)) | None | Some(Value::Null) => {
@@ -93,13 +97,62 @@ pub(super) fn batch(route: Route, input: &Map<String, Value>) -> Result<Vec<Item
     let mut items = Vec::with_capacity(list.len());
     for (i, value) in list.iter().enumerate() {
         let object = value.as_object().unwrap_or(&empty);
-        items.extend(item(route, object, &format!("{field}.{i}."), &mut errors));
+        let before = errors.fields.len();
+        let item = item(route, object, &format!("{field}.{i}."), &mut errors);
+        items.push(item.filter(|_| errors.fields.len() == before));
     }
-    if errors.fields.is_empty() {
+    if by_item || errors.fields.is_empty() {
         Ok(items)
     } else {
         Err(errors)
     }
+}
+
+/// The sessions of a batch's items, as they stand there.
+pub(super) fn sessions(route: Route, input: &Map<String, Value>) -> Vec<Value> {
+    let list = input.get(batch_field(route)).and_then(Value::as_array);
+    let session = |item: &Value| item.get("session_id").cloned().unwrap_or_default();
+    list.into_iter().flatten().map(session).collect()
+}
+
+/// A validation that fails for reasons of its own: of a single update, or of the items of a batch at these
+/// places; of no place in particular where there are none.
+pub(super) fn poison(route: Route, places: Option<&[usize]>) -> Errors {
+    let mut errors = Errors::default();
+    let (list, field) = (batch_field(route), field(route));
+    match places {
+        None => errors.add(field, INVALID),
+        Some([]) => errors.add(list, INVALID),
+        Some(places) => {
+            for at in places {
+                errors.add(&format!("{list}.{at}.{field}"), INVALID);
+            }
+        }
+    }
+    errors
+}
+
+/// The message of such a validation.
+pub(super) fn invalid(route: Route) -> String {
+    message(field(route), INVALID)
+}
+
+fn batch_field(route: Route) -> &'static str {
+    match route {
+        Route::Qr => "qrs",
+        Route::Status => "statuses",
+    }
+}
+
+fn field(route: Route) -> &'static str {
+    match route {
+        Route::Qr => "qr",
+        Route::Status => "estado_qr",
+    }
+}
+
+fn message(field: &str, what: &str) -> String {
+    format!("The {} field {what}", field.replace('_', " "))
 }
 
 fn item(route: Route, object: &Map<String, Value>, at: &str, errors: &mut Errors) -> Option<Item> {
@@ -107,17 +160,14 @@ fn item(route: Route, object: &Map<String, Value>, at: &str, errors: &mut Errors
     if session.as_deref().is_some_and(|session| !is_uuid(session)) {
         errors.add(&format!("{at}session_id"), "must be a valid UUID.");
     }
-    let field = match route {
-        Route::Qr => "qr",
-        Route::Status => "estado_qr",
-    };
+    let field = field(route);
     let value = string(object, at, field, errors);
     if route == Route::Status
         && value
             .as_deref()
             .is_some_and(|value| !STATES.contains(&value))
     {
-        errors.add(&format!("{at}{field}"), "is invalid.");
+        errors.add(&format!("{at}{field}"), INVALID);
     }
     let timestamp = object.get("timestamp").and_then(Value::as_u64);
     Some(Item {
@@ -183,7 +233,7 @@ fn depth(body: &[u8]) -> usize {
 
 impl Errors {
     fn add(&mut self, field: &str, what: &str) {
-        let message = format!("The {} field {what}", field.replace('_', " "));
+        let message = message(field, what);
         self.first.get_or_insert_with(|| message.clone());
         let entry = self.fields.entry(field).or_insert_with(|| json!([]));
         if let Value::Array(messages) = entry {

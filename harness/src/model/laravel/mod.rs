@@ -18,10 +18,11 @@ mod endpoint;
 mod fault;
 mod input;
 mod journal;
+mod results;
 mod tenants;
 mod throttle;
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 use serde_json::{Value, json};
 
@@ -36,6 +37,7 @@ pub use self::{
     fault::{Fault, Faults, Matches, Misbehaviour},
     journal::{Count, Counts, Entry, Journal},
     tenants::Tenants,
+    throttle::RetryAfter,
 };
 
 /// nginx's `client_max_body_size` unless somebody raised it: beyond it, 413.
@@ -76,6 +78,19 @@ pub struct LaravelConfig {
     pub initial_state: String,
     /// Whose session is whose; empty: no token is asked for.
     pub tenants: Tenants,
+    /// Whether whatever no route takes is answered 200 with a page, as a catch-all route does for a
+    /// single-page application.
+    pub catch_all: bool,
+    /// How a throttled answer says when to come back.
+    pub retry_after: RetryAfter,
+    /// Whether a batch is judged and answered item by item, with `results`.
+    pub results: bool,
+    /// Sessions whose updates the validation does not take, although nothing about them looks wrong.
+    pub poison: BTreeSet<String>,
+    /// Whether a failed validation says which items it is about.
+    pub poison_indexes: bool,
+    /// Unix time at the zero of Laravel's clock, ms: for whatever names a moment.
+    pub unix_zero_ms: u64,
 }
 
 /// What Laravel knows of one session.
@@ -149,6 +164,11 @@ impl Laravel {
         self.accounts.remove(session);
     }
 
+    /// Whether updates of this session are never taken.
+    pub fn is_poison(&self, session: &str) -> bool {
+        self.config.poison.contains(session)
+    }
+
     /// Whose session is whose, from now on.
     pub fn tenants_mut(&mut self) -> &mut Tenants {
         &mut self.config.tenants
@@ -215,9 +235,12 @@ impl Laravel {
         let busy_ms = match &fault {
             Some(Misbehaviour::Slow { ms }) => usual + ms,
             Some(Misbehaviour::Hang { finish_after_ms }) => *finish_after_ms,
-            Some(Misbehaviour::Status {
-                processed: false, ..
-            }) => self.config.request_ms,
+            Some(
+                Misbehaviour::Status {
+                    processed: false, ..
+                }
+                | Misbehaviour::Throttled { .. },
+            ) => self.config.request_ms,
             _ => usual,
         };
         self.calls += 1;
@@ -268,7 +291,17 @@ impl Laravel {
                 self.process(now_ms, &call);
                 Reply::Never
             }
-            Some(Misbehaviour::Slow { .. }) | None => Reply::Whole(self.process(now_ms, &call)),
+            Some(Misbehaviour::Throttled {
+                retry_after_s,
+                retry_after,
+            }) => {
+                let unix_ms = now_ms + self.config.unix_zero_ms;
+                let when = retry_after.text(retry_after_s * 1000, unix_ms);
+                Reply::Whole(throttle::refusal(when))
+            }
+            Some(Misbehaviour::Slow { .. } | Misbehaviour::Partly { .. }) | None => {
+                Reply::Whole(self.process(now_ms, &call))
+            }
         };
         if let Reply::Whole(response) = &reply {
             self.journal.answered(call.kind, response.status);
@@ -292,7 +325,12 @@ impl Laravel {
             return Response::html(413, "413 Request Entity Too Large");
         }
         if let Some(limit) = self.config.throttle_per_minute
-            && let Some(refused) = self.throttle.hit(limit, now_ms)
+            && let Some(refused) = self.throttle.hit(
+                limit,
+                now_ms,
+                self.config.retry_after,
+                self.config.unix_zero_ms,
+            )
         {
             return refused;
         }
@@ -327,6 +365,9 @@ impl Laravel {
                 Response::json(200, &json!({ "success": true, "accounts": ids }))
             }
             Endpoint::Webhook => answers::webhook(&request.body),
+            Endpoint::WrongMethod(_) | Endpoint::Unknown if self.config.catch_all => {
+                Response::html(200, "Laravel")
+            }
             Endpoint::WrongMethod(allow) => answers::wrong_method(request, allow),
             Endpoint::Unknown => answers::not_found(request),
         }
@@ -364,6 +405,9 @@ impl Laravel {
         if !self.permits(&call.request, &item.session) {
             return tenants::forbidden();
         }
+        if self.is_poison(&item.session) {
+            return input::poison(route, None).response(&call.request);
+        }
         let body = if self.store(now_ms, route, item, false, call) {
             json!({ "success": true, "message": "Updated" })
         } else {
@@ -372,25 +416,6 @@ impl Laravel {
         Response {
             items: 1,
             ..Response::json(200, &body)
-        }
-    }
-
-    fn batch(&mut self, now_ms: u64, route: Route, call: &Call) -> Response {
-        let list = match input::batch(route, &input::read(&call.request)) {
-            Ok(list) => list,
-            Err(errors) => return errors.response(&call.request),
-        };
-        let foreign = |item: &input::Item| !self.permits(&call.request, &item.session);
-        if list.iter().any(foreign) {
-            return tenants::forbidden();
-        }
-        let items = list.len();
-        for item in list {
-            self.store(now_ms, route, item, true, call);
-        }
-        Response {
-            items,
-            ..Response::json(200, &json!({ "success": true, "processed": items }))
         }
     }
 
@@ -448,6 +473,12 @@ impl Default for LaravelConfig {
             any_account: false,
             initial_state: INITIAL_STATE.to_owned(),
             tenants: Tenants::default(),
+            catch_all: false,
+            retry_after: RetryAfter::Seconds,
+            results: false,
+            poison: BTreeSet::new(),
+            poison_indexes: true,
+            unix_zero_ms: 0,
         }
     }
 }

@@ -272,3 +272,194 @@ fn a_webhook_echoes_length_and_digest() {
         (&json!(3), &json!(digest(&[0, 255, 1])))
     );
 }
+
+/// A batch route that judges its items one by one.
+fn by_item() -> LaravelConfig {
+    LaravelConfig {
+        results: true,
+        ..LaravelConfig::default()
+    }
+}
+
+fn poisoned(config: LaravelConfig) -> Laravel {
+    laravel_with(LaravelConfig {
+        poison: [OTHER.to_owned()].into(),
+        ..config
+    })
+}
+
+fn qrs(sessions: &[&str]) -> Value {
+    let item = |session: &&str| json!({"session_id": session, "qr": "2@a"});
+    json!({ "qrs": sessions.iter().map(item).collect::<Vec<_>>() })
+}
+
+#[test]
+fn with_results_every_item_has_an_answer_of_its_own_in_its_place() {
+    let mut laravel = poisoned(by_item());
+    let mut batch = qrs(&[STRANGER, KNOWN, OTHER, KNOWN]);
+    batch["qrs"][3]["qr"] = json!(7);
+    let answer = laravel.handle(0, &post("/api/qr/batch", &batch));
+    assert_eq!(answer.status, 200);
+    let invalid = |session| {
+        let message = "The qr field is invalid.";
+        json!({"session_id": session, "status": 422, "message": message})
+    };
+    let expected = json!({"success": true, "processed": 2, "results": [
+        {"session_id": STRANGER, "status": "skipped", "reason": "account_not_found"},
+        {"session_id": KNOWN, "status": "ok"},
+        invalid(OTHER),
+        invalid(KNOWN),
+    ]});
+    assert_eq!(body(&answer), expected);
+    let stored = laravel.journal().entries().iter();
+    let stored: Vec<&str> = stored.filter(|e| e.stored).map(|e| &*e.session).collect();
+    assert_eq!(stored, [KNOWN]);
+}
+
+#[test]
+fn a_poison_session_spoils_its_batch_and_is_named_unless_the_answer_names_nobody() {
+    for (poison_indexes, field) in [(true, "qrs.1.qr"), (false, "qrs")] {
+        let mut laravel = poisoned(LaravelConfig {
+            poison_indexes,
+            ..LaravelConfig::default()
+        });
+        let answer = laravel.handle(0, &post("/api/qr/batch", &qrs(&[KNOWN, OTHER])));
+        assert_eq!(answer.status, 422);
+        let errors = body(&answer)["errors"].clone();
+        let fields: Vec<&String> = errors.as_object().expect("an object").keys().collect();
+        assert_eq!(fields, [field]);
+        assert!(laravel.journal().entries().is_empty(), "all or nothing");
+        let answer = laravel.handle(0, &post("/api/qr/batch", &qrs(&[KNOWN])));
+        assert_eq!(answer.status, 200, "without it, the batch is taken");
+    }
+}
+
+#[test]
+fn a_poison_session_alone_gets_its_422_and_a_redirect_without_accept() {
+    let mut laravel = poisoned(LaravelConfig::default());
+    let single = json!({"session_id": OTHER, "estado_qr": "active"});
+    let answer = laravel.handle(0, &post("/api/whatsapp/status", &single));
+    assert_eq!(answer.status, 422);
+    let expected = json!({"estado_qr": ["The estado qr field is invalid."]});
+    assert_eq!(body(&answer)["errors"], expected);
+    let mut request = post("/api/whatsapp/status", &single);
+    request.headers.retain(|(name, _)| name != "accept");
+    assert_eq!(laravel.handle(0, &request).status, 302);
+}
+
+#[test]
+fn a_batch_that_is_partly_taken_says_of_which_items() {
+    for (status, shown) in [("error", json!("error")), ("503", json!(503))] {
+        let mut laravel = laravel();
+        let partly = Misbehaviour::Partly {
+            one_in: 2,
+            status: status.to_owned(),
+        };
+        laravel.set_faults(Faults::new(1, vec![Fault::always(partly)]));
+        let answer = laravel.handle(0, &post("/api/qr/batch", &qrs(&[KNOWN, OTHER])));
+        let results = body(&answer)["results"].clone();
+        let failed = [KNOWN, OTHER]
+            .iter()
+            .zip(results.as_array().expect("a list"));
+        for (session, line) in failed {
+            let is_stored = laravel
+                .account(session)
+                .is_some_and(|a| a.last_qr.is_some());
+            let expected = if is_stored {
+                json!("ok")
+            } else {
+                shown.clone()
+            };
+            assert_eq!(line["status"], expected, "{session}");
+        }
+        assert_eq!(laravel.journal().entries().len(), 1, "one of the two");
+        let single = json!({"session_id": KNOWN, "qr": "2@b"});
+        let answer = laravel.handle(0, &post("/api/qr", &single));
+        assert_eq!(
+            body(&answer)["success"],
+            true,
+            "a single post is none of its business"
+        );
+    }
+}
+
+#[test]
+fn a_catch_all_route_answers_a_batch_with_a_page() {
+    let mut laravel = laravel_with(LaravelConfig {
+        qr_batch: false,
+        status_batch: false,
+        catch_all: true,
+        ..LaravelConfig::default()
+    });
+    for path in ["/api/qr/batch", "/api/whatsapp/status/batch"] {
+        let answer = laravel.handle(0, &post(path, &qrs(&[KNOWN])));
+        assert_eq!(answer.status, 200);
+        assert!(answer.body.starts_with(b"<!DOCTYPE html>"), "{path}");
+    }
+    assert!(laravel.journal().entries().is_empty());
+}
+
+#[test]
+fn a_throttle_names_the_seconds_or_the_moment() {
+    let config = |retry_after| LaravelConfig {
+        throttle_per_minute: Some(1),
+        retry_after,
+        // Ten seconds before the last second of 1999.
+        unix_zero_ms: 946_684_789_000,
+        ..LaravelConfig::default()
+    };
+    // The throttle's window ends ten seconds after 50 000 ms, and the fault's ten seconds after 0.
+    for (retry_after, window, fault) in [
+        (RetryAfter::Seconds, "10", "10"),
+        (
+            RetryAfter::Date,
+            "Sat, 01 Jan 2000 00:00:49 GMT",
+            "Fri, 31 Dec 1999 23:59:59 GMT",
+        ),
+    ] {
+        let mut laravel = laravel_with(config(retry_after));
+        let read = Request::new("GET", format!("/api/whatsapp/status/{KNOWN}"));
+        let mut at = |now_ms: u64| laravel.handle(now_ms, &read);
+        assert_eq!(at(0).status, 200);
+        let refused = at(50_000);
+        assert_eq!(
+            (refused.status, refused.header("retry-after")),
+            (429, Some(window))
+        );
+        assert_eq!(at(60_000).status, 200, "a new window");
+
+        let throttled = Misbehaviour::Throttled {
+            retry_after_s: 10,
+            retry_after,
+        };
+        laravel.set_faults(Faults::new(1, vec![Fault::always(throttled)]));
+        let refused = laravel.handle(0, &read);
+        assert_eq!(
+            (refused.status, refused.header("retry-after")),
+            (429, Some(fault))
+        );
+    }
+}
+
+#[test]
+fn a_refusal_looks_as_laravels_own() {
+    let mut laravel = laravel();
+    let mut answers = |code| {
+        laravel.set_faults(Faults::new(
+            1,
+            vec![Fault::always(Misbehaviour::status(code))],
+        ));
+        laravel.handle(0, &post("/api/qr/batch", &qrs(&[KNOWN])))
+    };
+    let redirect = answers(302);
+    assert_eq!(
+        (redirect.status, redirect.header("location")),
+        (302, Some("/login"))
+    );
+    assert_eq!(body(&answers(419))["message"], "CSRF token mismatch.");
+    assert_eq!(body(&answers(401))["message"], "Unauthenticated.");
+    assert_eq!(
+        answers(413).header("content-type"),
+        Some("text/html; charset=UTF-8")
+    );
+}

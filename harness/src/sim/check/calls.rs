@@ -2,6 +2,7 @@
 
 use std::collections::BTreeSet;
 
+use embudo_core::circuit::PROBE_ITEMS_MAX;
 use embudo_core::shard::{ClaimId, Shard};
 use serde_json::Value;
 
@@ -16,6 +17,15 @@ const CLOCK_SLACK_MS: u64 = 1;
 /// Calls of one second beyond the pace: one for the slack of ticks, and a new leader's first.
 const PACE_SLACK: usize = 2;
 
+/// The same for single items, which catch up on what a tick of theirs missed.
+const SINGLES_SLACK: usize = 12;
+
+/// Calls of single items under way.
+const SINGLES_IN_FLIGHT_MAX: u64 = 8;
+
+/// Calls of both kinds under way.
+const CALLS_UNDER_WAY_MAX: u64 = 12;
+
 /// One call out.
 #[derive(Clone, Debug)]
 pub(super) struct CallInfo {
@@ -24,11 +34,17 @@ pub(super) struct CallInfo {
     pub(super) token: String,
     /// A request that passes by itself, and no call of the dispatcher's.
     pub(super) passing: bool,
+    /// One item by itself, to the path that it came to.
+    pub(super) single: bool,
+    /// Whose, among those whose circuit is open.
+    probes_for: Option<u32>,
     pub(super) claim: Option<ClaimId>,
     /// When it left, µs.
     pub(super) left_us: u64,
     /// Session, route and sequence of every item.
     pub(super) items: Vec<(u128, String, u64)>,
+    /// Sessions whose items the answer, though it takes the others, says not to have been taken.
+    pub(super) refused: BTreeSet<u128>,
     /// What the guest may know of its end.
     pub(super) end: Option<CallEnd>,
     /// Still under way at Envoy.
@@ -57,7 +73,6 @@ impl Checker {
         http: &HttpCall,
         data: &SharedData,
     ) -> u64 {
-        let _ = actor;
         self.last_call += 1;
         let id = self.last_call;
         if self.deaf {
@@ -67,9 +82,12 @@ impl Checker {
             id,
             token: trust::token_of(http),
             passing: false,
+            single: !path_of(http).ends_with("/batch"),
+            probes_for: None,
             left_us: clock.mono_us,
             claim: None,
             items: Vec::new(),
+            refused: BTreeSet::new(),
             end: None,
             out: true,
         };
@@ -82,9 +100,59 @@ impl Checker {
         }
         self.is_the_leaders(clock, &info);
         self.is_under_one_name(clock, &info);
+        self.is_the_only_probe(clock, actor, &mut info);
+        let single = info.single;
         self.calls.insert(id, info);
-        self.is_within_limits(clock);
+        self.is_within_limits(clock, single);
         id
+    }
+
+    // ## 7: half-open means one
+
+    /// Envoy has refused a call of this VM on the spot: its circuit is open.
+    pub(in crate::sim) fn refused_on_the_spot(&mut self, actor: Actor) {
+        self.open_circuits.insert(actor.vm);
+    }
+
+    /// A new leader finds the circuit as the store has it.
+    pub(super) fn inherits_the_circuit(&mut self, vm: u32) {
+        match self.circuit_is_closed {
+            true => self.open_circuits.remove(&vm),
+            false => self.open_circuits.insert(vm),
+        };
+    }
+
+    /// The circuit's state is written. Who has lost the lease since may say so too, and is believed by the next.
+    pub(super) fn circuit_changes(&mut self, state: &[u8]) {
+        self.circuit_is_closed = state == [0];
+        if self.circuit_is_closed {
+            self.open_circuits.clear();
+        }
+    }
+
+    /// A call leaves although its VM's circuit is open.
+    fn is_the_only_probe(&mut self, clock: Clock, actor: Actor, info: &mut CallInfo) {
+        if !self.open_circuits.contains(&actor.vm) {
+            return;
+        }
+        info.probes_for = Some(actor.vm);
+        let mut others = self.calls.values();
+        if others.any(|call| call.out && call.probes_for == Some(actor.vm)) {
+            let what = format!("call {} leaves beside the one that probes", info.id);
+            self.fail(clock.mono_us, Invariant::HalfOpenMeansOne, what);
+        }
+        if info.items.len() > PROBE_ITEMS_MAX {
+            let what = format!("call {} probes with {} items", info.id, info.items.len());
+            self.fail(clock.mono_us, Invariant::HalfOpenMeansOne, what);
+        }
+    }
+
+    /// Laravel has answered with this status, by itself: anything but a 5xx closes the circuit.
+    pub(crate) fn laravel_lives(&mut self, call: u64, status: u16) {
+        let probes_for = self.calls.get(&call).and_then(|call| call.probes_for);
+        if let Some(vm) = probes_for.filter(|_| status < 500) {
+            self.open_circuits.remove(&vm);
+        }
     }
 
     // ## 2: a call leaves under a claim, in its window
@@ -174,9 +242,12 @@ impl Checker {
             id,
             token,
             passing: true,
+            single: true,
+            probes_for: None,
             left_us: clock.mono_us,
             claim: Some(claimed.id),
             items: vec![(session, claimed.route.clone(), claimed.seq)],
+            refused: BTreeSet::new(),
             end: None,
             out: true,
         };
@@ -198,23 +269,33 @@ impl Checker {
     }
 
     // ## 4: bounded
-    fn is_within_limits(&mut self, clock: Clock) {
+    fn is_within_limits(&mut self, clock: Clock, single: bool) {
         let pace = self.config.pace.clone();
-        let out = self
-            .calls
-            .values()
-            .filter(|call| call.out && !call.passing)
-            .count() as u64;
-        if out > pace.max_in_flight {
-            let what = format!("{out} calls are under way");
+        let out = |single: bool| {
+            let calls = self.calls.values();
+            let own = calls.filter(|call| call.out && !call.passing && call.single == single);
+            own.count() as u64
+        };
+        let (batches, singles) = (out(false), out(true));
+        let most = CALLS_UNDER_WAY_MAX.max(pace.max_in_flight);
+        if batches > pace.max_in_flight
+            || singles > SINGLES_IN_FLIGHT_MAX
+            || batches + singles > most
+        {
+            let what = format!("{batches} batches and {singles} single items are under way");
             self.fail(clock.mono_us, Invariant::Bounded, what);
         }
-        self.departures.push(clock.mono_us);
+        let (rate, slack) = match single {
+            true => (pace.max_singles_per_second, SINGLES_SLACK),
+            false => (pace.max_requests_per_second, PACE_SLACK),
+        };
+        let departures = &mut self.departures[usize::from(single)];
+        departures.push(clock.mono_us);
         let second = clock.mono_us.saturating_sub(1_000_000);
-        let last_second = self.departures.iter().rev();
+        let last_second = departures.iter().rev();
         let calls = last_second.take_while(|at| **at > second).count();
-        let most = usize::try_from(pace.max_requests_per_second).unwrap_or(usize::MAX);
-        if calls > most.saturating_add(PACE_SLACK) {
+        let most = usize::try_from(rate).unwrap_or(usize::MAX);
+        if calls > most.saturating_add(slack) {
             let what = format!("{calls} calls within a second");
             self.fail(clock.mono_us, Invariant::Bounded, what);
         }
@@ -271,6 +352,17 @@ impl Checker {
         }
     }
 
+    /// Laravel's answer to a call says item by item what became of it: these sessions' were not taken.
+    pub(crate) fn laravel_refuses(&mut self, call: u64, names: &BTreeSet<String>) {
+        let Some(call) = self.calls.get_mut(&call) else {
+            return;
+        };
+        let all = call.items.iter().map(|(id, _, _)| *id);
+        let sessions = &self.sessions;
+        let is_named = |id: &u128| sessions.get(id).is_some_and(|h| names.contains(&h.name));
+        call.refused = all.filter(is_named).collect();
+    }
+
     /// The answer to a call is handed to the guest, or there never will be one.
     pub(crate) fn call_ends(&mut self, clock: Clock, call: u64, end: Option<CallEnd>) {
         let Some(call) = self.calls.get_mut(&call) else {
@@ -285,6 +377,12 @@ impl Checker {
             self.trusts(clock.mono_us, &token, &route);
         }
     }
+}
+
+/// The path of a call.
+pub(super) fn path_of(http: &HttpCall) -> &str {
+    let path = http.headers.iter().find(|(name, _)| name == ":path");
+    path.map_or("", |(_, path)| std::str::from_utf8(path).unwrap_or(""))
 }
 
 /// One item of a body.

@@ -44,6 +44,8 @@ transitions! {
     DeliveredNewer = "Dirty under a claim => Dirty, a newer value",
     ReleasedSame = "Dirty under a claim => Dirty, to be sent again",
     Attempted = "Dirty under a claim => Dirty, refused",
+    Suspected = "Dirty under a claim => Dirty, a suspect",
+    HandedOver = "Dirty => Dirty, handed over",
     ImpliedToClean = "Implied => Clean, with the item that implies it",
     Expired = "Dirty => absent, expired",
     Revived = "Implied => Dirty",

@@ -14,6 +14,8 @@ pub(crate) struct Rest {
     pub pending: usize,
     /// Claims that have not run out.
     pub live_claims: usize,
+    /// Rejected updates of which the webhook is still to hear.
+    pub dead_letters: usize,
 }
 
 // === impl Checker ===
@@ -22,7 +24,10 @@ impl Checker {
     /// What is still to be done.
     #[must_use]
     pub(crate) fn rest(&self, clock: Clock, data: &SharedData) -> Rest {
-        let mut rest = Rest::default();
+        let mut rest = Rest {
+            dead_letters: self.dead_letters_owed().len(),
+            ..Rest::default()
+        };
         for (key, value) in data.iter() {
             if let (true, Ok(shard)) = (key.starts_with(SHARDS), Shard::decode(value)) {
                 rest.pending += shard.pending();
@@ -139,6 +144,8 @@ impl Checker {
                 wrong.push((Invariant::LaravelEndsOnTheLast, what));
             }
         }
+        let owed = self.dead_letters_owed().into_iter();
+        wrong.extend(owed.map(|what| (Invariant::NothingIsLost, what)));
         for (invariant, what) in wrong {
             self.fail(clock.mono_us, invariant, what);
         }

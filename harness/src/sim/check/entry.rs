@@ -1,6 +1,6 @@
 //! What a write does to one entry: which transition it is, and whether the end of an update is true.
 
-use embudo_core::shard::{Entry, Session, State};
+use embudo_core::shard::{ATTEMPTS_TOGETHER_MAX, Entry, Session, State};
 
 use super::answers::short;
 use super::history::{Accepted, Fate};
@@ -66,10 +66,12 @@ impl Checker {
                 match (&from.state, &to.state) {
                     (State::Dirty(a), State::Dirty(b)) => {
                         let counted = b.attempts == a.attempts + 1;
+                        let suspect = b.attempts == ATTEMPTS_TOGETHER_MAX;
                         let rest = (a.timestamp_ms, &a.body) == (b.timestamp_ms, &b.body);
-                        match counted && rest {
-                            true => write.saw(Transition::Attempted),
-                            false => illegal(write),
+                        match rest {
+                            true if counted => write.saw(Transition::Attempted),
+                            true if suspect => write.saw(Transition::Suspected),
+                            _ => illegal(write),
                         }
                     }
                     (State::Dirty(_), State::Clean { .. }) => {
@@ -98,7 +100,7 @@ impl Checker {
                 }
             }
             (Some(from), None) if from.is_dirty() => match write.actor.callback {
-                Callback::Answer(call) if self.is_rejected(session, from, call) => {
+                Callback::Answer(call) if self.is_rejected(id, session, from, call) => {
                     write.saw(Transition::Rejected);
                     self.ends(write, id, from, Fate::Rejected);
                 }
@@ -143,13 +145,23 @@ impl Checker {
     }
 
     /// Whether this item's call was refused for certain, for its credential or for itself.
-    fn is_rejected(&self, session: Option<&Session<'_>>, from: &Entry<'_>, call: u64) -> bool {
+    fn is_rejected(
+        &self,
+        id: u128,
+        session: Option<&Session<'_>>,
+        from: &Entry<'_>,
+        call: u64,
+    ) -> bool {
         let claim = session.and_then(|session| session.claim.as_ref());
         let call = self.calls.get(&call);
         let same = claim.zip(call).is_some_and(|(claim, call)| {
             call.claim == Some(claim.id) && claim.seq == from.seq && claim.route == from.route
         });
-        same && call.is_some_and(|call| call.end == Some(CallEnd::Failed))
+        same && call.is_some_and(|call| match call.end {
+            Some(CallEnd::Failed) => true,
+            Some(CallEnd::Delivered) => call.refused.contains(&id),
+            Some(CallEnd::Unknown) | None => false,
+        })
     }
 
     // ## Implied => Dirty

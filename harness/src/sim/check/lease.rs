@@ -67,6 +67,8 @@ impl Checker {
                 self.fail(clock.mono_us, Invariant::OneLeader, what);
             }
             self.leader_vm = Some(actor.vm);
+            self.inherits_the_circuit(actor.vm);
+            self.led_since_us = clock.mono_us;
             Transition::FollowerToLeader
         } else if new.leader != old.leader {
             let what = format!("epoch {} has two leaders", new.epoch);

@@ -8,6 +8,7 @@
 //! * `history`: what was accepted of each session, and what became of it.
 //! * `shard`, `entry`, `claim`: one write of a shard, as the transitions it is made of.
 //! * `calls`: calls, from their claims to Laravel's end.
+//! * `fallback`: what the webhook is told.
 //! * `answers`: what the gateway is told.
 //! * `reads`: what readers are shown.
 //! * `trust`: credentials.
@@ -21,13 +22,14 @@ mod claim;
 mod coverage;
 mod end;
 mod entry;
+mod fallback;
 mod history;
 mod lease;
 mod reads;
 mod shard;
 mod trust;
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::fmt;
 use std::sync::Arc;
 
@@ -41,6 +43,8 @@ use self::answers::Stream;
 pub(super) use self::calls::CallEnd;
 use self::calls::CallInfo;
 pub use self::coverage::{Coverage, Transition};
+pub(super) use self::fallback::Fallback;
+use self::fallback::Handover;
 use self::history::History;
 use self::lease::Lease;
 pub(super) use self::reads::ReadLimits;
@@ -72,12 +76,18 @@ pub enum Invariant {
     CredentialsNeverMix,
     /// 6. One leader.
     OneLeader,
+    /// 7. A circuit that is not closed lets one small call through at a time.
+    HalfOpenMeansOne,
     /// 8. The guest never traps.
     NeverTraps,
     /// 9. What was accepted is settled in time.
     Liveness,
     /// 10. No read shows an older state than the caller was told of.
     ReadsSeeWrites,
+    /// 11. An item is handed over to the webhook once, as far as anybody can know.
+    HandedOverOnce,
+    /// The webhook is told what was accepted, in a form that it can read.
+    TheWebhookIsTold,
     /// The end: Laravel has what the gateway said last.
     LaravelEndsOnTheLast,
 }
@@ -123,11 +133,21 @@ pub(super) struct Checker {
     /// By credential and route.
     standing: BTreeMap<(String, String), Standing>,
     calls: BTreeMap<u64, CallInfo>,
+    fallback: Fallback,
+    handovers: BTreeMap<u64, Handover>,
+    /// The newest timestamp that the webhook has heard of a session.
+    heard: BTreeMap<String, u64>,
     last_call: u64,
     /// When calls left, for the pace; µs.
-    departures: Vec<u64>,
+    departures: [Vec<u64>; 2],
+    /// VMs whose calls Envoy refuses.
+    open_circuits: BTreeSet<u32>,
+    /// What the store says of the circuit.
+    circuit_is_closed: bool,
     lease: Lease,
     leader_vm: Option<u32>,
+    /// When the present epoch began, µs.
+    led_since_us: u64,
     /// Lost races of the callback that a VM has under way.
     races: BTreeMap<u32, (Callback, u32)>,
 }
@@ -138,6 +158,7 @@ const FAILURES_MAX: usize = 16;
 /// Where shards are.
 const SHARDS: &str = "embudo/embudo/s/";
 const LAYOUT: &str = "embudo/embudo/layout";
+const CIRCUIT: &str = "embudo/embudo/circuit";
 const LEASE: &str = "embudo/embudo/lease";
 
 // === impl Checker ===
@@ -158,12 +179,24 @@ impl Checker {
             limits,
             standing: BTreeMap::new(),
             calls: BTreeMap::new(),
+            fallback: Fallback::default(),
+            handovers: BTreeMap::new(),
+            heard: BTreeMap::new(),
             last_call: 0,
-            departures: Vec::new(),
+            departures: [Vec::new(), Vec::new()],
+            open_circuits: BTreeSet::new(),
+            circuit_is_closed: true,
             lease: Lease::default(),
             leader_vm: None,
+            led_since_us: 0,
             races: BTreeMap::new(),
         }
+    }
+
+    /// The same, for a configuration with this fallback.
+    #[must_use]
+    pub(super) fn with_fallback(self, fallback: Fallback) -> Self {
+        Self { fallback, ..self }
     }
 
     /// One that judges nothing, for a process whose store somebody else writes too.
@@ -239,6 +272,8 @@ impl Checker {
             self.layout(clock, after);
         } else if key == LEASE {
             self.lease_changes(clock, actor, before, after);
+        } else if key == CIRCUIT {
+            self.circuit_changes(after);
         } else if key.starts_with(SHARDS) {
             self.shard_changes(clock, actor, key, before, after);
         }
@@ -318,9 +353,12 @@ impl Invariant {
             Self::Bounded => "bounded",
             Self::CredentialsNeverMix => "credentials_never_mix",
             Self::OneLeader => "one_leader",
+            Self::HalfOpenMeansOne => "half_open_means_one",
             Self::NeverTraps => "never_traps",
             Self::Liveness => "liveness",
             Self::ReadsSeeWrites => "reads_see_writes",
+            Self::HandedOverOnce => "handed_over_once",
+            Self::TheWebhookIsTold => "the_webhook_is_told",
             Self::LaravelEndsOnTheLast => "laravel_ends_on_the_last",
         }
     }

@@ -93,6 +93,11 @@ impl Checker {
             old.map_or(&no_entries, |session| &session.entries),
             new.map_or(&no_entries, |session| &session.entries),
         );
+        let told = |session: Option<&Session<'_>>| session.map_or(0, |session| session.told_seq);
+        // A session that is forgotten, and is there again at once, has told nothing.
+        if told(old) < told(new) {
+            self.handed_over(write, id, told(new));
+        }
         write.settled = None;
         self.claim_changes(write, id, old, new);
         // First what was accepted: the rest follows from it.

@@ -55,10 +55,19 @@ impl Checker {
 
     /// A call's answer was 401 or 403, and the guest has dealt with it, from then until now. What was learned
     /// in between may have been written after it.
-    pub(crate) fn credential_is_refused(&mut self, clock: Clock, call: u64, from_us: u64) {
+    pub(crate) fn credential_is_refused(
+        &mut self,
+        clock: Clock,
+        (call, status): (u64, u16),
+        from_us: u64,
+    ) {
         let Some(call) = self.calls.get(&call) else {
             return;
         };
+        // A 403 may be one session's in a batch; alone it says whose.
+        if status == 403 && !call.single {
+            return;
+        }
         // A dispatcher that slept for so long has given the call up, and hears the next one's answer.
         if from_us > call.left_us + self.config.times.call_timeout_ms * 1000 {
             return;

@@ -1,5 +1,6 @@
 //! What the core allocates for one request: the same code that the module runs, natively.
 
+use embudo_core::circuit::State;
 use embudo_core::config::Config;
 use embudo_core::hash::HashKey;
 use embudo_core::intake;
@@ -83,7 +84,7 @@ fn take_in(store: &mut Aside, keys: &Keys, rules: &Rules, post: &Post) -> u64 {
     if let Ok(head) = rules.head(&headers)
         && let Ok(update) = rules.update(&head, post.body().as_bytes())
     {
-        let taken = intake::take_in(store, keys, rules, &update, 0, now);
+        let taken = intake::take_in(store, keys, rules, &update, 0, State::Closed, now);
         drop(taken);
     }
     allocations() - before - store.allocations.get()

@@ -133,6 +133,7 @@ pub(in crate::sim) fn hub() -> anyhow::Result<SharedHub> {
         queues: Queues::default(),
         metrics: Metrics::default(),
         cluster: Cluster::Healthy,
+        webhook: Cluster::Healthy,
         out: Vec::new(),
         yielded_at: <_>::default(),
         host_calls: 0,

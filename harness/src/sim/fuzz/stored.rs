@@ -43,6 +43,7 @@ fn session(dice: &mut Dice) -> Session<'static> {
         newest_seq: dice.number(),
         unread_seq: dice.number(),
         passed_seq: dice.number(),
+        told_seq: dice.number(),
         claim: dice.chance(30).then(|| claim(dice)),
         entries: (0..count).map(|_| entry(dice)).collect(),
         kept: (0..dice.below(3)).map(|_| kept(dice)).collect(),

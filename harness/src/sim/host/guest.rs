@@ -19,8 +19,9 @@ pub(super) const PLUGIN_NAME: &str = "embudo";
 /// The VM's id: one map of shared data.
 const VM_ID: &str = "embudo";
 
-/// The cluster that exists, besides the one of the routes.
+/// The clusters that exist, besides the one of the routes.
 const BATCH_CLUSTER: &str = "laravel_batch";
+pub(crate) const WEBHOOK_CLUSTER: &str = "webhook";
 
 /// What the guest was called for.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -355,9 +356,13 @@ impl Guest {
     pub(crate) fn http_call(&mut self, http: HttpCall) -> Result<u32, Status> {
         let mut hub = self.hub.lock();
         let hub = &mut *hub;
-        let refused = match hub.cluster {
+        let cluster = match http.cluster.as_str() {
+            BATCH_CLUSTER => hub.cluster,
+            WEBHOOK_CLUSTER => hub.webhook,
+            _ => Cluster::Missing,
+        };
+        let refused = match cluster {
             Cluster::Missing => Some(Status::BadArgument),
-            _ if http.cluster != BATCH_CLUSTER => Some(Status::BadArgument),
             Cluster::Ejected => Some(Status::InternalFailure),
             Cluster::Healthy => None,
         };
@@ -365,11 +370,17 @@ impl Guest {
         hub.trace
             .http_call(hub.clock.mono_us, self.thread, self.vm, &http, refused);
         if let Some(status) = refused {
+            if http.cluster == BATCH_CLUSTER {
+                hub.checker.refused_on_the_spot(actor);
+            }
             return Err(status);
         }
         self.last_token += 1;
         let token = self.last_token;
-        let call = hub.checker.dispatched(hub.clock, actor, &http, &hub.data);
+        let call = match http.cluster.as_str() {
+            WEBHOOK_CLUSTER => hub.checker.hands_over(hub.clock, &http),
+            _ => hub.checker.dispatched(hub.clock, actor, &http, &hub.data),
+        };
         hub.out.push(Out::HttpCall {
             token,
             context: self.context,

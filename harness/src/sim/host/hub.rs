@@ -21,7 +21,7 @@ pub(crate) struct Clock {
     pub wall_us: u64,
 }
 
-/// What the cluster of the batches does with a call at dispatch.
+/// What a cluster does with a call at dispatch.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub(crate) enum Cluster {
     /// Takes it.
@@ -81,6 +81,8 @@ pub(crate) struct Hub {
     pub metrics: Metrics,
     /// The cluster of the batches.
     pub cluster: Cluster,
+    /// The cluster of the webhook.
+    pub webhook: Cluster,
     /// What the last host call left to be done.
     pub out: Vec<Out>,
     /// The host function at which the VM that ran last has yielded.

@@ -20,7 +20,9 @@ mod stream;
 mod tally;
 mod vm;
 
-pub(super) use self::guest::{Callback, Cost, Guest, HttpCall, LocalReply, Response};
+pub(super) use self::guest::{
+    Callback, Cost, Guest, HttpCall, LocalReply, Response, WEBHOOK_CLUSTER,
+};
 pub(super) use self::hub::{Clock, Cluster, Hub, Out, SharedHub};
 pub use self::machine::Machine;
 pub(super) use self::metrics::Metrics;

@@ -3,7 +3,7 @@
 use rand::{Rng, RngExt};
 
 use super::scenario::pick;
-use crate::model::laravel::Misbehaviour;
+use crate::model::laravel::{Misbehaviour, RetryAfter};
 
 /// Something that goes wrong.
 #[derive(Clone, Debug, PartialEq)]
@@ -21,6 +21,14 @@ pub struct Fault {
 pub enum Verb {
     /// Laravel does this to requests, with this probability.
     Laravel(Misbehaviour, f64),
+    /// Laravel does this to batches, with this probability.
+    Batches(Misbehaviour, f64),
+    /// The webhook does this to events, with this probability.
+    Webhook(Misbehaviour, f64),
+    /// Nothing listens on the webhook's port.
+    WebhookRefuses,
+    /// The webhook's cluster is not there.
+    NoWebhook,
     /// Nothing listens on Laravel's port.
     Refuse,
     /// The cluster's one host is ejected.
@@ -131,6 +139,81 @@ pub(super) fn draw(
     }
     faults.sort_by_key(|fault| fault.at_ms);
     faults
+}
+
+/// More of what Laravel answers to batches: the sign-in page, a session that ran out, a credential that does
+/// not count any more, a page for everything, and a moment to come back at. Few runs know them, and these
+/// know little else of their kind.
+pub(super) fn draw_verdicts(dice: &mut impl Rng, traffic_ms: u64, faults: &mut Vec<Fault>) {
+    if dice.random_bool(0.7) {
+        return;
+    }
+    // A date is worth what the clocks agree on, and a clock that steps by a day agrees with nobody's.
+    let steps = |fault: &Fault| matches!(fault.verb, Verb::WallStep { .. });
+    let may_date = !faults.iter().any(steps);
+    for _ in 0..dice.random_range(1..=2) {
+        let refusals = [302, 401, 403, 405, 419];
+        let what = match dice.random_range(0..4) {
+            0 => Misbehaviour::Throttled {
+                retry_after_s: dice.random_range(0..=RETRY_AFTER_MAX_S),
+                retry_after: match may_date {
+                    true => RetryAfter::Date,
+                    false => RetryAfter::Seconds,
+                },
+            },
+            1 => Misbehaviour::page(200),
+            2 => Misbehaviour::Partly {
+                one_in: dice.random_range(1..=3),
+                status: (*pick(dice, &["error", "500", "404", "409", "429"])).to_owned(),
+            },
+            _ => Misbehaviour::status(*pick(dice, &refusals)),
+        };
+        let probability = *pick(dice, &[0.2, 0.5, 1.0]);
+        faults.push(lasting(dice, traffic_ms, Verb::Batches(what, probability)));
+    }
+    faults.sort_by_key(|fault| fault.at_ms);
+}
+
+/// What goes wrong with the webhook.
+pub(super) fn draw_webhook(dice: &mut impl Rng, traffic_ms: u64) -> Vec<Fault> {
+    let count = dice.random_range(1..=3);
+    let drawn = (0..count).map(|_| {
+        let probability = *pick(dice, &[0.3, 1.0]);
+        let verb = match dice.random_range(0..7) {
+            0 => Verb::Webhook(Misbehaviour::status(500), probability),
+            1 => Verb::Webhook(Misbehaviour::status(404), probability),
+            2 => {
+                let finish_after_ms = dice.random_range(100..=5_000);
+                Verb::Webhook(Misbehaviour::Hang { finish_after_ms }, probability)
+            }
+            3 => {
+                let ms = dice.random_range(50..=3_000);
+                Verb::Webhook(Misbehaviour::Slow { ms }, probability)
+            }
+            4 => {
+                let (after_bytes, processed) = (*pick(dice, &[0, 3]), true);
+                let what = Misbehaviour::Reset {
+                    after_bytes,
+                    processed,
+                };
+                Verb::Webhook(what, probability)
+            }
+            5 => Verb::WebhookRefuses,
+            _ => Verb::NoWebhook,
+        };
+        lasting(dice, traffic_ms, verb)
+    });
+    drawn.collect()
+}
+
+fn lasting(dice: &mut impl Rng, traffic_ms: u64, verb: Verb) -> Fault {
+    let at_ms = dice.random_range(1_000..traffic_ms * 9 / 10);
+    let for_ms = *pick(dice, &[200, 1_000, 4_000, 10_000]);
+    Fault {
+        at_ms,
+        for_ms: for_ms.min(traffic_ms - at_ms),
+        verb,
+    }
 }
 
 /// Troubles that come together: Laravel is slow, and the leader sleeps over its claims, or dies with its
@@ -272,12 +355,21 @@ impl Verb {
     #[must_use]
     pub fn name(&self) -> &'static str {
         match self {
-            Self::Laravel(Misbehaviour::Slow { .. }, _) => "slow",
-            Self::Laravel(Misbehaviour::Hang { .. }, _) => "hang",
-            Self::Laravel(Misbehaviour::Status { code: 429, .. }, _) => "throttled",
-            Self::Laravel(Misbehaviour::Status { code: 500.., .. }, _) => "5xx",
-            Self::Laravel(Misbehaviour::Status { .. }, _) => "refused",
-            Self::Laravel(Misbehaviour::Reset { .. }, _) => "reset",
+            Self::Laravel(what, _) | Self::Batches(what, _) => match what {
+                Misbehaviour::Slow { .. } => "slow",
+                Misbehaviour::Hang { .. } => "hang",
+                Misbehaviour::Throttled { .. } | Misbehaviour::Status { code: 429, .. } => {
+                    "throttled"
+                }
+                Misbehaviour::Status { code: 500.., .. } => "5xx",
+                Misbehaviour::Status { code: 200, .. } => "page",
+                Misbehaviour::Status { .. } => "refused",
+                Misbehaviour::Reset { .. } => "reset",
+                Misbehaviour::Partly { .. } => "partly taken",
+            },
+            Self::Webhook(..) => "webhook fails",
+            Self::WebhookRefuses => "webhook refuses",
+            Self::NoWebhook => "no webhook",
             Self::Refuse => "connection refused",
             Self::Eject => "ejected",
             Self::NoCluster => "no cluster",

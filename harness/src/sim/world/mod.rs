@@ -11,6 +11,7 @@
 //! * `threads`: Envoy's threads and what their VMs are asked to do; `results`: what comes of it; `roots`:
 //!   root contexts, their timers, and listener updates.
 //! * `net`: Laravel, and the way there and back; `streams`: what passes the filter on this way.
+//! * `webhook`: where the dispatcher's events go while Laravel cannot be called.
 //! * `traffic`: the gateway; `caller`: who calls for a session; `events`: other gateways, under a preset.
 //! * `strike`: what goes wrong.
 //! * `arm`: a scenario file instead of a seed's script.
@@ -28,6 +29,7 @@ mod streams;
 mod strike;
 mod threads;
 mod traffic;
+mod webhook;
 
 use anyhow::{Context as _, Result, anyhow};
 use embudo_core::config::Config;
@@ -42,11 +44,12 @@ pub use self::caller::Callers;
 pub use self::fault::{Fault, Verb, When, Who};
 use self::net::Net;
 use self::queue::{Event, Events};
-pub use self::scenario::{Pace, Plan, Scenario, Style};
+pub use self::scenario::{Pace, Plan, Scenario, Setup, Style};
 use self::strike::Strikes;
 use self::threads::Thread;
 use self::traffic::Traffic;
-use super::check::{Checker, Coverage, Failure, ReadLimits};
+use self::webhook::Hook;
+use super::check::{Checker, Coverage, Failure, Fallback, ReadLimits};
 use super::host::{Clock, Cluster, Hub, Machine, Metrics, Queues, SharedData, SharedHub};
 use super::trace::{Detail, Line, Trace};
 
@@ -55,6 +58,9 @@ pub(super) const START_US: u64 = 500_000_000;
 
 /// 2024-05-01.
 const WALL_START_US: u64 = 1_714_521_600_000_000;
+
+/// Unix time when Laravel's clock was 0, ms. Its host's clock does not step.
+const UNIX_ZERO_MS: u64 = (WALL_START_US - START_US) / 1000;
 
 /// The calm world is looked at this often, ms.
 const LOOK_EVERY_MS: u64 = 250;
@@ -92,6 +98,7 @@ pub(super) struct Sim {
     updates: u64,
     vms: u32,
     net: Net,
+    hook: Hook,
     traffic: Traffic,
     strikes: Strikes,
     timers: Timers,
@@ -165,10 +172,13 @@ impl Sim {
             queues: Queues::default(),
             metrics: Metrics::default(),
             cluster: Cluster::Healthy,
+            webhook: Cluster::Healthy,
             out: Vec::new(),
             yielded_at: <_>::default(),
             host_calls: 0,
-            checker: Checker::new(config, ReadLimits::of(&scenario.config)),
+            checker: Checker::new(config, ReadLimits::of(&scenario.config)).with_fallback(
+                Fallback::of(&scenario.config).reliable(scenario.webhook_is_reliable()),
+            ),
             trace: Trace::new(detail),
         });
         let mut dice = ChaCha8Rng::seed_from_u64(scenario.seed);
@@ -184,6 +194,7 @@ impl Sim {
             updates: 0,
             vms: 0,
             net: Net::new(scenario, START_US / 1000),
+            hook: Hook::new(scenario, START_US / 1000),
             traffic: Traffic::new(scenario),
             strikes: Strikes::default(),
             timers,
@@ -251,6 +262,7 @@ impl Sim {
             Event::Post { thread, vm, job } => self.post(thread, vm, job),
             Event::Traffic(event) => self.traffic_event(event),
             Event::Net(event) => self.net_event(event),
+            Event::Hook(event) => self.hook_event(event),
             Event::Arm(event) => self.arm_event(event),
             Event::Fault { index, begins } => self.fault(index, begins),
             Event::Calm => self.calm(),
@@ -294,7 +306,7 @@ impl Sim {
 
     /// In a calm world nothing takes longer than the timers say.
     fn look(&mut self) {
-        if self.scenario.faults.is_empty() {
+        if self.scenario.faults.is_empty() && self.scenario.laravel == Setup::default() {
             let call_ms = self.net.usual_call_ms() + 4 * self.scenario.network_us / 1000;
             let mut limit_ms = self.timers.max_wait + call_ms + 1_000 + self.pace_ms();
             if self.scenario.callers.tenants || self.scenario.credentials {
@@ -321,12 +333,12 @@ impl Sim {
     }
 
     fn is_at_rest(&self) -> bool {
-        if self.traffic.is_busy() || self.net.is_busy() {
+        if self.traffic.is_busy() || self.net.is_busy() || self.hook.is_busy() {
             return false;
         }
         let hub = self.hub.lock();
         let rest = hub.checker.rest(hub.clock, &hub.data);
-        rest.pending == 0 && rest.live_claims == 0
+        rest.pending == 0 && rest.live_claims == 0 && rest.dead_letters == 0
     }
 
     fn report(mut self) -> Report {
@@ -354,6 +366,9 @@ impl Sim {
     }
 }
 
+/// After a storm of 429 so many calls take so much longer: one in five seconds at first.
+const THROTTLED_MS: u64 = 40_000;
+
 // === impl Timers ===
 
 impl Timers {
@@ -376,7 +391,7 @@ impl Timers {
             late: times.late_ms,
             max_wait,
             claim,
-            settle: claim + takeover + backoff + max_wait + 1_000 + calls * pace,
+            settle: claim + takeover + backoff + max_wait + 1_000 + calls * pace + THROTTLED_MS,
         }
     }
 }

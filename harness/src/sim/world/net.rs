@@ -13,24 +13,28 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use super::events;
 use super::queue::Event;
-use super::streams::Waiting;
-use super::{Scenario, Sim, Verb};
+use super::streams::{Waiting, text};
+use super::traffic::SESSIONS_MAX;
+use super::webhook::Caller;
+use super::{Scenario, Sim, UNIX_ZERO_MS, Verb};
+use crate::model::gateway::session_ids;
 use crate::model::http::{Request, Response as LaravelResponse};
 use crate::model::laravel::{Call, Fault as LaravelFault, Faults, Laravel, LaravelConfig, Reply};
+use crate::scenario::BatchRoute;
 use crate::sim::abi::Headers;
 use crate::sim::check::CallEnd;
-use crate::sim::host::{HttpCall, Job, Response};
+use crate::sim::host::{HttpCall, Job, Response, WEBHOOK_CLUSTER};
 
 /// Laravel ends this long before the bound that `late_ms` gives, at the latest: the bound counts from the
 /// dispatch, and both ends look at clocks of whole milliseconds.
 pub(super) const BOUND_MARGIN_US: u64 = 3_000;
 
-const REFUSED: &str = "upstream connect error or disconnect/reset before headers. reset reason: \
+pub(super) const REFUSED: &str = "upstream connect error or disconnect/reset before headers. reset reason: \
                        remote connection failure, transport failure reason: delayed connect error: \
                        Connection refused";
-const LOST: &str = "upstream connect error or disconnect/reset before headers. reset reason: \
+pub(super) const LOST: &str = "upstream connect error or disconnect/reset before headers. reset reason: \
                     connection termination";
-const TIMEOUT: &str = "upstream request timeout";
+pub(super) const TIMEOUT: &str = "upstream request timeout";
 
 /// Who waits for an answer.
 #[derive(Clone, Debug)]
@@ -115,9 +119,22 @@ impl Exchange {
 
 impl Net {
     pub(super) fn new(scenario: &Scenario, start_ms: u64) -> Self {
+        let setup = &scenario.laravel;
+        let names = session_ids(scenario.seed, SESSIONS_MAX);
+        let poison = setup.poison.iter().filter_map(|index| names.get(*index));
+        let has_batches = setup.batch_route == BatchRoute::There;
+        let usual = LaravelConfig::default();
         let config = LaravelConfig {
             any_account: true,
-            ..LaravelConfig::default()
+            unix_zero_ms: UNIX_ZERO_MS,
+            results: setup.results,
+            poison: poison.cloned().collect(),
+            poison_indexes: !setup.anonymous,
+            qr_batch: has_batches,
+            status_batch: has_batches,
+            catch_all: setup.batch_route == BatchRoute::Page,
+            body_bytes_max: setup.body_bytes_max.unwrap_or(usual.body_bytes_max),
+            ..usual
         };
         let usual_call_ms = config.request_ms + config.item_ms * scenario.sessions.len() as u64;
         let mut laravel = Laravel::new(config);
@@ -125,10 +142,14 @@ impl Net {
             .faults
             .iter()
             .filter_map(|fault| match &fault.verb {
-                Verb::Laravel(what, probability) => {
+                Verb::Laravel(what, probability) | Verb::Batches(what, probability) => {
                     let from_ms = start_ms + fault.at_ms;
                     let rule = LaravelFault::always(what.clone()).with_probability(*probability);
-                    Some(rule.between(from_ms, from_ms + fault.for_ms))
+                    let rule = rule.between(from_ms, from_ms + fault.for_ms);
+                    Some(match fault.verb {
+                        Verb::Batches(..) => rule.on_path("*/batch"),
+                        _ => rule,
+                    })
                 }
                 _ => None,
             });
@@ -177,7 +198,7 @@ pub(super) fn response(status: u16, headers: &[(&str, &str)], body: impl Into<By
 }
 
 /// Laravel's answer, as Envoy hands it on.
-fn relayed(answer: &LaravelResponse) -> Response {
+pub(super) fn relayed(answer: &LaravelResponse) -> Response {
     let own = answer.headers.iter();
     let mut headers: Vec<(&str, &str)> = own.map(|(name, value)| (&**name, &**value)).collect();
     headers.push(("x-envoy-upstream-service-time", "1"));
@@ -200,6 +221,18 @@ fn judge(answer: &LaravelResponse) -> CallEnd {
     }
 }
 
+/// The sessions whose items a 2xx says not to have been taken, where it speaks of them one by one.
+fn refused(answer: &LaravelResponse) -> BTreeSet<String> {
+    let json = serde_json::from_slice::<serde_json::Value>(&answer.body).unwrap_or_default();
+    let results = json["results"].as_array().into_iter().flatten();
+    let taken = |line: &serde_json::Value| line["status"] == "ok" || line["status"] == "skipped";
+    let session = |line: &serde_json::Value| line["session_id"].as_str().map(str::to_owned);
+    results
+        .filter(|line| !taken(line))
+        .filter_map(session)
+        .collect()
+}
+
 // === impl Sim ===
 
 impl Sim {
@@ -213,6 +246,16 @@ impl Sim {
         call: u64,
         http: HttpCall,
     ) {
+        if http.cluster == WEBHOOK_CLUSTER {
+            let caller = Caller {
+                thread,
+                vm,
+                context,
+                token,
+                call,
+            };
+            return self.event_leaves(caller, http);
+        }
         self.net.calls += 1;
         let client = Client::Guest {
             thread,
@@ -335,7 +378,11 @@ impl Sim {
             format!("ends exchange {id}: {stored} sessions stored")
         });
         if let Some(call) = client.call() {
-            self.hub.lock().checker.laravel_ends(call, &in_effect);
+            let mut hub = self.hub.lock();
+            hub.checker.laravel_ends(call, &in_effect);
+            if let Reply::Whole(answer) = &reply {
+                hub.checker.laravel_refuses(call, &refused(answer));
+            }
         }
         let reply = self.as_served(&client, reply);
         if !open {
@@ -379,6 +426,10 @@ impl Sim {
             } => {
                 let clock = self.clock();
                 self.hub.lock().checker.call_ends(clock, call, Some(end));
+                let own = text(&response.headers, "x-envoy-upstream-service-time").is_some();
+                if let Some(status) = response.status().filter(|_| own) {
+                    self.hub.lock().checker.laravel_lives(call, status);
+                }
                 self.call_ended(&response);
                 let job = Job::Answer {
                     context,
@@ -424,6 +475,7 @@ impl Sim {
 
     /// A VM is dead: nobody waits for its calls any more, and Laravel does not know.
     pub(super) fn forget_calls_of(&mut self, dead: u32) {
+        self.forget_events_of(dead);
         let mut gone = Vec::new();
         for exchange in self.net.exchanges.values_mut() {
             if let Client::Guest { vm, call, .. } = exchange.client

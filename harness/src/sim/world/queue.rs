@@ -6,6 +6,7 @@ use std::collections::BinaryHeap;
 use super::arm::ArmEvent;
 use super::net::NetEvent;
 use super::traffic::TrafficEvent;
+use super::webhook::HookEvent;
 use crate::sim::host::Job;
 
 /// Something that happens.
@@ -32,6 +33,8 @@ pub(super) enum Event {
     Traffic(TrafficEvent),
     /// Laravel's and the network's.
     Net(NetEvent),
+    /// The webhook's.
+    Hook(HookEvent),
     /// A scenario file's.
     Arm(ArmEvent),
     /// A fault begins or ends.

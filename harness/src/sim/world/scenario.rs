@@ -9,7 +9,8 @@ use serde_json::{Value, json};
 
 use super::caller::Callers;
 use super::events;
-use super::fault::{self, Fault};
+use super::fault::{self, Fault, Verb};
+use crate::scenario::BatchRoute;
 
 /// One run's script.
 #[derive(Clone, Debug, PartialEq)]
@@ -34,6 +35,23 @@ pub struct Scenario {
     pub network_us: u64,
     /// Who calls for the sessions.
     pub callers: Callers,
+    /// How Laravel is set up.
+    pub laravel: Setup,
+}
+
+/// How Laravel is set up for the whole of a run.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Setup {
+    /// Numbers of the sessions that it takes nothing of.
+    pub poison: Vec<usize>,
+    /// Whether its 422 leaves open which items it is about.
+    pub anonymous: bool,
+    /// Whether batches are answered item by item.
+    pub results: bool,
+    /// The longest body that it takes, where that is little.
+    pub body_bytes_max: Option<usize>,
+    /// What is behind the paths of the batches.
+    pub batch_route: BatchRoute,
 }
 
 /// One session's way of sending.
@@ -106,7 +124,7 @@ impl Scenario {
             true => Times::shipped(),
             false => Times::drawn(&mut dice),
         };
-        let sessions = (0..dice.random_range(2..=10_usize))
+        let sessions: Vec<Plan> = (0..dice.random_range(2..=10_usize))
             .map(|index| Plan {
                 index,
                 style: style(&mut dice, as_shipped),
@@ -143,9 +161,20 @@ impl Scenario {
                 config[key] = json!(pick(&mut dice, &from));
             }
         }
+        // A stream of its own: what was drawn before this was thought of stays as it is.
+        let mut dice = ChaCha8Rng::seed_from_u64(seed);
+        dice.set_stream(3);
+        let laravel = Setup::drawn(&mut dice, sessions.len());
+        let mut faults = faults;
+        if !faults.is_empty() {
+            fault::draw_verdicts(&mut dice, traffic_ms, &mut faults);
+        }
+        let calm = faults.is_empty();
+        faults.extend(fallback(&mut dice, &mut config, traffic_ms, calm));
         events::dress(seed, &mut config);
         Self {
             seed,
+            laravel,
             credentials,
             workers,
             sessions,
@@ -158,10 +187,41 @@ impl Scenario {
         }
     }
 
+    /// Whether nothing is ever wrong with the webhook.
+    pub(super) fn webhook_is_reliable(&self) -> bool {
+        let wrong = |verb: &Verb| {
+            matches!(
+                verb,
+                Verb::Webhook(..) | Verb::WebhookRefuses | Verb::NoWebhook
+            )
+        };
+        !self.faults.iter().any(|fault| wrong(&fault.verb))
+    }
+
     /// When the last fault is over.
     #[must_use]
     pub fn faults_end_ms(&self) -> u64 {
         self.faults.iter().map(Fault::ends_ms).max().unwrap_or(0)
+    }
+}
+
+/// A webhook, in some runs, and what goes wrong with it where anything does.
+fn fallback(dice: &mut impl Rng, config: &mut Value, traffic_ms: u64, calm: bool) -> Vec<Fault> {
+    if dice.random_bool(0.5) {
+        return Vec::new();
+    }
+    config["fallback"] = json!({
+        "cluster": "webhook",
+        "path": "/webhook",
+        "after_attempts": pick(dice, &[1, 2, 5]),
+    });
+    if dice.random_bool(0.5) {
+        config["fallback"]["authority"] = json!("hooks.test");
+        config["fallback"]["headers"] = json!({"authorization": "Bearer of-the-webhook"});
+    }
+    match calm || dice.random_bool(0.5) {
+        true => Vec::new(),
+        false => fault::draw_webhook(dice, traffic_ms),
     }
 }
 
@@ -182,6 +242,27 @@ fn style(dice: &mut impl Rng, as_shipped: bool) -> Style {
 pub(super) fn pick<'a, T>(dice: &mut impl Rng, from: &'a [T]) -> &'a T {
     // Never empty: all callers name their choices.
     &from[dice.random_range(0..from.len())]
+}
+
+// === impl Setup ===
+
+impl Setup {
+    fn drawn(dice: &mut impl Rng, sessions: usize) -> Self {
+        let mut setup = Self::default();
+        if dice.random_bool(0.12) {
+            let poisoned = dice.random_range(1..=sessions.div_ceil(3));
+            setup.poison = (0..poisoned).collect();
+            setup.anonymous = dice.random_bool(0.5);
+        }
+        if dice.random_bool(0.05) {
+            setup.body_bytes_max = Some(*pick(dice, &[300, 600, 1_500]));
+        }
+        setup.results = dice.random_bool(0.3);
+        if dice.random_bool(0.08) {
+            setup.batch_route = *pick(dice, &[BatchRoute::Missing, BatchRoute::Page]);
+        }
+        setup
+    }
 }
 
 // === impl Pace ===

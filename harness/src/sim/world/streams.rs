@@ -30,7 +30,7 @@ pub(super) struct Waiting {
     exchange: u64,
 }
 
-fn text<'h>(headers: &'h Headers, name: &str) -> Option<&'h str> {
+pub(super) fn text<'h>(headers: &'h Headers, name: &str) -> Option<&'h str> {
     let (_, value) = headers.iter().find(|(known, _)| known == name)?;
     std::str::from_utf8(value).ok()
 }

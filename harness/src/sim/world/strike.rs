@@ -17,6 +17,7 @@ pub(super) struct Strikes {
     rings_to_lose: u32,
     ejections: u32,
     missing: u32,
+    webhook_missing: u32,
 }
 
 // === impl Strikes ===
@@ -78,8 +79,12 @@ impl Sim {
         let by = i64::from(begins) * 2 - 1;
         let count = |n: u32| n.saturating_add_signed(i32::try_from(by).unwrap_or(0));
         match &fault.verb {
-            // Laravel keeps its own windows.
-            Verb::Laravel(..) => {}
+            // Laravel and the webhook keep their own windows.
+            Verb::Laravel(..) | Verb::Batches(..) | Verb::Webhook(..) => {}
+            Verb::WebhookRefuses => self.hook.refusing = count(self.hook.refusing),
+            Verb::NoWebhook => {
+                self.strikes.webhook_missing = count(self.strikes.webhook_missing);
+            }
             Verb::Refuse => self.net.refusing = count(self.net.refusing),
             Verb::Eject => self.strikes.ejections = count(self.strikes.ejections),
             Verb::NoCluster => self.strikes.missing = count(self.strikes.missing),
@@ -101,7 +106,12 @@ impl Sim {
             Verb::Update { drain_ms } => self.update_listener(*drain_ms),
             Verb::LoseRings { rings } => self.strikes.rings_to_lose += rings,
         }
-        self.hub.lock().cluster = self.strikes.cluster();
+        let mut hub = self.hub.lock();
+        hub.cluster = self.strikes.cluster();
+        hub.webhook = match self.strikes.webhook_missing {
+            0 => Cluster::Healthy,
+            _ => Cluster::Missing,
+        };
     }
 
     fn armed_by(fault: &Fault) -> Option<Armed> {

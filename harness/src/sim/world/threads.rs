@@ -59,7 +59,7 @@ pub(super) struct Thread {
     /// What the job under way came for.
     pub(super) ticking: Option<u32>,
     /// The call that it hears was refused for its credential, and since when it hears it, µs.
-    pub(super) answering: Option<(u64, u64)>,
+    pub(super) answering: Option<((u64, u16), u64)>,
 }
 
 /// A root context's timer.
@@ -264,8 +264,8 @@ impl Sim {
             place.requesting = is_request;
             place.answering = match &job {
                 Job::Answer { call, response, .. } => {
-                    let refused = matches!(response.status(), Some(401 | 403));
-                    refused.then_some((*call, clock.mono_us))
+                    let refused = response.status().filter(|s| matches!(s, 401 | 403));
+                    refused.map(|status| ((*call, status), clock.mono_us))
                 }
                 _ => None,
             };

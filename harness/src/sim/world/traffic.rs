@@ -19,7 +19,7 @@ use crate::sim::abi::Headers;
 use crate::sim::host::{Body, Job};
 
 /// More sessions than any scenario has.
-const SESSIONS_MAX: usize = 64;
+pub(super) const SESSIONS_MAX: usize = 64;
 
 /// States as the gateway sends them; `inactive` is urgent, `active` and `inactive` void a QR.
 const STATES: [&str; 4] = ["pending", "active", "connecting", "inactive"];

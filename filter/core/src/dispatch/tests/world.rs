@@ -22,6 +22,8 @@ pub(super) struct World {
     pub(super) made: VecDeque<(u64, Call)>,
     pub(super) effects: Vec<Effect>,
     pub(super) doorbell_works: bool,
+    /// Of requests.
+    numbers: u64,
 }
 
 pub(super) const OK: &str = r#"{"success":true}"#;
@@ -44,6 +46,7 @@ impl World {
             made: VecDeque::new(),
             effects: Vec::new(),
             doorbell_works: true,
+            numbers: 0,
         };
         // Elected, and done with the first scan.
         world.advance(3_000);
@@ -104,7 +107,10 @@ impl World {
         };
         let update = self.rules.update(&head, body.as_bytes()).unwrap();
         let (keys, rules, now) = (&self.keys, &self.rules, self.now);
-        let taken = intake::take_in(&mut self.store, keys, rules, &update, 0, now);
+        self.numbers += 1;
+        let circuit = crate::circuit::State::read(&self.store, keys);
+        let (store, number) = (&mut self.store, self.numbers);
+        let taken = intake::take_in(store, keys, rules, &update, number, circuit, now);
         if let Some(shard) = taken.ring.filter(|_| self.doorbell_works) {
             self.step(Event::Doorbell(shard));
         }
@@ -144,6 +150,24 @@ impl World {
 
     pub(super) fn ends(&self, end: End) -> usize {
         let is = |effect: &&Effect| matches!(effect, Effect::Count(Counter::Items(_, e), _) if *e == end);
+        self.effects.iter().filter(is).count()
+    }
+
+    pub(super) fn circuit(&self) -> crate::circuit::State {
+        self.dispatcher.circuit.state()
+    }
+
+    /// What the gauge was set to last.
+    pub(super) fn gauge(&self, gauge: Gauge) -> Option<u64> {
+        self.effects.iter().rev().find_map(|effect| match effect {
+            Effect::Set(known, value) if *known == gauge => Some(*value),
+            _ => None,
+        })
+    }
+
+    /// Lines of this level.
+    pub(super) fn logs(&self, level: Level) -> usize {
+        let is = |effect: &&Effect| matches!(effect, Effect::Log(l, _) if *l == level);
         self.effects.iter().filter(is).count()
     }
 

@@ -2,10 +2,10 @@
 
 use std::collections::VecDeque;
 
-use super::super::Sim;
+use super::super::{Sim, UNIX_ZERO_MS};
 use crate::live::laravel::BACKLOG;
 use crate::model::gateway::session_ids;
-use crate::model::laravel::{Faults, Laravel};
+use crate::model::laravel::{Faults, Laravel, LaravelConfig};
 use crate::scenario::Scenario;
 
 /// PHP's workers: first come, first served.
@@ -19,7 +19,10 @@ pub(super) struct Workers {
 
 /// The Laravel of a scenario that begins then.
 pub(super) fn laravel(scenario: &Scenario, begun_ms: u64) -> Laravel {
-    let mut laravel = Laravel::new(scenario.laravel_config());
+    let mut laravel = Laravel::new(LaravelConfig {
+        unix_zero_ms: UNIX_ZERO_MS,
+        ..scenario.laravel_config()
+    });
     for session in session_ids(scenario.seed, scenario.sessions) {
         laravel.add_account(&session);
     }

@@ -8,11 +8,13 @@
 //! # Layout
 //! * `gateway`: the load, an open loop with a report.
 //! * `laravel`: PHP's workers, and a Laravel that is down.
+//! * `webhook`: the webhook, if there is one.
 //! * `outlier`: Envoy's outlier detection of one host.
 
 mod gateway;
 mod laravel;
 mod outlier;
+mod webhook;
 
 use anyhow::{Context as _, Result, bail};
 use rand::RngExt as _;
@@ -20,10 +22,12 @@ use rand::RngExt as _;
 use self::gateway::{Gateway, GatewayEvent};
 use self::laravel::Workers;
 use self::outlier::{INTERVAL_US, Outlier};
+use self::webhook::Silence;
 use super::queue::Event;
-use super::{Callers, EVENTS_MAX, Pace, START_US, Sim};
+use super::{Callers, EVENTS_MAX, Pace, START_US, Setup, Sim};
 use crate::check::{Failure, Outcome};
 use crate::live::scaled;
+use crate::live::scenario::{WEBHOOK_MAX, WEBHOOK_SILENCE};
 use crate::live::stats::Stats;
 use crate::measure::measures;
 use crate::model::gateway::Answer;
@@ -43,6 +47,10 @@ const DRAIN_US: u64 = 20_000_000;
 
 /// How long Laravel may go on with what it has begun.
 const IDLE_MAX_US: u64 = 60_000_000;
+
+/// The webhook is through once it has heard nothing for so long; the live arm's own bounds.
+const SILENCE_US: u64 = WEBHOOK_SILENCE.as_micros() as u64;
+const HEARING_MAX_US: u64 = WEBHOOK_MAX.as_micros() as u64;
 
 /// `--drain-time-s` of the live arm's Envoy.
 const DRAIN_TIME_MS: u64 = 10_000;
@@ -84,6 +92,12 @@ enum Phase {
     Settling { until_us: u64 },
     /// Laravel has until then to end what it has begun.
     Ending { until_us: u64, stats: Stats },
+    /// The webhook has until then to hear nothing more.
+    Hearing {
+        until_us: u64,
+        silence: Silence,
+        stats: Stats,
+    },
     /// All is over.
     Over(Stats),
 }
@@ -122,10 +136,12 @@ pub(in crate::sim) fn run(machine: &Machine, scenario: &Scenario, chance: u64) -
         credentials: false,
         network_us: NETWORK_US,
         callers: Callers::default(),
+        laravel: Setup::default(),
     };
     let mut sim = Sim::new(machine, &script, Detail::Hash)?;
     let begun_us = START_US + BEGIN_US + warm_up_us(scenario);
     sim.net.laravel = laravel::laravel(scenario, begun_us / 1000);
+    sim.hook = webhook::hook(scenario, &script, begun_us / 1000);
     sim.arm = Some(Arm {
         scenario: scenario.clone(),
         begun_us,
@@ -239,6 +255,8 @@ impl Sim {
         match happening.what {
             Verb::LaravelDown => self.laravel_goes_down(),
             Verb::LaravelUp => self.net.refusing = 0,
+            Verb::WebhookDown => self.webhook_goes_down(),
+            Verb::WebhookUp => self.hook.refusing = 0,
             Verb::UpdateFilter(config) => {
                 let compression = self.arm.as_ref().map_or(1.0, |a| a.scenario.compression);
                 let json = scaled(&config, compression).to_string();
@@ -247,7 +265,7 @@ impl Sim {
         }
     }
 
-    // ## Sending => Settling => Ending => Over
+    // ## Sending => Settling => Ending (=> Hearing) => Over
 
     fn asks(&mut self) {
         let now_us = self.now_us;
@@ -271,7 +289,27 @@ impl Sim {
         if let Phase::Ending { until_us, stats } = &arm.phase
             && (arm.workers.are_idle() || now_us >= *until_us)
         {
-            arm.phase = Phase::Over(stats.clone());
+            let stats = stats.clone();
+            arm.phase = match arm.scenario.webhook {
+                None => Phase::Over(stats),
+                Some(_) => Phase::Hearing {
+                    until_us: now_us + HEARING_MAX_US,
+                    silence: Silence::default(),
+                    stats,
+                },
+            };
+        }
+        if let Phase::Hearing {
+            until_us,
+            silence,
+            stats,
+        } = &mut arm.phase
+        {
+            let heard = self.hook.webhook.received().len();
+            let silent = silence.lasts_us(heard, now_us) >= SILENCE_US && !self.hook.is_busy();
+            if silent || now_us >= *until_us {
+                arm.phase = Phase::Over(stats.clone());
+            }
         }
     }
 
@@ -334,9 +372,11 @@ impl Sim {
         });
         let report = arm.gateway.into_report();
         let journal = self.net.laravel.journal();
+        let received = self.hook.webhook.received();
         Ok(Outcome {
-            measures: measures(&report, journal, &stats),
+            measures: measures(&arm.scenario, &report, journal, received, &stats),
             processed: journal.entries().to_vec(),
+            handed_over: received.to_vec(),
             ledger,
             finals: final_states(&self.net.laravel, &report.sent),
             sent: report.sent,
