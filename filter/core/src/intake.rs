@@ -213,6 +213,7 @@ mod tests {
                 &self.rules,
                 &update,
                 self.number,
+                circuit::State::Closed,
                 now,
             );
             taken.reply

@@ -281,12 +281,13 @@ mod tests {
                 mono_ms: caller,
                 wall_ms: 0,
             };
-            let Found::Ask(fetch) = look(&mut store, &keys, &rules, asked.clone(), now) else {
+            let Found::Ask(fetch) = look(&mut store, &keys, &rules, asked.clone(), false, now)
+            else {
                 panic!("what one caller was answered is no other's");
             };
             answered(&mut store, &keys, &rules, &fetch, body.as_bytes(), now);
             assert!(size(&store) <= SHARD_BYTES_MAX, "{} bytes", size(&store));
-            let found = look(&mut store, &keys, &rules, asked, now);
+            let found = look(&mut store, &keys, &rules, asked, false, now);
             kept += usize::from(matches!(found, Found::Cached(_)));
         }
         let fits = SHARD_BYTES_MAX / (body.len() + 200);
