@@ -40,8 +40,8 @@ struct RouteStats {
     duplicate: Option<u32>,
     implied: Option<u32>,
     stale: Option<u32>,
-    passing: Option<u32>,
-    passing_full: Option<u32>,
+    /// By the reason: [`PASSING`].
+    passing: [Option<u32>; PASSING.len()],
     busy: Option<u32>,
     revived: Option<u32>,
     fallback: Option<u32>,
@@ -52,6 +52,9 @@ struct RouteStats {
     told: [Option<u32>; Told::ALL.len()],
     unheld: Option<u32>,
 }
+
+/// Why a recognised update goes to Laravel by itself, under its session's claim.
+const PASSING: [Bypass; 3] = [Bypass::Credential, Bypass::ShardFull, Bypass::Misconfigured];
 
 /// Who answered a read.
 #[derive(Clone, Copy, Debug)]
@@ -138,8 +141,11 @@ impl Stats {
             Reply::Duplicate => stats.duplicate,
             Reply::Implied => stats.implied,
             Reply::Stale => stats.stale,
-            Reply::Passing(Bypass::ShardFull) => stats.passing_full,
-            Reply::Passing(_) => stats.passing,
+            Reply::Passing(reason) => {
+                let reasons = PASSING.iter().zip(stats.passing);
+                let mut of = reasons.filter(|(known, _)| **known == reason);
+                of.next().and_then(|(_, metric)| metric)
+            }
             Reply::Busy | Reply::Pass(_) => stats.busy,
         };
         add(metric, 1);
@@ -260,8 +266,7 @@ impl RouteStats {
             duplicate: outcome("duplicate"),
             implied: outcome("implied"),
             stale: outcome("stale"),
-            passing: outcome(&format!("passing;reason={}", Bypass::Credential)),
-            passing_full: outcome(&format!("passing;reason={}", Bypass::ShardFull)),
+            passing: PASSING.map(|reason| outcome(&format!("passing;reason={reason}"))),
             busy: outcome("busy"),
             revived: counter(&format!("embudo.revived;route={name}")),
             fallback: hook("fallback"),

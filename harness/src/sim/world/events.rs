@@ -213,6 +213,10 @@ pub(super) fn dress(seed: u64, config: &mut Value) {
     let preset = pick(&mut dice, &PRESETS);
     let own = config["routes"].take();
     let of = |name: &str| own.as_array()?.iter().find(|route| route["name"] == name);
+    // What the webhook is handed is read as our own gateway's items.
+    if let Some(config) = config.as_object_mut() {
+        config.remove("fallback");
+    }
     config["preset"] = json!(preset.name);
     config["batch_webhooks"] = json!(dice.random_bool(0.5));
     let has_qr = preset.events.iter().any(|event| event.state.is_none());
