@@ -202,6 +202,10 @@ pub enum Measure {
     Expired,
     /// Updates that ended rejected.
     Rejected,
+    /// Those of them that no dead letter tells of.
+    RejectedUntold,
+    /// POSTs that Laravel answered, and not with a 2xx.
+    LaravelRefused,
     /// Single POSTs that reached Laravel.
     LaravelSingles,
     /// How many of them for each update that Laravel took or did not want.
@@ -415,7 +419,7 @@ impl Laravel {
 
 impl Measure {
     /// Every measure, in the order reports show them.
-    pub const ALL: [Self; 22] = [
+    pub const ALL: [Self; 24] = [
         Self::GatewayPosts,
         Self::GatewayFailures,
         Self::GatewayGets,
@@ -429,6 +433,8 @@ impl Measure {
         Self::Superseded,
         Self::Expired,
         Self::Rejected,
+        Self::RejectedUntold,
+        Self::LaravelRefused,
         Self::LaravelSingles,
         Self::SinglesPerUpdate,
         Self::RowLagMaxMs,
@@ -457,6 +463,8 @@ impl Measure {
             Self::Superseded => "superseded",
             Self::Expired => "expired",
             Self::Rejected => "rejected",
+            Self::RejectedUntold => "rejected_untold",
+            Self::LaravelRefused => "laravel_refused",
             Self::LaravelSingles => "laravel_singles",
             Self::SinglesPerUpdate => "singles_per_update",
             Self::RowLagMaxMs => "row_lag_max_ms",
