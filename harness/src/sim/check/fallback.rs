@@ -254,3 +254,6 @@ impl Checker {
         owed
     }
 }
+
+#[cfg(test)]
+mod tests;
