@@ -95,7 +95,8 @@ pub(crate) fn measures(
         (Measure::LaravelSingles, singles as f64),
         (
             Measure::SinglesPerUpdate,
-            singles as f64 / judged.max(1) as f64,
+            // Nobody reads more than two decimals.
+            (singles as f64 / judged.max(1) as f64 * 100.0).round() / 100.0,
         ),
         (Measure::RowLagMaxMs, lag_ms as f64),
         (Measure::WebhookCalls, received.len() as f64),
