@@ -94,6 +94,7 @@ fn an_item_that_was_taken_or_is_under_way_is_not_handed_over_again() {
         let first = checker.hands_over(NOW, &open(&[5]));
         if end.is_some() {
             checker.event_ends(first, end);
+            checker.event_is_heard(first);
         }
         assert_eq!(broken(&checker), None);
         checker.hands_over(NOW, &open(&[5]));
@@ -107,9 +108,16 @@ fn an_item_of_which_nobody_knows_is_handed_over_again_and_so_it_is_by_another_le
         let mut checker = checker(&[5]);
         let first = checker.hands_over(NOW, &open(&[5]));
         checker.event_ends(first, end);
+        checker.event_is_heard(first);
         checker.hands_over(NOW, &open(&[5]));
         assert_eq!(broken(&checker), None, "{end:?}");
     }
+    let mut asleep = checker(&[5]);
+    let first = asleep.hands_over(NOW, &open(&[5]));
+    asleep.event_ends(first, Some(CallEnd::Delivered));
+    asleep.hands_over(NOW, &open(&[5]));
+    assert_eq!(broken(&asleep), None, "it has not heard the answer");
+
     let mut checker = checker(&[5]);
     checker.hands_over(NOW, &open(&[5]));
     checker.lease.epoch = 2;
@@ -175,6 +183,7 @@ fn a_dead_letter_tells_of_what_was_rejected_also_where_it_was_handed_over_before
     let mut checker = checker(&[5]);
     let first = checker.hands_over(NOW, &open(&[5]));
     checker.event_ends(first, Some(CallEnd::Delivered));
+    checker.event_is_heard(first);
     let update = |checker: &mut Checker, fate| {
         let history = checker.sessions.get_mut(&1).expect("the session");
         history.accepted[0].fate = fate;
