@@ -45,6 +45,13 @@ pub(crate) fn measures(
     let staleness = staleness(journal.entries(), &report.sent, Route::Qr);
     let ledger = stats.ledger();
     let singles: u64 = posts.iter().map(|kind| counts.of(*kind).requests).sum();
+    let refused: u64 = journal
+        .answers()
+        .iter()
+        .filter(|((kind, status), _)| batches.contains(kind) && !(200..300).contains(status))
+        .map(|(_, count)| count)
+        .sum();
+    let dead_letters = webhook::items(received, |reason| reason == Reason::Rejected);
     let judged = ledger.delivered + ledger.rejected;
     let lag_ms = order::row_lag_max_ms(journal.entries(), &report.sent, &scenario.poison());
     let largest = stats
@@ -80,10 +87,16 @@ pub(crate) fn measures(
         (Measure::Superseded, ledger.superseded as f64),
         (Measure::Expired, ledger.expired as f64),
         (Measure::Rejected, ledger.rejected as f64),
+        (
+            Measure::RejectedUntold,
+            ledger.rejected.saturating_sub(dead_letters) as f64,
+        ),
+        (Measure::LaravelRefused, refused as f64),
         (Measure::LaravelSingles, singles as f64),
         (
             Measure::SinglesPerUpdate,
-            singles as f64 / judged.max(1) as f64,
+            // Nobody reads more than two decimals.
+            (singles as f64 / judged.max(1) as f64 * 100.0).round() / 100.0,
         ),
         (Measure::RowLagMaxMs, lag_ms as f64),
         (Measure::WebhookCalls, received.len() as f64),
@@ -91,10 +104,7 @@ pub(crate) fn measures(
             Measure::WebhookItems,
             webhook::items(received, |reason| reason != Reason::Rejected) as f64,
         ),
-        (
-            Measure::DeadLetters,
-            webhook::items(received, |reason| reason == Reason::Rejected) as f64,
-        ),
+        (Measure::DeadLetters, dead_letters as f64),
         (Measure::WebhookRepeats, webhook::repeats(received) as f64),
         (Measure::BatchItemsMax, largest),
         (

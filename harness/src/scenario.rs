@@ -202,6 +202,10 @@ pub enum Measure {
     Expired,
     /// Updates that ended rejected.
     Rejected,
+    /// Those of them that no dead letter tells of.
+    RejectedUntold,
+    /// POSTs that Laravel answered, and not with a 2xx.
+    LaravelRefused,
     /// Single POSTs that reached Laravel.
     LaravelSingles,
     /// How many of them for each update that Laravel took or did not want.
@@ -415,7 +419,7 @@ impl Laravel {
 
 impl Measure {
     /// Every measure, in the order reports show them.
-    pub const ALL: [Self; 22] = [
+    pub const ALL: [Self; 24] = [
         Self::GatewayPosts,
         Self::GatewayFailures,
         Self::GatewayGets,
@@ -429,6 +433,8 @@ impl Measure {
         Self::Superseded,
         Self::Expired,
         Self::Rejected,
+        Self::RejectedUntold,
+        Self::LaravelRefused,
         Self::LaravelSingles,
         Self::SinglesPerUpdate,
         Self::RowLagMaxMs,
@@ -457,6 +463,8 @@ impl Measure {
             Self::Superseded => "superseded",
             Self::Expired => "expired",
             Self::Rejected => "rejected",
+            Self::RejectedUntold => "rejected_untold",
+            Self::LaravelRefused => "laravel_refused",
             Self::LaravelSingles => "laravel_singles",
             Self::SinglesPerUpdate => "singles_per_update",
             Self::RowLagMaxMs => "row_lag_max_ms",
@@ -495,5 +503,66 @@ impl fmt::Display for Expectation {
             write!(f, " at most {max}")?;
         }
         write!(f, " ({})", self.why)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn scenario(more: &str) -> Scenario {
+        let text = format!(
+            "name = \"x\"\nsessions = 3\nseconds = 1\nsettled_within_seconds = 1\nexpect = []\n{more}"
+        );
+        toml::from_str(&text).expect("a scenario")
+    }
+
+    #[test]
+    fn a_file_says_how_laravel_judges_batches() {
+        let scenario = scenario(
+            "[laravel]\nresults = true\npoison = 2\npoison_indexes = false\nbody_bytes_max = 4096\n\
+             throttle_per_minute = 60\nretry_after = \"date\"",
+        );
+        let config = scenario.laravel_config();
+        assert!(config.results && !config.poison_indexes);
+        assert_eq!(config.body_bytes_max, 4096);
+        assert_eq!(config.throttle_per_minute, Some(60));
+        assert_eq!(config.retry_after, RetryAfter::Date);
+        let poison = session_ids(1, 3).into_iter().take(2).collect();
+        assert_eq!(config.poison, poison, "the first sessions of the run");
+        assert!(config.qr_batch && config.status_batch && !config.catch_all);
+    }
+
+    #[test]
+    fn a_file_says_what_is_behind_the_paths_of_the_batches() {
+        for (route, is_there, catches_all) in [
+            ("there", true, false),
+            ("missing", false, false),
+            ("page", false, true),
+        ] {
+            let scenario = scenario(&format!("[laravel]\nbatch_route = \"{route}\""));
+            let config = scenario.laravel_config();
+            assert_eq!((config.qr_batch, config.status_batch), (is_there, is_there));
+            assert_eq!(config.catch_all, catches_all, "{route}");
+        }
+    }
+
+    #[test]
+    fn a_webhook_has_its_own_faults_and_happenings() {
+        let scenario = scenario(
+            "[webhook]\nrequest_ms = 7\n[[webhook.fault]]\nwhat = {status = {code = 500}}\ncount = 1\n\
+             [[happening]]\nat_ms = 1\ndo = \"webhook_down\"",
+        );
+        let webhook = scenario.webhook.expect("a webhook");
+        assert_eq!((webhook.request_ms, webhook.faults.len()), (7, 1));
+        assert!(matches!(scenario.happenings[0].what, Verb::WebhookDown));
+    }
+
+    #[test]
+    fn the_secrets_are_those_that_go_along_with_requests() {
+        let scenario = scenario("tenants = 2");
+        let sent = (0..3).filter_map(|session| scenario.authorization(session));
+        assert_eq!(scenario.secrets(), sent.collect());
+        assert_eq!(scenario.secrets().len(), 2);
     }
 }

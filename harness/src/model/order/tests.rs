@@ -157,3 +157,59 @@ fn a_last_send_without_an_answer_decides_nothing() {
     let result = final_states(&laravel, &log);
     assert_eq!((result.compared, result.undecided), (0, 1));
 }
+
+#[test]
+fn a_rows_lag_runs_until_the_update_or_a_newer_one_is_in_force() {
+    let entry = |session: &str, value: &str, finished_ms| Entry {
+        seq: 1,
+        call: 1,
+        session: session.into(),
+        route: Status,
+        value: value.into(),
+        timestamp: None,
+        batched: true,
+        stored: true,
+        credential: None,
+        started_ms: finished_ms,
+        finished_ms,
+    };
+    let mut log = SentLog::default();
+    let mut send = |session: &str, value: &str, at_ms: u64, outcome: &str| {
+        let at = log.sent(session, Sent::new(Status, value, at_ms * 1000));
+        let outcome = Some(outcome.to_owned());
+        log.ended(session, at, at_ms * 1000, Some(200), outcome);
+    };
+    // The first is replaced by the second, which comes late; equal to the first, it is not taken for it.
+    send("a", "active", 100, "queued");
+    send("a", "inactive", 150, "queued");
+    send("a", "active", 200, "queued");
+    send("a", "active", 300, "duplicate");
+    send("b", "active", 0, "queued");
+    send("c", "active", 0, "queued");
+    let entries = [entry("a", "active", 450), entry("b", "active", 2_000)];
+    let lag = |except: &[&str]| {
+        let except = except.iter().map(ToString::to_string).collect();
+        row_lag_max_ms(&entries, &log, &except)
+    };
+    assert_eq!(lag(&[]), 2_000, "b");
+    assert_eq!(
+        lag(&["b"]),
+        350,
+        "a, since its first; c was never made up for"
+    );
+}
+
+#[test]
+fn nothing_is_promised_for_a_session_that_laravel_takes_nothing_of() {
+    let config = LaravelConfig {
+        poison: ["s".to_owned()].into(),
+        ..LaravelConfig::default()
+    };
+    let mut laravel = Laravel::new(config);
+    laravel.add_account("s");
+    let mut log = SentLog::default();
+    let at = log.sent("s", Sent::new(Status, "active", 1));
+    log.ended("s", at, 2, Some(200), Some("queued".into()));
+    let ends = final_states(&laravel, &log);
+    assert_eq!((ends.compared, ends.undecided), (0, 1));
+}

@@ -34,7 +34,8 @@ pub(super) struct Handover {
     /// Still under way at Envoy.
     out: bool,
     end: Option<CallEnd>,
-    arrived: bool,
+    /// The guest has been given the answer: one that sleeps gives the event up before it hears of it.
+    heard: bool,
 }
 
 // === impl Fallback ===
@@ -96,7 +97,7 @@ impl Checker {
             items: event.items,
             out: true,
             end: None,
-            arrived: false,
+            heard: false,
         };
         self.handovers.insert(id, handover);
         id
@@ -173,7 +174,8 @@ impl Checker {
     fn is_handed_over_once(&mut self, clock: Clock, id: u64, event: &Event, item: &Handed) {
         let epoch = self.lease.epoch;
         let same = |told: &Handover| {
-            let is_known = told.out || told.end == Some(CallEnd::Delivered);
+            let is_taken = told.heard && told.end == Some(CallEnd::Delivered);
+            let is_known = told.out || is_taken;
             told.epoch == epoch && told.dead == event.is_dead_letter() && is_known
         };
         let all = self.handovers.iter();
@@ -219,13 +221,10 @@ impl Checker {
 
     /// An event is there.
     pub(crate) fn event_arrives(&mut self, clock: Clock, event: u64) {
-        let Some(handover) = self.handovers.get_mut(&event) else {
-            return;
-        };
-        handover.arrived = true;
         // A dead letter is news of a refusal, however old its item is.
-        let told = Some(handover.items.clone()).filter(|_| !handover.dead);
-        for item in told.unwrap_or_default() {
+        let told = self.handovers.get(&event).filter(|told| !told.dead);
+        let items = told.map(|told| told.items.clone());
+        for item in items.unwrap_or_default() {
             let heard = self.heard.entry(item.session.clone()).or_default();
             let newest = *heard;
             *heard = newest.max(item.timestamp);
@@ -239,7 +238,14 @@ impl Checker {
         }
     }
 
-    /// The answer to an event is handed to the guest, or there never will be one.
+    /// The guest hears the answer to an event.
+    pub(crate) fn event_is_heard(&mut self, event: u64) {
+        if let Some(handover) = self.handovers.get_mut(&event) {
+            handover.heard = true;
+        }
+    }
+
+    /// The answer to an event is on its way to the guest, or there never will be one.
     pub(crate) fn event_ends(&mut self, event: u64, end: Option<CallEnd>) {
         if let Some(handover) = self.handovers.get_mut(&event) {
             handover.out = false;
@@ -280,3 +286,6 @@ impl Checker {
         owed
     }
 }
+
+#[cfg(test)]
+mod tests;

@@ -388,7 +388,9 @@ impl Timers {
         // `retry-after`.
         let claim = config.claim_ms();
         let takeover = LIVES_UNTIL_ABANDONED * times.lease_ms + IDLE_TICK_MS;
-        let backoff = config.backoff.max_ms.max(fault::RETRY_AFTER_MAX_S * 1_000);
+        // A date is rounded up to the second.
+        let retry_after_ms = (fault::RETRY_AFTER_MAX_S + 1) * 1_000;
+        let backoff = config.backoff.max_ms.max(retry_after_ms);
         let kinds = events::Preset::of(&scenario.config).map_or(2, events::Preset::kinds);
         let calls = scenario.sessions.len() as u64 * kinds + 4;
         let pace = 1_000 / config.pace.max_requests_per_second.max(1) + CALL_MS;

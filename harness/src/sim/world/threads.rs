@@ -286,6 +286,9 @@ impl Sim {
             if let Job::Respond { stream, .. } = &job {
                 self.hub.lock().checker.stream_is_heard(clock, *stream);
             }
+            if let Job::Answer { call, .. } = &job {
+                self.hub.lock().checker.event_is_heard(*call);
+            }
             self.begin_job_note(thread, &job, note);
             match self.threads[thread].vm.take() {
                 Some(mut vm) => {
