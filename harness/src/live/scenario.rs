@@ -21,7 +21,7 @@ use crate::scenario::{Scenario, Verb};
 const ASK_EVERY: Duration = Duration::from_millis(100);
 
 /// How long Laravel may go on with what it has begun.
-const IDLE_MAX: Duration = Duration::from_secs(60);
+pub(super) const IDLE_MAX: Duration = Duration::from_secs(60);
 
 /// Runs a scenario.
 ///
@@ -31,14 +31,7 @@ const IDLE_MAX: Duration = Duration::from_secs(60);
 pub async fn run(scenario: &Scenario) -> Result<Outcome> {
     let epoch = std::time::Instant::now();
     let mut laravel = start_laravel(scenario, epoch).await?;
-    let mut options = EnvoyOptions::new("scenario", laravel.addr);
-    options.filter_config = scaled(&scenario.filter, scenario.compression);
-    options.concurrency = scenario.workers;
-    options.watch_listener = scenario
-        .happenings
-        .iter()
-        .any(|h| matches!(h.what, Verb::UpdateFilter(_)));
-    let mut envoy = Envoy::start(options).await?;
+    let mut envoy = Envoy::start(envoy_options("scenario", scenario, &laravel)).await?;
 
     let load = load_options(scenario, &envoy, epoch);
     if scenario.warm_up {
@@ -54,18 +47,7 @@ pub async fn run(scenario: &Scenario) -> Result<Outcome> {
             .collect(),
     );
     let load = Load::start(load, Arc::new(LoadProgress::default()))?;
-    let started = Instant::now();
-    for happening in &scenario.happenings {
-        sleep_until(started + Duration::from_millis(happening.at_ms)).await;
-        match &happening.what {
-            Verb::LaravelDown => laravel.down().await,
-            Verb::LaravelUp => laravel.up().await?,
-            Verb::UpdateFilter(config) => {
-                let config = scaled(config, scenario.compression);
-                envoy.update_filter_config(&config).await?;
-            }
-        }
-    }
+    happen(scenario, Instant::now(), &mut laravel, &mut envoy).await?;
     let report = load.finish().await?;
     let stats = settled(scenario, &mut envoy).await?;
     laravel.idle(IDLE_MAX).await;
@@ -85,7 +67,42 @@ pub async fn run(scenario: &Scenario) -> Result<Outcome> {
     })
 }
 
-async fn start_laravel(scenario: &Scenario, epoch: std::time::Instant) -> Result<LaravelServer> {
+/// Lets everything happen at its time after `started`.
+pub(super) async fn happen(
+    scenario: &Scenario,
+    started: Instant,
+    laravel: &mut LaravelServer,
+    envoy: &mut Envoy,
+) -> Result<()> {
+    for happening in &scenario.happenings {
+        sleep_until(started + Duration::from_millis(happening.at_ms)).await;
+        match &happening.what {
+            Verb::LaravelDown => laravel.down().await,
+            Verb::LaravelUp => laravel.up().await?,
+            Verb::UpdateFilter(config) => {
+                let config = scaled(config, scenario.compression);
+                envoy.update_filter_config(&config).await?;
+            }
+        }
+    }
+    Ok(())
+}
+
+pub(super) fn envoy_options(
+    name: &str,
+    scenario: &Scenario,
+    laravel: &LaravelServer,
+) -> EnvoyOptions {
+    let updates = |verb: &Verb| matches!(verb, Verb::UpdateFilter(_));
+    EnvoyOptions {
+        filter_config: scaled(&scenario.filter, scenario.compression),
+        concurrency: scenario.workers,
+        watch_listener: scenario.happenings.iter().any(|h| updates(&h.what)),
+        ..EnvoyOptions::new(name, laravel.addr)
+    }
+}
+
+pub(super) async fn start_laravel(scenario: &Scenario, epoch: std::time::Instant) -> Result<LaravelServer> {
     let options = LaravelOptions {
         config: scenario.laravel_config(),
         workers: scenario.laravel.workers,
@@ -97,7 +114,11 @@ async fn start_laravel(scenario: &Scenario, epoch: std::time::Instant) -> Result
     Ok(LaravelServer::start(options).await?)
 }
 
-fn load_options(scenario: &Scenario, envoy: &Envoy, epoch: std::time::Instant) -> LoadOptions {
+pub(super) fn load_options(
+    scenario: &Scenario,
+    envoy: &Envoy,
+    epoch: std::time::Instant,
+) -> LoadOptions {
     LoadOptions {
         base_url: envoy.url(),
         prefix: "/api".to_owned(),

@@ -1,6 +1,7 @@
 //! One flow: its requests, their retries, and what is noted of each send.
 
 use std::{
+    ops::Range,
     sync::{
         Arc, Mutex, MutexGuard, PoisonError,
         atomic::{AtomicU64, Ordering},
@@ -40,6 +41,7 @@ pub(super) struct Sender {
     prefix: Arc<str>,
     connections: Semaphore,
     retries: RetryPolicy,
+    windows: Vec<Range<u64>>,
     epoch: Instant,
     seed: u64,
     flows: AtomicU64,
@@ -91,6 +93,7 @@ impl Sender {
             prefix: options.prefix.as_str().into(),
             connections: Semaphore::new(options.connections_max.max(1)),
             retries: options.retries.clone(),
+            windows: options.windows.clone(),
             epoch: options.epoch,
             seed: options.seed,
             flows: AtomicU64::new(0),
@@ -206,6 +209,7 @@ impl Sender {
         let mut report = self.lock();
         let now_us = self.now_us();
         report.ended(now_us, outgoing.kind, &answer, &outcome);
+        let succeeded = answer.is_success();
         let status = match answer {
             Answer::Status(status, _) => Some(status),
             Answer::NetworkError | Answer::Timeout => None,
@@ -218,7 +222,11 @@ impl Sender {
             );
             self.progress.answers.fetch_add(1, Ordering::Relaxed);
         }
-        if !answer.is_success() {
+        if let Some(window) = self.window(report.started_ms, due) {
+            let latency = [ended.duration_since(due), ended.duration_since(sent)];
+            report.in_window(window, succeeded, status.map(|_| latency));
+        }
+        if !succeeded {
             self.progress.failures.fetch_add(1, Ordering::Relaxed);
         }
         if let Some(place) = place {
@@ -262,6 +270,13 @@ impl Sender {
             unfinished: unfinished as u64,
             ..report
         }
+    }
+
+    /// The window in which a send was due, if it is in any.
+    fn window(&self, started_ms: u64, due: Instant) -> Option<usize> {
+        let due_ms = due.checked_duration_since(self.epoch)?.as_millis();
+        let into_ms = u64::try_from(due_ms).ok()?.checked_sub(started_ms)?;
+        self.windows.iter().position(|w| w.contains(&into_ms))
     }
 
     fn now_us(&self) -> u64 {

@@ -10,6 +10,8 @@
 //! Left out, because no sender of ours needs it: form bodies, fields taken from the query string,
 //! and numbers beyond a double, which PHP reads as infinity and this as undecodable.
 
+use std::collections::BTreeSet;
+
 use serde::Deserialize;
 use serde_json::{Map, Value, json};
 
@@ -63,16 +65,24 @@ pub(super) fn php_json_decode(body: &[u8]) -> Option<Value> {
 }
 
 /// One update of `POST /qr` or `POST /whatsapp/status`.
-pub(super) fn single(route: Route, input: &Map<String, Value>) -> Result<Item, Errors> {
+pub(super) fn single(
+    route: Route,
+    input: &Map<String, Value>,
+    refused: &BTreeSet<String>,
+) -> Result<Item, Errors> {
     let mut errors = Errors::default();
-    match item(route, input, "", &mut errors) {
+    match item(route, input, "", refused, &mut errors) {
         Some(item) if errors.fields.is_empty() => Ok(item),
         _ => Err(errors),
     }
 }
 
 /// All updates of a batch, or none.
-pub(super) fn batch(route: Route, input: &Map<String, Value>) -> Result<Vec<Item>, Errors> {
+pub(super) fn batch(
+    route: Route,
+    input: &Map<String, Value>,
+    refused: &BTreeSet<String>,
+) -> Result<Vec<Item>, Errors> {
     let mut errors = Errors::default();
     let field = match route {
         Route::Qr => "qrs",
@@ -93,7 +103,8 @@ pub(super) fn batch(route: Route, input: &Map<String, Value>) -> Result<Vec<Item
     let mut items = Vec::with_capacity(list.len());
     for (i, value) in list.iter().enumerate() {
         let object = value.as_object().unwrap_or(&empty);
-        items.extend(item(route, object, &format!("{field}.{i}."), &mut errors));
+        let at = format!("{field}.{i}.");
+        items.extend(item(route, object, &at, refused, &mut errors));
     }
     if errors.fields.is_empty() {
         Ok(items)
@@ -102,10 +113,19 @@ pub(super) fn batch(route: Route, input: &Map<String, Value>) -> Result<Vec<Item
     }
 }
 
-fn item(route: Route, object: &Map<String, Value>, at: &str, errors: &mut Errors) -> Option<Item> {
+fn item(
+    route: Route,
+    object: &Map<String, Value>,
+    at: &str,
+    refused: &BTreeSet<String>,
+    errors: &mut Errors,
+) -> Option<Item> {
     let session = string(object, at, "session_id", errors);
     if session.as_deref().is_some_and(|session| !is_uuid(session)) {
         errors.add(&format!("{at}session_id"), "must be a valid UUID.");
+    }
+    if session.as_ref().is_some_and(|s| refused.contains(s)) {
+        errors.add(&format!("{at}session_id"), "is invalid.");
     }
     let field = match route {
         Route::Qr => "qr",

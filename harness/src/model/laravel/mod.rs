@@ -21,7 +21,7 @@ mod journal;
 mod tenants;
 mod throttle;
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 use serde_json::{Value, json};
 
@@ -76,6 +76,9 @@ pub struct LaravelConfig {
     pub initial_state: String,
     /// Whose session is whose; empty: no token is asked for.
     pub tenants: Tenants,
+    /// Sessions whose updates a rule of the application refuses, whatever they say: 422, alone and for any batch
+    /// that one of them is in.
+    pub refused: BTreeSet<String>,
 }
 
 /// What Laravel knows of one session.
@@ -152,6 +155,11 @@ impl Laravel {
     /// Whose session is whose, from now on.
     pub fn tenants_mut(&mut self) -> &mut Tenants {
         &mut self.config.tenants
+    }
+
+    /// Refuses every update of this session from now on.
+    pub fn refuse_session(&mut self, session: &str) {
+        self.config.refused.insert(session.to_owned());
     }
 
     /// What is stored of a session.
@@ -357,7 +365,8 @@ impl Laravel {
     }
 
     fn single(&mut self, now_ms: u64, route: Route, call: &Call) -> Response {
-        let item = match input::single(route, &input::read(&call.request)) {
+        let refused = &self.config.refused;
+        let item = match input::single(route, &input::read(&call.request), refused) {
             Ok(item) => item,
             Err(errors) => return errors.response(&call.request),
         };
@@ -376,7 +385,8 @@ impl Laravel {
     }
 
     fn batch(&mut self, now_ms: u64, route: Route, call: &Call) -> Response {
-        let list = match input::batch(route, &input::read(&call.request)) {
+        let refused = &self.config.refused;
+        let list = match input::batch(route, &input::read(&call.request), refused) {
             Ok(list) => list,
             Err(errors) => return errors.response(&call.request),
         };
@@ -448,6 +458,7 @@ impl Default for LaravelConfig {
             any_account: false,
             initial_state: INITIAL_STATE.to_owned(),
             tenants: Tenants::default(),
+            refused: BTreeSet::new(),
         }
     }
 }
