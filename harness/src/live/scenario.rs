@@ -102,7 +102,10 @@ pub(super) fn envoy_options(
     }
 }
 
-pub(super) async fn start_laravel(scenario: &Scenario, epoch: std::time::Instant) -> Result<LaravelServer> {
+pub(super) async fn start_laravel(
+    scenario: &Scenario,
+    epoch: std::time::Instant,
+) -> Result<LaravelServer> {
     let options = LaravelOptions {
         config: scenario.laravel_config(),
         workers: scenario.laravel.workers,
@@ -136,7 +139,7 @@ pub(super) fn load_options(
 }
 
 /// Waits until nothing is pending, or the scenario's time is over.
-async fn settled(scenario: &Scenario, envoy: &mut Envoy) -> Result<Stats> {
+pub(super) async fn settled(scenario: &Scenario, envoy: &mut Envoy) -> Result<Stats> {
     let patience = Duration::from_secs(scenario.settled_within_seconds);
     let wait = async {
         loop {

@@ -14,14 +14,14 @@ const LISTEN_BACKLOG: u32 = 4096;
 
 /// A port on 127.0.0.1, held for as long as this lives.
 #[derive(Debug)]
-pub(super) struct Port {
+pub(in crate::live) struct Port {
     addr: SocketAddr,
     _anchor: TcpSocket,
 }
 
 impl Port {
     /// Takes this port, or any free one for 0.
-    pub(super) fn take(port: u16) -> io::Result<Self> {
+    pub(in crate::live) fn take(port: u16) -> io::Result<Self> {
         let anchor = socket(SocketAddr::from(([127, 0, 0, 1], port)))?;
         Ok(Self {
             addr: anchor.local_addr()?,
@@ -29,12 +29,12 @@ impl Port {
         })
     }
 
-    pub(super) fn addr(&self) -> SocketAddr {
+    pub(in crate::live) fn addr(&self) -> SocketAddr {
         self.addr
     }
 
     /// Opens the port. It is closed again when the listener is dropped.
-    pub(super) fn listen(&self) -> io::Result<TcpListener> {
+    pub(in crate::live) fn listen(&self) -> io::Result<TcpListener> {
         socket(self.addr)?.listen(LISTEN_BACKLOG)
     }
 }

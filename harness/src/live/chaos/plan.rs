@@ -1,0 +1,465 @@
+//! What goes wrong, and when: all of it from the seed.
+//!
+//! A run has phases, in shares of its length:
+//!
+//! ```text
+//! 0     5 %      15 %      25 %        32.5 %    37.5 %               85 %   100 %
+//! settle │ healthy │ outage  │ recovery  │ healthy │ chaos              │ calm
+//! ```
+//!
+//! * *settle in*: the tenants' tokens are learned, and whatever the machine has to get used to.
+//! * *healthy* and *outage* are there to be compared: what the gateway waits for an answer while Laravel
+//!   is well and while its port refuses. Healthy is measured on both sides of the outage, because a
+//!   machine's other work comes and goes.
+//! * *chaos*: each kind of trouble comes and goes by itself, so that they overlap in every way.
+//! * *calm*: nothing goes wrong any more, and what was held up must reach Laravel while the gateway goes on.
+
+use std::ops::Range;
+
+use rand::{RngExt, SeedableRng};
+use rand_chacha::ChaCha8Rng;
+use serde_json::{Value, json};
+
+use crate::model::laravel::{Fault, Misbehaviour};
+use crate::scenario::{Gateway, Happening, Laravel, Scenario, Verb};
+
+/// Borders of the phases, in thousandths of the run.
+const HEALTHY: [Range<u64>; 2] = [50..150, 325..375];
+const OUTAGE: Range<u64> = 150..250;
+const CHAOS: Range<u64> = 375..850;
+
+/// How long one trouble lasts and how long it then stays away, in thousandths of the chaos. So each kind
+/// comes four or five times, and on average two or three of them are there at once.
+const LASTS: Range<u64> = 60..150;
+const STAYS_AWAY: Range<u64> = 60..200;
+
+/// A run of less than this is compressed: in Embudo's shipped times, a session whose call's fate nobody
+/// knows waits for half a minute, and little of what may happen would.
+const SHORT_SECONDS: u64 = 300;
+
+/// How much faster a short run is.
+const COMPRESSION: f64 = 5.0;
+
+/// One session in so many is poison; at least one of each tenant.
+const POISON_EVERY: usize = 200;
+
+/// Enough that a request never waits for a worker while others hang: what Laravel has not yet begun when
+/// Embudo takes it for dead would be the machine's fault, and against the assumptions (`late_ms`).
+const PHP_WORKERS: usize = 64;
+
+/// Who shares the sessions, each with a token.
+const TENANTS: usize = 2;
+
+/// The header that tells which configuration a call was made with.
+const GENERATION: &str = "x-generation";
+
+/// What can go wrong.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub(super) enum Trouble {
+    /// Laravel's port refuses, and its connections are gone.
+    Down,
+    /// A call hangs until Embudo has given it up, and takes effect after that.
+    Hang,
+    /// Three calls in ten are answered 5xx, some after they took effect.
+    Errors,
+    /// Most calls are answered 429.
+    Throttled,
+    /// The connection breaks before the answer.
+    ResetBefore,
+    /// The connection breaks in the middle of the answer.
+    ResetWithin,
+    /// The webhook's port refuses.
+    WebhookDown,
+    /// The listener has just been updated.
+    Update,
+}
+
+/// A trouble and its time, in ms since the gateway's first event.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(super) struct Window {
+    pub(super) what: Trouble,
+    pub(super) at_ms: Range<u64>,
+}
+
+/// Times of Embudo's that a hanging Laravel has to be held against, in ms.
+#[derive(Clone, Copy, Debug)]
+struct Times {
+    call_timeout_ms: u64,
+    late_ms: u64,
+    send_window_ms: u64,
+    retry_after_s: u64,
+}
+
+/// All of a run.
+#[derive(Clone, Debug)]
+pub(super) struct Plan {
+    /// What the arms' own pieces need: traffic, tenants, faults, happenings.
+    pub(super) scenario: Scenario,
+    /// Every trouble, in the order of time.
+    pub(super) windows: Vec<Window>,
+    /// What is measured as healthy.
+    pub(super) healthy: [Range<u64>; 2],
+    /// The outage that is compared with it.
+    pub(super) outage: Range<u64>,
+    /// The sessions, by index, whose updates Laravel refuses.
+    pub(super) poison: Vec<usize>,
+}
+
+// === impl Plan ===
+
+impl Plan {
+    /// The plan of this seed for a run of so many seconds with so many sessions.
+    pub(super) fn new(seed: u64, seconds: u64, sessions: usize) -> Self {
+        let mut dice = ChaCha8Rng::seed_from_u64(seed);
+        // A thousandth of the run is as many ms as it has seconds.
+        let span = |share: Range<u64>| share.start * seconds..share.end * seconds;
+        let (outage, chaos) = (span(OUTAGE), span(CHAOS));
+        let short = seconds < SHORT_SECONDS;
+        let times = if short { Times::SHORT } else { Times::SHIPPED };
+
+        let mut windows = vec![Window {
+            what: Trouble::Down,
+            at_ms: outage.clone(),
+        }];
+        let mut faults = Vec::new();
+        for what in Trouble::ALL {
+            for window in recurring(what, &chaos, &mut dice) {
+                faults.extend(times.fault(&window, &mut dice));
+                windows.push(window);
+            }
+        }
+        windows.sort_by_key(|window| window.at_ms.start);
+        let happenings = windows.iter().flat_map(Window::happenings);
+        let mut happenings: Vec<(u64, Option<Verb>)> = happenings.collect();
+        happenings.sort_by_key(|(at_ms, _)| *at_ms);
+
+        let scenario = Scenario {
+            name: "chaos".to_owned(),
+            seed,
+            sessions,
+            seconds,
+            settled_within_seconds: times.settled_within_s(),
+            compression: if short { COMPRESSION } else { 1.0 },
+            workers: 2,
+            warm_up: true,
+            tenants: TENANTS,
+            filter: times.config(0),
+            gateway: Gateway::default(),
+            laravel: Laravel {
+                workers: PHP_WORKERS,
+                ..Laravel::default()
+            },
+            faults,
+            happenings: times.numbered(happenings),
+            expectations: Vec::new(),
+        };
+        Self {
+            scenario,
+            windows,
+            healthy: HEALTHY.map(span),
+            outage,
+            poison: poison(sessions, &mut dice),
+        }
+    }
+
+    /// What is wrong at this time, in one line.
+    pub(super) fn phase(&self, at_ms: u64) -> String {
+        let now = self.windows.iter().filter(|w| w.at_ms.contains(&at_ms));
+        let names: Vec<&str> = now.map(|window| window.what.name()).collect();
+        match names.is_empty() {
+            true => "nothing wrong".to_owned(),
+            false => names.join(" + "),
+        }
+    }
+}
+
+/// The windows of one trouble within the chaos.
+fn recurring(what: Trouble, chaos: &Range<u64>, dice: &mut ChaCha8Rng) -> Vec<Window> {
+    let share = (chaos.end - chaos.start) / 1000;
+    let mut windows = Vec::new();
+    let mut at_ms = chaos.start + share * dice.random_range(0..STAYS_AWAY.end);
+    while at_ms < chaos.end {
+        let until_ms = at_ms + share * dice.random_range(LASTS);
+        windows.push(Window {
+            what,
+            at_ms: at_ms..until_ms.min(chaos.end),
+        });
+        at_ms = until_ms + share * dice.random_range(STAYS_AWAY);
+    }
+    windows
+}
+
+/// Some of each tenant's sessions, each once. Tenants own every other session.
+fn poison(sessions: usize, dice: &mut ChaCha8Rng) -> Vec<usize> {
+    let of_each = (sessions / POISON_EVERY / TENANTS).max(1);
+    let mut poison: Vec<usize> = (0..TENANTS)
+        .flat_map(|tenant| std::iter::repeat_n(tenant, of_each))
+        .filter_map(|tenant| {
+            let own = sessions.saturating_sub(tenant).div_ceil(TENANTS);
+            (own > 0).then(|| dice.random_range(0..own) * TENANTS + tenant)
+        })
+        .collect();
+    poison.sort_unstable();
+    poison.dedup();
+    poison
+}
+
+// === impl Trouble ===
+
+impl Trouble {
+    pub(super) const ALL: [Self; 8] = [
+        Self::Down,
+        Self::Hang,
+        Self::Errors,
+        Self::Throttled,
+        Self::ResetBefore,
+        Self::ResetWithin,
+        Self::WebhookDown,
+        Self::Update,
+    ];
+
+    pub(super) fn name(self) -> &'static str {
+        match self {
+            Self::Down => "Laravel down",
+            Self::Hang => "hangs",
+            Self::Errors => "5xx",
+            Self::Throttled => "429",
+            Self::ResetBefore => "resets before the answer",
+            Self::ResetWithin => "resets within the answer",
+            Self::WebhookDown => "webhook down",
+            Self::Update => "listener update",
+        }
+    }
+}
+
+// === impl Window ===
+
+impl Window {
+    /// What happens at its borders; an update is filled in once its number is known.
+    fn happenings(&self) -> Vec<(u64, Option<Verb>)> {
+        match self.what {
+            Trouble::Down => vec![
+                (self.at_ms.start, Some(Verb::LaravelDown)),
+                (self.at_ms.end, Some(Verb::LaravelUp)),
+            ],
+            Trouble::Update => vec![(self.at_ms.start, None)],
+            _ => Vec::new(),
+        }
+    }
+}
+
+// === impl Times ===
+
+impl Times {
+    /// What `{}` means.
+    const SHIPPED: Self = Self {
+        call_timeout_ms: 15_000,
+        late_ms: 15_000,
+        send_window_ms: 1_000,
+        retry_after_s: 10,
+    };
+
+    /// Long enough for a busy machine to be told from a hanging Laravel.
+    const SHORT: Self = Self {
+        call_timeout_ms: 1_500,
+        late_ms: 3_000,
+        send_window_ms: 500,
+        retry_after_s: 1,
+    };
+
+    /// Embudo's configuration of this generation; a higher one replaces a lower one.
+    fn config(&self, generation: usize) -> Value {
+        json!({
+            "call_timeout_ms": self.call_timeout_ms,
+            "late_ms": self.late_ms,
+            "send_window_ms": self.send_window_ms,
+            "upstream": {"headers": {GENERATION: generation.to_string()}},
+        })
+    }
+
+    /// A claim that has to run out, the longest ejection (30 s, Envoy's) and the longest back-off, one
+    /// after the other, and the calls that are then left to be made.
+    fn settled_within_s(&self) -> u64 {
+        let claim_ms = self.send_window_ms + self.call_timeout_ms + self.late_ms;
+        claim_ms.div_ceil(1000) + 30 + 30 + 30
+    }
+
+    fn numbered(&self, happenings: Vec<(u64, Option<Verb>)>) -> Vec<Happening> {
+        let mut generation = 0;
+        let mut update = || {
+            generation += 1;
+            Verb::UpdateFilter(self.config(generation))
+        };
+        let happening = |(at_ms, what): (u64, Option<Verb>)| Happening {
+            at_ms,
+            what: what.unwrap_or_else(&mut update),
+        };
+        happenings.into_iter().map(happening).collect()
+    }
+
+    /// The rule that Laravel follows within this window, if it is Laravel that is in trouble.
+    fn fault(&self, window: &Window, dice: &mut ChaCha8Rng) -> Option<Fault> {
+        let processed = dice.random_bool(0.5);
+        let (what, probability) = match window.what {
+            // Given up by Embudo, and still within the time that PHP may take. The slowest machine has to
+            // come to it a third of that time before its end.
+            Trouble::Hang => {
+                let late_ms = dice.random_range(self.late_ms / 3..self.late_ms * 2 / 3);
+                let finish_after_ms = self.call_timeout_ms + late_ms;
+                (Misbehaviour::Hang { finish_after_ms }, 0.2)
+            }
+            Trouble::Errors => (errors(processed, dice), 0.3),
+            Trouble::Throttled => {
+                let wait_s = dice.random_range(1..=self.retry_after_s);
+                (Misbehaviour::throttled(wait_s), 0.7)
+            }
+            Trouble::ResetBefore => (
+                Misbehaviour::Reset {
+                    after_bytes: 0,
+                    processed,
+                },
+                0.2,
+            ),
+            Trouble::ResetWithin => (
+                Misbehaviour::Reset {
+                    after_bytes: dice.random_range(1..12),
+                    processed,
+                },
+                0.2,
+            ),
+            Trouble::Down | Trouble::WebhookDown | Trouble::Update => return None,
+        };
+        let fault = Fault::always(what).with_probability(probability);
+        Some(fault.between(window.at_ms.start, window.at_ms.end))
+    }
+}
+
+/// One of the answers that a failing Laravel, or the nginx before it, gives.
+fn errors(after_the_commit: bool, dice: &mut ChaCha8Rng) -> Misbehaviour {
+    const CODES: [u16; 4] = [500, 500, 502, 503];
+    let at = dice.random_range(0..CODES.len());
+    let code = CODES.get(at).copied().unwrap_or(500);
+    match Misbehaviour::status(code) {
+        Misbehaviour::Status {
+            code,
+            headers,
+            body,
+            ..
+        } => Misbehaviour::Status {
+            code,
+            headers,
+            body,
+            processed: after_the_commit,
+        },
+        other => other,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::collections::BTreeSet;
+
+    use embudo_core::config::Config;
+
+    use super::*;
+    use crate::live::scaled;
+
+    fn plan(seed: u64) -> Plan {
+        Plan::new(seed, 600, 2_000)
+    }
+
+    #[test]
+    fn a_seed_decides_the_plan() {
+        assert_eq!(plan(7).windows, plan(7).windows);
+        assert_eq!(plan(7).scenario.faults, plan(7).scenario.faults);
+        assert_ne!(plan(7).windows, plan(8).windows);
+    }
+
+    #[test]
+    fn every_trouble_comes_and_some_overlap_whatever_the_seed() {
+        for (seed, seconds) in (0..50).flat_map(|seed| [(seed, 60), (seed, 600)]) {
+            let plan = Plan::new(seed, seconds, 300);
+            let kinds: BTreeSet<_> = plan.windows.iter().map(|w| w.what).collect();
+            assert_eq!(kinds, Trouble::ALL.into(), "seed {seed}");
+            let at_once = |at_ms| {
+                let there = plan.windows.iter().filter(|w| w.at_ms.contains(&at_ms));
+                there.count()
+            };
+            let most = (0..seconds * 1000).step_by(100).map(at_once).max();
+            assert!(most >= Some(3), "seed {seed}: {most:?} at once");
+        }
+    }
+
+    #[test]
+    fn nothing_goes_wrong_while_healthy_or_calm_is_measured_and_laravel_is_up_at_the_end() {
+        for seed in 0..50 {
+            let plan = plan(seed);
+            let touches = |span: &Range<u64>| {
+                let touching = |w: &&Window| w.at_ms.start < span.end && span.start < w.at_ms.end;
+                plan.windows.iter().filter(touching).count()
+            };
+            let calm = CHAOS.end * 600..600_000;
+            assert_eq!(plan.healthy.each_ref().map(touches), [0, 0], "seed {seed}");
+            assert_eq!(touches(&calm), 0, "seed {seed}");
+            assert_eq!(touches(&plan.outage), 1, "the outage and nothing else");
+            let happenings = plan.scenario.happenings.iter();
+            let ups: Vec<bool> = happenings
+                .filter_map(|h| match h.what {
+                    Verb::LaravelDown => Some(false),
+                    Verb::LaravelUp => Some(true),
+                    Verb::UpdateFilter(_) => None,
+                })
+                .collect();
+            assert!(
+                ups.chunks(2).all(|pair| pair == [false, true]),
+                "seed {seed}: down and up take turns: {ups:?}"
+            );
+        }
+    }
+
+    #[test]
+    fn a_minute_long_outage_is_part_of_a_ten_minute_run() {
+        assert_eq!(plan(1).outage, 90_000..150_000);
+    }
+
+    #[test]
+    fn a_hanging_call_outlives_its_timeout_and_ends_before_its_session_is_free_again() {
+        for (seed, seconds) in (0..50).flat_map(|seed| [(seed, 60), (seed, 600)]) {
+            let plan = Plan::new(seed, seconds, 300);
+            let config = &plan.scenario.filter;
+            let time = |name: &str| config[name].as_u64().expect("a time");
+            let (timeout_ms, late_ms) = (time("call_timeout_ms"), time("late_ms"));
+            for fault in &plan.scenario.faults {
+                if let Misbehaviour::Hang { finish_after_ms } = fault.what {
+                    assert!((timeout_ms..timeout_ms + late_ms).contains(&finish_after_ms));
+                }
+            }
+        }
+    }
+
+    #[test]
+    fn each_tenant_has_poison_and_most_sessions_are_none() {
+        for (seed, sessions) in (0..50).flat_map(|seed| [(seed, 300), (seed, 2_000)]) {
+            let poison = Plan::new(seed, 600, sessions).poison;
+            let tenants: BTreeSet<_> = poison.iter().map(|index| index % TENANTS).collect();
+            assert_eq!(tenants.len(), TENANTS, "{poison:?}");
+            assert!(poison.iter().all(|index| *index < sessions));
+            assert!(poison.len() <= sessions / 100);
+        }
+    }
+
+    #[test]
+    fn every_configuration_of_a_plan_is_valid() {
+        for seconds in [60, 600] {
+            let scenario = Plan::new(1, seconds, 300).scenario;
+            let updates = scenario.happenings.iter().filter_map(|h| match &h.what {
+                Verb::UpdateFilter(config) => Some(config),
+                _ => None,
+            });
+            for config in updates.chain([&scenario.filter]) {
+                let config = scaled(config, scenario.compression).to_string();
+                Config::parse(config.as_bytes()).expect("this is valid");
+            }
+        }
+    }
+}
