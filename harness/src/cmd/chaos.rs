@@ -15,8 +15,8 @@ use super::progress::Progress;
 ///
 /// Laravel dies, hangs, fails, throttles and breaks off, some of its sessions are poison, the listener is
 /// updated, in any combination that the seed makes; then all is well again, and everything must have
-/// reached its end. Exits with 1 where a guarantee was broken. Below five minutes everything runs faster, and
-/// neither memory nor the latency during the outage is judged.
+/// reached its end. Exits with 1 where a guarantee was broken. Below five minutes everything runs faster;
+/// the latency during the outage is judged from ten minutes on.
 #[derive(Args, Debug)]
 pub(crate) struct ChaosArguments {
     /// For how long the gateway sends

@@ -72,12 +72,6 @@ pub async fn run(options: &ChaosOptions, mut tell: impl FnMut(&str)) -> Result<C
     }
     let mut laravel = start_laravel(&plan.scenario, epoch).await?;
     let ids = session_ids(options.seed, options.sessions);
-    let poison: Vec<&String> = plan.poison.iter().filter_map(|i| ids.get(*i)).collect();
-    laravel.with(|laravel| {
-        for session in &poison {
-            laravel.refuse_session(session);
-        }
-    });
     let mut envoy_options = envoy_options("chaos", &plan.scenario, &laravel);
     envoy_options.webhook = FALLBACK.then(|| webhook.addr().into());
     let mut envoy = Envoy::start(envoy_options).await?;
@@ -91,6 +85,11 @@ pub async fn run(options: &ChaosOptions, mut tell: impl FnMut(&str)) -> Result<C
     load::warm_up(&load).await?;
     laravel.reset();
     let started_ms = laravel.now_ms();
+    laravel.with(|laravel| {
+        for session in plan.poison.iter().filter_map(|index| ids.get(*index)) {
+            laravel.refuse_session(session, started_ms + plan.poison_from_ms);
+        }
+    });
     let faults = plan.scenario.faults.iter();
     laravel.set_faults(faults.map(|fault| fault.later(started_ms)).collect());
     let progress = Arc::new(LoadProgress::default());

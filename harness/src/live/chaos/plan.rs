@@ -103,6 +103,9 @@ pub(super) struct Plan {
     pub(super) outage: Range<u64>,
     /// The sessions, by index, whose updates Laravel refuses.
     pub(super) poison: Vec<usize>,
+    /// From when on. Not from the start: what is kept of such a session is doubted, so Laravel itself answers
+    /// its reads, and an outage shows there.
+    pub(super) poison_from_ms: u64,
 }
 
 // === impl Plan ===
@@ -159,6 +162,7 @@ impl Plan {
             healthy: HEALTHY.map(span),
             outage,
             poison: poison(sessions, &mut dice),
+            poison_from_ms: chaos.start,
         }
     }
 

@@ -70,7 +70,7 @@ pub struct LoadOptions {
     /// Headers on every request besides the gateway's own, credentials for example.
     pub headers: Vec<(String, String)>,
     /// Spans of the run, in ms since its first event was due, whose latencies are kept apart; a send belongs to
-    /// the one in which it was due.
+    /// the first in which it was due.
     pub windows: Vec<Range<u64>>,
     /// When the clock of the report was 0; give Laravel the same one.
     pub epoch: Instant,
@@ -172,7 +172,7 @@ async fn drive(
     let mut flows = JoinSet::new();
     let begun = Instant::now();
     let mut events = pace::pace(&options, begun);
-    sender.started();
+    sender.started(begun);
     loop {
         let next = tokio::select! {
             next = events.recv() => next,

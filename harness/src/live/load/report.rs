@@ -152,9 +152,6 @@ impl LoadReport {
 
     /// A send that was due in this window has ended; without a latency if nobody answered it.
     pub(super) fn in_window(&mut self, at: usize, success: bool, latency: Option<[Duration; 2]>) {
-        if self.windows.len() <= at {
-            self.windows.resize_with(at + 1, Window::default);
-        }
         let Some(window) = self.windows.get_mut(at) else {
             return;
         };

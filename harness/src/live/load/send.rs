@@ -25,7 +25,7 @@ use rand::SeedableRng;
 use rand_chacha::ChaCha8Rng;
 use tokio::sync::Semaphore;
 
-use super::{LoadOptions, LoadProgress, LoadReport};
+use super::{LoadOptions, LoadProgress, LoadReport, Window};
 use crate::model::{
     gateway::{Answer, Flow, Outgoing, Retries, RetryPolicy, What},
     http::Request,
@@ -102,8 +102,10 @@ impl Sender {
         })
     }
 
-    pub(super) fn started(&self) {
-        self.lock().started_ms = self.now_us() / 1000;
+    pub(super) fn started(&self, begun: Instant) {
+        let mut report = self.lock();
+        report.started_ms = self.ms(begun);
+        report.windows = self.windows.iter().map(|_| Window::default()).collect();
     }
 
     pub(super) fn shed(&self) {
@@ -274,9 +276,13 @@ impl Sender {
 
     /// The window in which a send was due, if it is in any.
     fn window(&self, started_ms: u64, due: Instant) -> Option<usize> {
-        let due_ms = due.checked_duration_since(self.epoch)?.as_millis();
-        let into_ms = u64::try_from(due_ms).ok()?.checked_sub(started_ms)?;
+        let into_ms = self.ms(due).checked_sub(started_ms)?;
         self.windows.iter().position(|w| w.contains(&into_ms))
+    }
+
+    fn ms(&self, moment: Instant) -> u64 {
+        let since = moment.saturating_duration_since(self.epoch);
+        u64::try_from(since.as_millis()).unwrap_or(u64::MAX)
     }
 
     fn now_us(&self) -> u64 {

@@ -10,8 +10,6 @@
 //! Left out, because no sender of ours needs it: form bodies, fields taken from the query string,
 //! and numbers beyond a double, which PHP reads as infinity and this as undecodable.
 
-use std::collections::BTreeSet;
-
 use serde::Deserialize;
 use serde_json::{Map, Value, json};
 
@@ -68,7 +66,7 @@ pub(super) fn php_json_decode(body: &[u8]) -> Option<Value> {
 pub(super) fn single(
     route: Route,
     input: &Map<String, Value>,
-    refused: &BTreeSet<String>,
+    refused: &dyn Fn(&str) -> bool,
 ) -> Result<Item, Errors> {
     let mut errors = Errors::default();
     match item(route, input, "", refused, &mut errors) {
@@ -81,7 +79,7 @@ pub(super) fn single(
 pub(super) fn batch(
     route: Route,
     input: &Map<String, Value>,
-    refused: &BTreeSet<String>,
+    refused: &dyn Fn(&str) -> bool,
 ) -> Result<Vec<Item>, Errors> {
     let mut errors = Errors::default();
     let field = match route {
@@ -117,14 +115,14 @@ fn item(
     route: Route,
     object: &Map<String, Value>,
     at: &str,
-    refused: &BTreeSet<String>,
+    refused: &dyn Fn(&str) -> bool,
     errors: &mut Errors,
 ) -> Option<Item> {
     let session = string(object, at, "session_id", errors);
     if session.as_deref().is_some_and(|session| !is_uuid(session)) {
         errors.add(&format!("{at}session_id"), "must be a valid UUID.");
     }
-    if session.as_ref().is_some_and(|s| refused.contains(s)) {
+    if session.as_deref().is_some_and(refused) {
         errors.add(&format!("{at}session_id"), "is invalid.");
     }
     let field = match route {

@@ -21,7 +21,7 @@ mod journal;
 mod tenants;
 mod throttle;
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeMap;
 
 use serde_json::{Value, json};
 
@@ -76,9 +76,9 @@ pub struct LaravelConfig {
     pub initial_state: String,
     /// Whose session is whose; empty: no token is asked for.
     pub tenants: Tenants,
-    /// Sessions whose updates a rule of the application refuses, whatever they say: 422, alone and for any batch
-    /// that one of them is in.
-    pub refused: BTreeSet<String>,
+    /// Sessions whose updates a rule of the application refuses, whatever they say, and from when on, in ms of
+    /// Laravel's clock: 422, alone and for any batch that one of them is in.
+    pub refused: BTreeMap<String, u64>,
 }
 
 /// What Laravel knows of one session.
@@ -157,9 +157,9 @@ impl Laravel {
         &mut self.config.tenants
     }
 
-    /// Refuses every update of this session from now on.
-    pub fn refuse_session(&mut self, session: &str) {
-        self.config.refused.insert(session.to_owned());
+    /// Refuses every update of this session from then on, in ms of Laravel's clock.
+    pub fn refuse_session(&mut self, session: &str, from_ms: u64) {
+        self.config.refused.insert(session.to_owned(), from_ms);
     }
 
     /// What is stored of a session.
@@ -353,6 +353,11 @@ impl Laravel {
         sessions.is_ok_and(|own| own.is_none_or(|own| own.contains(session)))
     }
 
+    fn refuses(&self, session: &str, now_ms: u64) -> bool {
+        let from_ms = self.config.refused.get(session);
+        from_ms.is_some_and(|from_ms| *from_ms <= now_ms)
+    }
+
     fn account_mut(&mut self, session: &str) -> &mut Account {
         let state = &self.config.initial_state;
         let fresh = || Account {
@@ -365,8 +370,8 @@ impl Laravel {
     }
 
     fn single(&mut self, now_ms: u64, route: Route, call: &Call) -> Response {
-        let refused = &self.config.refused;
-        let item = match input::single(route, &input::read(&call.request), refused) {
+        let refused = |session: &str| self.refuses(session, now_ms);
+        let item = match input::single(route, &input::read(&call.request), &refused) {
             Ok(item) => item,
             Err(errors) => return errors.response(&call.request),
         };
@@ -385,8 +390,8 @@ impl Laravel {
     }
 
     fn batch(&mut self, now_ms: u64, route: Route, call: &Call) -> Response {
-        let refused = &self.config.refused;
-        let list = match input::batch(route, &input::read(&call.request), refused) {
+        let refused = |session: &str| self.refuses(session, now_ms);
+        let list = match input::batch(route, &input::read(&call.request), &refused) {
             Ok(list) => list,
             Err(errors) => return errors.response(&call.request),
         };
@@ -458,7 +463,7 @@ impl Default for LaravelConfig {
             any_account: false,
             initial_state: INITIAL_STATE.to_owned(),
             tenants: Tenants::default(),
-            refused: BTreeSet::new(),
+            refused: BTreeMap::new(),
         }
     }
 }

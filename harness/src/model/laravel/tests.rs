@@ -272,3 +272,24 @@ fn a_webhook_echoes_length_and_digest() {
         (&json!(3), &json!(digest(&[0, 255, 1])))
     );
 }
+
+#[test]
+fn a_refused_session_is_a_422_alone_and_for_its_whole_batch_from_its_time_on() {
+    let mut laravel = laravel();
+    laravel.refuse_session(OTHER, 10);
+    let alone = post("/api/qr", &json!({"session_id": OTHER, "qr": "2@a"}));
+    assert_eq!(laravel.handle(9, &alone).status, 200);
+    assert_eq!(laravel.handle(10, &alone).status, 422);
+    let batch = json!({"qrs": [
+        {"session_id": KNOWN, "qr": "2@b"},
+        {"session_id": OTHER, "qr": "2@c"},
+    ]});
+    let answer = laravel.handle(10, &post("/api/qr/batch", &batch));
+    assert_eq!(answer.status, 422);
+    assert!(body(&answer)["errors"]["qrs.1.session_id"].is_array());
+    assert_eq!(
+        laravel.journal().entries().len(),
+        1,
+        "only what came before its time took effect"
+    );
+}
