@@ -61,9 +61,12 @@ pub(crate) async fn run(arguments: ChaosArguments) -> Result<()> {
     println!("The figures are in {}.", path.display());
     let failures = report.failures();
     for example in &report.examples {
+        let text = |key: &str| example[key].as_str().unwrap_or_default();
         println!(
-            "{}: {}: {}",
-            example["rule"], example["session"], example["what"]
+            "{}: session {}: {}",
+            text("rule"),
+            text("session"),
+            text("what")
         );
     }
     match failures.is_empty() {
