@@ -40,7 +40,7 @@ const SHORT_SECONDS: u64 = 300;
 /// How much faster a short run is.
 const COMPRESSION: f64 = 5.0;
 
-/// One session in so many is poison; at least one of each tenant.
+/// One session in so many is poison; at least two of each tenant, so that one of them is at work.
 const POISON_EVERY: usize = 200;
 
 /// Enough that a request never waits for a worker while others hang: what Laravel has not yet begun when
@@ -195,7 +195,7 @@ fn recurring(what: Trouble, chaos: &Range<u64>, dice: &mut ChaCha8Rng) -> Vec<Wi
 
 /// Some of each tenant's sessions, each once. Tenants own every other session.
 fn poison(sessions: usize, dice: &mut ChaCha8Rng) -> Vec<usize> {
-    let of_each = (sessions / POISON_EVERY / TENANTS).max(1);
+    let of_each = (sessions / POISON_EVERY / TENANTS).max(2);
     let mut poison: Vec<usize> = (0..TENANTS)
         .flat_map(|tenant| std::iter::repeat_n(tenant, of_each))
         .filter_map(|tenant| {
@@ -448,7 +448,7 @@ mod tests {
             let tenants: BTreeSet<_> = poison.iter().map(|index| index % TENANTS).collect();
             assert_eq!(tenants.len(), TENANTS, "{poison:?}");
             assert!(poison.iter().all(|index| *index < sessions));
-            assert!(poison.len() <= sessions / 100);
+            assert!(poison.len() <= sessions / 50, "{poison:?}");
         }
     }
 
