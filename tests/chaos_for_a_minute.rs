@@ -7,7 +7,7 @@ use embudo::live::chaos::{self, ChaosOptions};
 const OPTIONS: ChaosOptions = ChaosOptions {
     seconds: 60,
     sessions: 300,
-    seed: 1,
+    seed: 2,
 };
 
 #[tokio::test(flavor = "multi_thread")]

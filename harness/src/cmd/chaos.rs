@@ -142,6 +142,11 @@ fn table(report: &ChaosReport) -> Table {
         ),
         "0 / 0 / –",
     );
+    row(
+        "calls that finished late",
+        report.finished_late.to_string(),
+        "",
+    );
     for (verdict, calls) in &report.calls {
         row(&format!("calls {verdict}"), calls.to_string(), "");
     }

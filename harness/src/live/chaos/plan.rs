@@ -28,11 +28,6 @@ const HEALTHY: [Range<u64>; 2] = [50..150, 325..375];
 const OUTAGE: Range<u64> = 150..250;
 const CHAOS: Range<u64> = 375..850;
 
-/// How long one trouble lasts and how long it then stays away, in thousandths of the chaos. So each kind
-/// comes four or five times, and on average two or three of them are there at once.
-const LASTS: Range<u64> = 60..150;
-const STAYS_AWAY: Range<u64> = 60..200;
-
 /// A run of less than this is compressed: in Embudo's shipped times, a session whose call's fate nobody
 /// knows waits for half a minute, and little of what may happen would.
 const SHORT_SECONDS: u64 = 300;
@@ -62,7 +57,7 @@ pub(super) enum Trouble {
     Hang,
     /// Three calls in ten are answered 5xx, some after they took effect.
     Errors,
-    /// Most calls are answered 429.
+    /// Every other call is answered 429.
     Throttled,
     /// The connection breaks before the answer.
     ResetBefore,
@@ -79,6 +74,12 @@ pub(super) enum Trouble {
 pub(super) struct Window {
     pub(super) what: Trouble,
     pub(super) at_ms: Range<u64>,
+}
+
+/// How long a trouble lasts and how long it then stays away, in thousandths of the chaos.
+struct Rhythm {
+    lasts: Range<u64>,
+    stays_away: Range<u64>,
 }
 
 /// Times of Embudo's that a hanging Laravel has to be held against, in ms.
@@ -166,6 +167,12 @@ impl Plan {
         }
     }
 
+    /// When Embudo gives a call up.
+    pub(super) fn call_timeout_ms(&self) -> u64 {
+        let timeout = self.scenario.filter["call_timeout_ms"].as_u64();
+        timeout.unwrap_or(u64::MAX)
+    }
+
     /// What is wrong at this time, in one line.
     pub(super) fn phase(&self, at_ms: u64) -> String {
         let now = self.windows.iter().filter(|w| w.at_ms.contains(&at_ms));
@@ -181,14 +188,15 @@ impl Plan {
 fn recurring(what: Trouble, chaos: &Range<u64>, dice: &mut ChaCha8Rng) -> Vec<Window> {
     let share = (chaos.end - chaos.start) / 1000;
     let mut windows = Vec::new();
-    let mut at_ms = chaos.start + share * dice.random_range(0..STAYS_AWAY.end);
+    let Rhythm { lasts, stays_away } = what.rhythm();
+    let mut at_ms = chaos.start + share * dice.random_range(0..stays_away.end);
     while at_ms < chaos.end {
-        let until_ms = at_ms + share * dice.random_range(LASTS);
+        let until_ms = at_ms + share * dice.random_range(lasts.clone());
         windows.push(Window {
             what,
             at_ms: at_ms..until_ms.min(chaos.end),
         });
-        at_ms = until_ms + share * dice.random_range(STAYS_AWAY);
+        at_ms = until_ms + share * dice.random_range(stays_away.clone());
     }
     windows
 }
@@ -221,6 +229,18 @@ impl Trouble {
         Self::WebhookDown,
         Self::Update,
     ];
+
+    /// Each kind comes three times or so, and on average two of them are there at once. With more, Envoy would
+    /// eject the host nearly all the time, and what Laravel does to a call would not be seen. So what ejects it
+    /// for certain is short; and what can make an older value win, if anything can, is there half of the time.
+    fn rhythm(self) -> Rhythm {
+        let (lasts, stays_away) = match self {
+            Self::Down => (20..60, 150..350),
+            Self::Hang => (100..200, 60..150),
+            _ => (60..150, 100..350),
+        };
+        Rhythm { lasts, stays_away }
+    }
 
     pub(super) fn name(self) -> &'static str {
         match self {
@@ -263,10 +283,11 @@ impl Times {
         retry_after_s: 10,
     };
 
-    /// Long enough for a busy machine to be told from a hanging Laravel.
+    /// A busy machine is told from a hanging Laravel, and what hangs ends long enough after its timeout to meet
+    /// whatever is sent too early.
     const SHORT: Self = Self {
         call_timeout_ms: 1_500,
-        late_ms: 3_000,
+        late_ms: 6_000,
         send_window_ms: 500,
         retry_after_s: 1,
     };
@@ -310,26 +331,26 @@ impl Times {
             Trouble::Hang => {
                 let late_ms = dice.random_range(self.late_ms / 3..self.late_ms * 2 / 3);
                 let finish_after_ms = self.call_timeout_ms + late_ms;
-                (Misbehaviour::Hang { finish_after_ms }, 0.2)
+                (Misbehaviour::Hang { finish_after_ms }, 0.4)
             }
             Trouble::Errors => (errors(processed, dice), 0.3),
             Trouble::Throttled => {
                 let wait_s = dice.random_range(1..=self.retry_after_s);
-                (Misbehaviour::throttled(wait_s), 0.7)
+                (Misbehaviour::throttled(wait_s), 0.5)
             }
             Trouble::ResetBefore => (
                 Misbehaviour::Reset {
                     after_bytes: 0,
                     processed,
                 },
-                0.2,
+                0.1,
             ),
             Trouble::ResetWithin => (
                 Misbehaviour::Reset {
                     after_bytes: dice.random_range(1..12),
                     processed,
                 },
-                0.2,
+                0.1,
             ),
             Trouble::Down | Trouble::WebhookDown | Trouble::Update => return None,
         };
