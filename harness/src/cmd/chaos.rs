@@ -99,6 +99,11 @@ fn table(report: &ChaosReport) -> Table {
         report.credentials_mixed.to_string(),
         "0",
     );
+    row(
+        "  strangers' reads refused",
+        report.strangers_refused.to_string(),
+        "",
+    );
     row("VM traps", report.traps.to_string(), "0");
     row("ledger", report.ledger.clone(), "balanced");
     for (name, count) in [

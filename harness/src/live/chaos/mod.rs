@@ -138,7 +138,7 @@ pub async fn run(options: &ChaosOptions, mut tell: impl FnMut(&str)) -> Result<C
         stats,
         finals,
         traps_logged,
-        strangers_served: stranger.served,
+        strangers: stranger.told,
         memory: watched.memory(started, Duration::from_secs(options.seconds)),
         last_expiry_us: watched
             .last_expiry

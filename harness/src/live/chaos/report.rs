@@ -8,6 +8,7 @@ use serde_json::{Value, json};
 
 use super::ChaosOptions;
 use super::plan::Plan;
+use super::stranger::Told;
 use super::watch::Memory;
 use crate::live::load::{Latencies, LoadReport, Window};
 use crate::live::stats::{Ledger, Stats};
@@ -49,8 +50,8 @@ pub(super) struct Evidence {
     pub(super) stats: Stats,
     pub(super) finals: FinalStates,
     pub(super) traps_logged: u64,
-    /// Reads that were answered to somebody who may not read them.
-    pub(super) strangers_served: u64,
+    /// What somebody was told who asked for others' sessions.
+    pub(super) strangers: Told,
     pub(super) memory: Option<Memory>,
     /// After this, no QR expired any more.
     pub(super) last_expiry_us: Option<u64>,
@@ -80,6 +81,8 @@ pub struct ChaosReport {
     /// Updates under another's credential, calls that Laravel refused for theirs, and reads that were
     /// answered to a stranger.
     pub credentials_mixed: u64,
+    /// Reads that were refused to a stranger.
+    pub strangers_refused: u64,
     /// VMs that died.
     pub traps: u64,
     /// "balanced", or what is missing.
@@ -213,7 +216,8 @@ impl ChaosReport {
                 + counts.pending,
             out_of_order: out_of_order.len() as u64,
             overlapping: overlapping.len() as u64,
-            credentials_mixed: mixed + refused_for_credentials + evidence.strangers_served,
+            credentials_mixed: mixed + refused_for_credentials + evidence.strangers.served,
+            strangers_refused: evidence.strangers.refused,
             traps: evidence
                 .traps_logged
                 .max(reloads.success + reloads.backoff + reloads.failure),
@@ -313,6 +317,10 @@ impl ChaosReport {
         must(
             self.finished_late > 0,
             "no call took effect after its timeout: the run shows too little".to_owned(),
+        );
+        must(
+            self.strangers_refused > 0,
+            "no stranger was ever refused: the run shows too little".to_owned(),
         );
         let decided = self.compared + self.undecided;
         must(
@@ -448,6 +456,7 @@ mod tests {
                 .into(),
             laravel_answers: [200, 422].map(|status| (status, 1)).into(),
             finished_late: 1,
+            strangers_refused: 1,
             ..ChaosReport::default()
         }
     }
@@ -459,7 +468,7 @@ mod tests {
 
     #[test]
     fn each_broken_promise_is_a_failure_of_its_own() {
-        let breaks: [fn(&mut ChaosReport); 14] = [
+        let breaks: [fn(&mut ChaosReport); 15] = [
             |r| r.lost = 1,
             |r| r.out_of_order = 1,
             |r| r.overlapping = 1,
@@ -475,6 +484,7 @@ mod tests {
                 r.calls.remove("unknown");
             },
             |r| r.finished_late = 0,
+            |r| r.strangers_refused = 0,
             |r| r.compared = 89,
         ];
         for (at, break_it) in breaks.iter().enumerate() {

@@ -24,13 +24,21 @@ const EVERY: Duration = Duration::from_millis(500);
 /// As long as the gateway waits.
 const ANSWER_MAX: Duration = Duration::from_secs(15);
 
+/// What the answers were.
+#[derive(Clone, Copy, Debug, Default)]
+pub(super) struct Told {
+    /// 2xx, which is never right.
+    pub(super) served: u64,
+    /// 403.
+    pub(super) refused: u64,
+}
+
 #[derive(Debug)]
 pub(super) struct Stranger {
     client: Client<HttpConnector, Empty<Bytes>>,
     /// What is asked for, and the token of somebody else.
     questions: Vec<(Uri, String)>,
-    /// How often the answer was a 2xx.
-    pub(super) served: u64,
+    pub(super) told: Told,
 }
 
 // === impl Stranger ===
@@ -50,7 +58,7 @@ impl Stranger {
                 .enumerate()
                 .map(question)
                 .collect::<Result<_>>()?,
-            served: 0,
+            told: Told::default(),
         })
     }
 
@@ -66,8 +74,10 @@ impl Stranger {
                 let Ok(request) = request else { continue };
                 let answer = timeout(ANSWER_MAX, self.client.request(request)).await;
                 // No answer is none that should not have been given.
-                let served = matches!(answer, Ok(Ok(answer)) if answer.status().is_success());
-                self.served += u64::from(served);
+                if let Ok(Ok(answer)) = answer {
+                    self.told.served += u64::from(answer.status().is_success());
+                    self.told.refused += u64::from(answer.status() == 403);
+                }
             }
         }
     }
