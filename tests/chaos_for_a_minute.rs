@@ -4,6 +4,8 @@
 use anyhow::Result;
 use embudo::live::chaos::{self, ChaosOptions};
 
+/// A seed under which a hanging call would do harm if its session were free too early: with `late_ms` at 0, this
+/// run finds older values after newer ones.
 const OPTIONS: ChaosOptions = ChaosOptions {
     seconds: 60,
     sessions: 300,

@@ -128,7 +128,7 @@ impl Plan {
         let mut faults = Vec::new();
         for what in Trouble::ALL {
             for window in recurring(what, &chaos, &mut dice) {
-                faults.extend(times.fault(&window, &mut dice));
+                faults.extend(times.faults(&window, &mut dice));
                 windows.push(window);
             }
         }
@@ -322,62 +322,61 @@ impl Times {
         happenings.into_iter().map(happening).collect()
     }
 
-    /// The rule that Laravel follows within this window, if it is Laravel that is in trouble.
-    fn fault(&self, window: &Window, dice: &mut ChaCha8Rng) -> Option<Fault> {
+    /// The rules that Laravel follows within this window, if it is Laravel that is in trouble.
+    fn faults(&self, window: &Window, dice: &mut ChaCha8Rng) -> Vec<Fault> {
         let processed = dice.random_bool(0.5);
-        let (what, probability) = match window.what {
+        let rules = match window.what {
             // Given up by Embudo, and still within the time that PHP may take. The slowest machine has to
             // come to it a third of that time before its end.
             Trouble::Hang => {
                 let late_ms = dice.random_range(self.late_ms / 3..self.late_ms * 2 / 3);
                 let finish_after_ms = self.call_timeout_ms + late_ms;
-                (Misbehaviour::Hang { finish_after_ms }, 0.4)
+                vec![(Misbehaviour::Hang { finish_after_ms }, 0.4)]
             }
-            Trouble::Errors => (errors(processed, dice), 0.3),
+            // Three in ten: a rule's dice fall only where those before it let the request go.
+            Trouble::Errors => {
+                let code = if dice.random_bool(0.5) { 502 } else { 503 };
+                vec![
+                    (error(500, false), 0.1),
+                    (error(500, true), 0.1 / 0.9),
+                    (error(code, processed), 0.1 / 0.8),
+                ]
+            }
             Trouble::Throttled => {
                 let wait_s = dice.random_range(1..=self.retry_after_s);
-                (Misbehaviour::throttled(wait_s), 0.5)
+                vec![(Misbehaviour::throttled(wait_s), 0.5)]
             }
-            Trouble::ResetBefore => (
-                Misbehaviour::Reset {
-                    after_bytes: 0,
-                    processed,
-                },
-                0.1,
-            ),
-            Trouble::ResetWithin => (
-                Misbehaviour::Reset {
-                    after_bytes: dice.random_range(1..12),
-                    processed,
-                },
-                0.1,
-            ),
-            Trouble::Down | Trouble::WebhookDown | Trouble::Update => return None,
+            Trouble::ResetBefore => {
+                let after_bytes = 0;
+                vec![(reset(after_bytes, processed), 0.1)]
+            }
+            Trouble::ResetWithin => {
+                let after_bytes = dice.random_range(1..12);
+                vec![(reset(after_bytes, processed), 0.1)]
+            }
+            Trouble::Down | Trouble::WebhookDown | Trouble::Update => Vec::new(),
         };
-        let fault = Fault::always(what).with_probability(probability);
-        Some(fault.between(window.at_ms.start, window.at_ms.end))
+        let Range { start, end } = window.at_ms;
+        let fault = |(what, probability)| Fault::always(what).with_probability(probability);
+        let faults = rules.into_iter().map(fault);
+        faults.map(|fault| fault.between(start, end)).collect()
     }
 }
 
-/// One of the answers that a failing Laravel, or the nginx before it, gives.
-fn errors(after_the_commit: bool, dice: &mut ChaCha8Rng) -> Misbehaviour {
-    const CODES: [u16; 4] = [500, 500, 502, 503];
-    let at = dice.random_range(0..CODES.len());
-    let code = CODES.get(at).copied().unwrap_or(500);
-    match Misbehaviour::status(code) {
-        Misbehaviour::Status {
-            code,
-            headers,
-            body,
-            ..
-        } => Misbehaviour::Status {
-            code,
-            headers,
-            body,
-            processed: after_the_commit,
-        },
-        other => other,
+fn reset(after_bytes: usize, processed: bool) -> Misbehaviour {
+    Misbehaviour::Reset {
+        after_bytes,
+        processed,
     }
+}
+
+/// A failing Laravel's answer, or that of the nginx before it; some come after the commit.
+fn error(code: u16, after_the_commit: bool) -> Misbehaviour {
+    let mut error = Misbehaviour::status(code);
+    if let Misbehaviour::Status { processed, .. } = &mut error {
+        *processed = after_the_commit;
+    }
+    error
 }
 
 #[cfg(test)]
@@ -460,6 +459,18 @@ mod tests {
                 }
             }
         }
+    }
+
+    #[test]
+    fn three_requests_in_ten_fail_while_laravel_fails() {
+        let window = Window {
+            what: Trouble::Errors,
+            at_ms: 0..1_000,
+        };
+        let faults = Times::SHORT.faults(&window, &mut ChaCha8Rng::seed_from_u64(1));
+        let spared = faults.iter().map(|fault| 1.0 - fault.probability);
+        let failing = 1.0 - spared.product::<f64>();
+        assert!((failing - 0.3).abs() < 1e-9, "{failing}");
     }
 
     #[test]
