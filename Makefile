@@ -19,7 +19,7 @@ ARGS ?=
 # make sim SEEDS=100000 for a long night.
 SEEDS ?= 10000
 
-.PHONY: help run test sim fuzz build lint fmt tools clean
+.PHONY: help run test sim fuzz chaos build lint fmt tools clean
 
 help: ## Show this help
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-8s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -40,6 +40,9 @@ sim: rust ## Search 10,000 seeds of the simulation for a mistake, and see that e
 
 fuzz: build ## Throw a million cases of arbitrary bytes at the module; ARGS="--seed 7" searches elsewhere
 	@$(EMBUDO) fuzz --cases 1000000 $(ARGS)
+
+chaos: build tools ## Ten minutes of everything that can go wrong, on a real Envoy; ARGS="--seconds 60 --seed 7" is another
+	@$(EMBUDO) chaos $(ARGS)
 
 build: rust ## Build the module and the command, and check the module's size
 	@cargo build --package embudo-filter --profile wasm --target $(WASM_TARGET)

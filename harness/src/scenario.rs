@@ -299,7 +299,7 @@ impl Scenario {
     pub fn laravel_config(&self) -> LaravelConfig {
         LaravelConfig {
             tenants: self.tenants(),
-            poison: self.poison(),
+            poison: self.poison().into_iter().map(|name| (name, 0)).collect(),
             ..self.laravel.config()
         }
     }
@@ -528,7 +528,8 @@ mod tests {
         assert_eq!(config.body_bytes_max, 4096);
         assert_eq!(config.throttle_per_minute, Some(60));
         assert_eq!(config.retry_after, RetryAfter::Date);
-        let poison = session_ids(1, 3).into_iter().take(2).collect();
+        let poison = session_ids(1, 3).into_iter().take(2);
+        let poison = poison.map(|name| (name, 0)).collect();
         assert_eq!(config.poison, poison, "the first sessions of the run");
         assert!(config.qr_batch && config.status_batch && !config.catch_all);
     }

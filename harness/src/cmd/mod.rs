@@ -4,6 +4,7 @@
 //! 130 when it was interrupted before its end. Whatever a command started ends with it.
 
 mod arm;
+mod chaos;
 mod check;
 mod compare;
 mod cost;
@@ -53,6 +54,7 @@ enum Command {
     Laravel(laravel::LaravelArguments),
     Sim(sim::SimArguments),
     Scenario(scenario::ScenarioArguments),
+    Chaos(chaos::ChaosArguments),
     Fuzz(fuzz::FuzzArguments),
     Cost(cost::CostArguments),
     Top(top::TopArguments),
@@ -76,6 +78,7 @@ impl Arguments {
             Command::Load(load) => unless_interrupted(load::run(load)).await,
             Command::Sim(sim) => unless_interrupted(sim::run(sim)).await,
             Command::Scenario(scenario) => unless_interrupted(scenario::run(scenario)).await,
+            Command::Chaos(chaos) => unless_interrupted(chaos::run(chaos)).await,
             Command::Fuzz(fuzz) => unless_interrupted(fuzz::run(fuzz)).await,
             Command::Cost(cost) => unless_interrupted(cost::run(cost)).await,
             Command::Top(top) => unless_interrupted(top::run(top)).await,

@@ -18,10 +18,12 @@
 //! * [`load`]: the gateway's traffic, an open loop with a report.
 //! * [`staleness`]: how old a value is when Laravel has it.
 //! * [`scenario`]: runs a scenario file with all of these.
+//! * [`chaos`]: everything that can go wrong, at once, for minutes.
 //! * [`paths`]: where files go.
 
 pub mod admin;
 pub mod bootstrap;
+pub mod chaos;
 pub mod envoy;
 pub mod filter_config;
 pub mod laravel;

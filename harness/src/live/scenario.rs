@@ -29,7 +29,7 @@ pub(crate) const WEBHOOK_SILENCE: Duration = Duration::from_secs(1);
 pub(crate) const WEBHOOK_MAX: Duration = Duration::from_secs(20);
 
 /// How long Laravel may go on with what it has begun.
-const IDLE_MAX: Duration = Duration::from_secs(60);
+pub(super) const IDLE_MAX: Duration = Duration::from_secs(60);
 
 /// Runs a scenario.
 ///
@@ -43,14 +43,8 @@ pub async fn run(scenario: &Scenario) -> Result<Outcome> {
         Some(webhook) => Some(WebhookServer::start(webhook.request_ms, epoch).await?),
         None => None,
     };
-    let mut options = EnvoyOptions::new("scenario", laravel.addr);
+    let mut options = envoy_options("scenario", scenario, &laravel);
     options.webhook = webhook.as_ref().map(|webhook| webhook.addr.into());
-    options.filter_config = scaled(&scenario.filter, scenario.compression);
-    options.concurrency = scenario.workers;
-    options.watch_listener = scenario
-        .happenings
-        .iter()
-        .any(|h| matches!(h.what, Verb::UpdateFilter(_)));
     let mut envoy = Envoy::start(options).await?;
 
     let load = load_options(scenario, &envoy, epoch);
@@ -72,27 +66,7 @@ pub async fn run(scenario: &Scenario) -> Result<Outcome> {
     }
     let load = Load::start(load, Arc::new(LoadProgress::default()))?;
     let started = Instant::now();
-    for happening in &scenario.happenings {
-        sleep_until(started + Duration::from_millis(happening.at_ms)).await;
-        match &happening.what {
-            Verb::LaravelDown => laravel.down().await,
-            Verb::LaravelUp => laravel.up().await?,
-            Verb::WebhookDown => {
-                if let Some(webhook) = &mut webhook {
-                    webhook.down().await;
-                }
-            }
-            Verb::WebhookUp => {
-                if let Some(webhook) = &mut webhook {
-                    webhook.up().await?;
-                }
-            }
-            Verb::UpdateFilter(config) => {
-                let config = scaled(config, scenario.compression);
-                envoy.update_filter_config(&config).await?;
-            }
-        }
-    }
+    happen(scenario, started, &mut laravel, webhook.as_mut(), &mut envoy).await?;
     let report = load.finish().await?;
     let stats = settled(scenario, &mut envoy).await?;
     laravel.idle(IDLE_MAX).await;
@@ -117,7 +91,56 @@ pub async fn run(scenario: &Scenario) -> Result<Outcome> {
     })
 }
 
-async fn start_laravel(scenario: &Scenario, epoch: std::time::Instant) -> Result<LaravelServer> {
+/// Lets everything happen at its time after `started`.
+pub(super) async fn happen(
+    scenario: &Scenario,
+    started: Instant,
+    laravel: &mut LaravelServer,
+    mut webhook: Option<&mut WebhookServer>,
+    envoy: &mut Envoy,
+) -> Result<()> {
+    for happening in &scenario.happenings {
+        sleep_until(started + Duration::from_millis(happening.at_ms)).await;
+        match &happening.what {
+            Verb::LaravelDown => laravel.down().await,
+            Verb::LaravelUp => laravel.up().await?,
+            Verb::WebhookDown => {
+                if let Some(webhook) = &mut webhook {
+                    webhook.down().await;
+                }
+            }
+            Verb::WebhookUp => {
+                if let Some(webhook) = &mut webhook {
+                    webhook.up().await?;
+                }
+            }
+            Verb::UpdateFilter(config) => {
+                let config = scaled(config, scenario.compression);
+                envoy.update_filter_config(&config).await?;
+            }
+        }
+    }
+    Ok(())
+}
+
+pub(super) fn envoy_options(
+    name: &str,
+    scenario: &Scenario,
+    laravel: &LaravelServer,
+) -> EnvoyOptions {
+    let updates = |verb: &Verb| matches!(verb, Verb::UpdateFilter(_));
+    EnvoyOptions {
+        filter_config: scaled(&scenario.filter, scenario.compression),
+        concurrency: scenario.workers,
+        watch_listener: scenario.happenings.iter().any(|h| updates(&h.what)),
+        ..EnvoyOptions::new(name, laravel.addr)
+    }
+}
+
+pub(super) async fn start_laravel(
+    scenario: &Scenario,
+    epoch: std::time::Instant,
+) -> Result<LaravelServer> {
     let options = LaravelOptions {
         config: scenario.laravel_config(),
         workers: scenario.laravel.workers,
@@ -129,7 +152,11 @@ async fn start_laravel(scenario: &Scenario, epoch: std::time::Instant) -> Result
     Ok(LaravelServer::start(options).await?)
 }
 
-fn load_options(scenario: &Scenario, envoy: &Envoy, epoch: std::time::Instant) -> LoadOptions {
+pub(super) fn load_options(
+    scenario: &Scenario,
+    envoy: &Envoy,
+    epoch: std::time::Instant,
+) -> LoadOptions {
     LoadOptions {
         base_url: envoy.url(),
         prefix: "/api".to_owned(),
@@ -162,7 +189,7 @@ async fn silent(webhook: &WebhookServer) -> Vec<Received> {
 }
 
 /// Waits until nothing is pending, or the scenario's time is over.
-async fn settled(scenario: &Scenario, envoy: &mut Envoy) -> Result<Stats> {
+pub(super) async fn settled(scenario: &Scenario, envoy: &mut Envoy) -> Result<Stats> {
     let patience = Duration::from_secs(scenario.settled_within_seconds);
     let wait = async {
         loop {

@@ -151,7 +151,7 @@ pub fn final_states(laravel: &Laravel, sent: &SentLog) -> FinalStates {
             .any(|send| send.ended_us.is_none_or(|e| e > last.sent_us));
         let wanted = laravel
             .account(session)
-            .filter(|_| !laravel.is_poison(session));
+            .filter(|_| !laravel.is_poison(session, u64::MAX));
         let (true, false, Some(account)) = (last.is_accepted(), overlapped, wanted) else {
             result.undecided += 1;
             continue;

@@ -9,7 +9,7 @@
 //!
 //! It speaks HTTP/1.1 and HTTP/2 with prior knowledge, on 127.0.0.1 only.
 
-mod port;
+pub(super) mod port;
 mod serve;
 mod webhook;
 

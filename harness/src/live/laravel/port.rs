@@ -17,7 +17,7 @@ const LISTEN_BACKLOG: u32 = 4096;
 
 /// A port on 127.0.0.1, held for as long as this lives.
 #[derive(Debug)]
-pub(super) struct Port {
+pub(in crate::live) struct Port {
     addr: SocketAddr,
     _anchor: TcpSocket,
 }

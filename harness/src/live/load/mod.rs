@@ -13,6 +13,7 @@ mod report;
 mod send;
 
 use std::{
+    ops::Range,
     sync::Arc,
     time::{Duration, Instant},
 };
@@ -24,7 +25,7 @@ use tokio::{
     task::{JoinHandle, JoinSet},
 };
 
-pub use self::report::{Latencies, LoadProgress, LoadReport, Second};
+pub use self::report::{Latencies, LoadProgress, LoadReport, Second, Window};
 use self::send::Sender;
 use crate::model::gateway::{Flow, GatewayConfig, RetryPolicy, What, session_ids};
 
@@ -68,6 +69,9 @@ pub struct LoadOptions {
     pub authorizations: Vec<Option<String>>,
     /// Headers on every request besides the gateway's own, credentials for example.
     pub headers: Vec<(String, String)>,
+    /// Spans of the run, in ms since its first event was due, whose latencies are kept apart; a send belongs to
+    /// the first in which it was due.
+    pub windows: Vec<Range<u64>>,
     /// When the clock of the report was 0; give Laravel the same one.
     pub epoch: Instant,
 }
@@ -168,7 +172,7 @@ async fn drive(
     let mut flows = JoinSet::new();
     let begun = Instant::now();
     let mut events = pace::pace(&options, begun);
-    sender.started();
+    sender.started(begun);
     loop {
         let next = tokio::select! {
             next = events.recv() => next,
@@ -220,6 +224,7 @@ impl Default for LoadOptions {
             drain: DRAIN,
             authorizations: Vec::new(),
             headers: Vec::new(),
+            windows: Vec::new(),
             epoch: Instant::now(),
         }
     }

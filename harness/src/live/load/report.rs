@@ -53,6 +53,15 @@ pub struct Second {
     pub failures: u64,
 }
 
+/// What was due within one of [`super::LoadOptions::windows`].
+#[derive(Clone, Debug, Default)]
+pub struct Window {
+    /// Latencies of the answered sends, of all kinds.
+    pub latencies: Latencies,
+    /// Timeouts, network errors, and answers that are not 2xx.
+    pub failures: u64,
+}
+
 /// The report.
 #[derive(Clone, Debug, Default)]
 pub struct LoadReport {
@@ -80,6 +89,8 @@ pub struct LoadReport {
     pub latencies: BTreeMap<Kind, Latencies>,
     /// Second by second of the epoch.
     pub per_second: BTreeMap<u64, Second>,
+    /// What was asked for with [`super::LoadOptions::windows`], in their order.
+    pub windows: Vec<Window>,
     /// Every update sent, session by session, for the order checks.
     pub sent: SentLog,
 }
@@ -136,12 +147,18 @@ impl LoadReport {
 
     pub(super) fn latency(&mut self, kind: Kind, from_due: Duration, from_sent: Duration) {
         let latencies = self.latencies.entry(kind).or_default();
-        latencies
-            .from_due
-            .saturating_record(micros(from_due).max(1));
-        latencies
-            .from_sent
-            .saturating_record(micros(from_sent).max(1));
+        latencies.record(from_due, from_sent);
+    }
+
+    /// A send that was due in this window has ended; without a latency if nobody answered it.
+    pub(super) fn in_window(&mut self, at: usize, success: bool, latency: Option<[Duration; 2]>) {
+        let Some(window) = self.windows.get_mut(at) else {
+            return;
+        };
+        window.failures += u64::from(!success);
+        if let Some([from_due, from_sent]) = latency {
+            window.latencies.record(from_due, from_sent);
+        }
     }
 
     fn second(&mut self, now_us: u64) -> &mut Second {
@@ -199,6 +216,13 @@ impl LoadReport {
 }
 
 // === impl Latencies ===
+
+impl Latencies {
+    fn record(&mut self, from_due: Duration, from_sent: Duration) {
+        self.from_due.saturating_record(micros(from_due).max(1));
+        self.from_sent.saturating_record(micros(from_sent).max(1));
+    }
+}
 
 impl Default for Latencies {
     fn default() -> Self {

@@ -1,6 +1,7 @@
 //! One flow: its requests, their retries, and what is noted of each send.
 
 use std::{
+    ops::Range,
     sync::{
         Arc, Mutex, MutexGuard, PoisonError,
         atomic::{AtomicU64, Ordering},
@@ -24,7 +25,7 @@ use rand::SeedableRng;
 use rand_chacha::ChaCha8Rng;
 use tokio::sync::Semaphore;
 
-use super::{LoadOptions, LoadProgress, LoadReport};
+use super::{LoadOptions, LoadProgress, LoadReport, Window};
 use crate::model::{
     gateway::{Answer, Flow, Outgoing, Retries, RetryPolicy, What},
     http::Request,
@@ -40,6 +41,7 @@ pub(super) struct Sender {
     prefix: Arc<str>,
     connections: Semaphore,
     retries: RetryPolicy,
+    windows: Vec<Range<u64>>,
     epoch: Instant,
     seed: u64,
     flows: AtomicU64,
@@ -91,6 +93,7 @@ impl Sender {
             prefix: options.prefix.as_str().into(),
             connections: Semaphore::new(options.connections_max.max(1)),
             retries: options.retries.clone(),
+            windows: options.windows.clone(),
             epoch: options.epoch,
             seed: options.seed,
             flows: AtomicU64::new(0),
@@ -99,8 +102,10 @@ impl Sender {
         })
     }
 
-    pub(super) fn started(&self) {
-        self.lock().started_ms = self.now_us() / 1000;
+    pub(super) fn started(&self, begun: Instant) {
+        let mut report = self.lock();
+        report.started_ms = self.ms(begun);
+        report.windows = self.windows.iter().map(|_| Window::default()).collect();
     }
 
     pub(super) fn shed(&self) {
@@ -206,6 +211,7 @@ impl Sender {
         let mut report = self.lock();
         let now_us = self.now_us();
         report.ended(now_us, outgoing.kind, &answer, &outcome);
+        let succeeded = answer.is_success();
         let status = match answer {
             Answer::Status(status, _) => Some(status),
             Answer::NetworkError | Answer::Timeout => None,
@@ -218,7 +224,11 @@ impl Sender {
             );
             self.progress.answers.fetch_add(1, Ordering::Relaxed);
         }
-        if !answer.is_success() {
+        if let Some(window) = self.window(report.started_ms, due) {
+            let latency = [ended.duration_since(due), ended.duration_since(sent)];
+            report.in_window(window, succeeded, status.map(|_| latency));
+        }
+        if !succeeded {
             self.progress.failures.fetch_add(1, Ordering::Relaxed);
         }
         if let Some(place) = place {
@@ -262,6 +272,17 @@ impl Sender {
             unfinished: unfinished as u64,
             ..report
         }
+    }
+
+    /// The window in which a send was due, if it is in any.
+    fn window(&self, started_ms: u64, due: Instant) -> Option<usize> {
+        let into_ms = self.ms(due).checked_sub(started_ms)?;
+        self.windows.iter().position(|w| w.contains(&into_ms))
+    }
+
+    fn ms(&self, moment: Instant) -> u64 {
+        let since = moment.saturating_duration_since(self.epoch);
+        u64::try_from(since.as_millis()).unwrap_or(u64::MAX)
     }
 
     fn now_us(&self) -> u64 {

@@ -92,6 +92,36 @@ async fn what_the_load_says_is_what_laravel_saw() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_window_holds_what_was_due_in_it_and_nothing_else() {
+    let epoch = Instant::now();
+    let server = laravel(epoch).await;
+    let options = LoadOptions {
+        windows: vec![0..1_000, 1_000..2_000, 2_000..600_000],
+        ..options(&server, epoch)
+    };
+    // From the third second on, every send fails.
+    let fails = Fault::always(Misbehaviour::status(500));
+    let report = Load::start(options, Arc::default()).expect("a load");
+    server.set_faults(vec![fails.between(server.now_ms() + 2_500, u64::MAX)]);
+    let report = report.finish().await.expect("a report");
+
+    let [first, second, rest] = &report.windows[..] else {
+        panic!("{} windows, and not the three", report.windows.len());
+    };
+    let len = |window: &Window| window.latencies.from_due.len();
+    let all = report.all_latencies().from_due.len();
+    assert_eq!(len(first) + len(second) + len(rest), all);
+    let share = len(second) as f64 / all as f64;
+    assert!(
+        (0.05..0.6).contains(&share),
+        "a second of three or a little more: {share}"
+    );
+    assert_eq!((first.failures, second.failures), (0, 0), "all was well");
+    assert!(rest.failures > 0, "then Laravel failed");
+    assert_eq!(rest.failures, report.failures());
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_failing_laravel_multiplies_the_load() {
     let epoch = Instant::now();
     let server = laravel(epoch).await;

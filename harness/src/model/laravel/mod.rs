@@ -22,7 +22,7 @@ mod results;
 mod tenants;
 mod throttle;
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeMap;
 
 use serde_json::{Value, json};
 
@@ -85,8 +85,9 @@ pub struct LaravelConfig {
     pub retry_after: RetryAfter,
     /// Whether a batch is judged and answered item by item, with `results`.
     pub results: bool,
-    /// Sessions whose updates the validation does not take, although nothing about them looks wrong.
-    pub poison: BTreeSet<String>,
+    /// Sessions whose updates the validation does not take, although nothing about them looks wrong, and from
+    /// when on, in ms of Laravel's clock.
+    pub poison: BTreeMap<String, u64>,
     /// Whether a failed validation says which items it is about.
     pub poison_indexes: bool,
     /// Unix time at the zero of Laravel's clock, ms: for whatever names a moment.
@@ -164,14 +165,20 @@ impl Laravel {
         self.accounts.remove(session);
     }
 
-    /// Whether updates of this session are never taken.
-    pub fn is_poison(&self, session: &str) -> bool {
-        self.config.poison.contains(session)
+    /// Whether updates of this session are not taken at that time.
+    pub fn is_poison(&self, session: &str, now_ms: u64) -> bool {
+        let from_ms = self.config.poison.get(session);
+        from_ms.is_some_and(|from_ms| *from_ms <= now_ms)
     }
 
     /// Whose session is whose, from now on.
     pub fn tenants_mut(&mut self) -> &mut Tenants {
         &mut self.config.tenants
+    }
+
+    /// Refuses every update of this session from then on, in ms of Laravel's clock.
+    pub fn refuse_session(&mut self, session: &str, from_ms: u64) {
+        self.config.poison.insert(session.to_owned(), from_ms);
     }
 
     /// What is stored of a session.
@@ -405,7 +412,7 @@ impl Laravel {
         if !self.permits(&call.request, &item.session) {
             return tenants::forbidden();
         }
-        if self.is_poison(&item.session) {
+        if self.is_poison(&item.session, now_ms) {
             return input::poison(route, None).response(&call.request);
         }
         let body = if self.store(now_ms, route, item, false, call) {
@@ -476,7 +483,7 @@ impl Default for LaravelConfig {
             catch_all: false,
             retry_after: RetryAfter::Seconds,
             results: false,
-            poison: BTreeSet::new(),
+            poison: BTreeMap::new(),
             poison_indexes: true,
             unix_zero_ms: 0,
         }

@@ -41,7 +41,7 @@ impl Laravel {
         }
         let is_poison = |item: &Option<input::Item>| {
             let session = item.as_ref().map(|item| &item.session);
-            session.is_some_and(|session| self.is_poison(session))
+            session.is_some_and(|session| self.is_poison(session, now_ms))
         };
         let poison: Vec<usize> = (0..list.len()).filter(|at| is_poison(&list[*at])).collect();
         if !by_item && !poison.is_empty() {
@@ -61,7 +61,7 @@ impl Laravel {
                 .is_some_and(|(one_in, _)| (call.id + at as u64).is_multiple_of(*one_in.max(&1)));
             let taken = match item {
                 None => Taken::Invalid,
-                Some(item) if self.is_poison(&item.session) => Taken::Invalid,
+                Some(item) if self.is_poison(&item.session, now_ms) => Taken::Invalid,
                 Some(_) if fails => Taken::Failed,
                 Some(item) => match self.store(now_ms, route, item, true, call) {
                     true => Taken::Stored,

@@ -283,7 +283,7 @@ fn by_item() -> LaravelConfig {
 
 fn poisoned(config: LaravelConfig) -> Laravel {
     laravel_with(LaravelConfig {
-        poison: [OTHER.to_owned()].into(),
+        poison: [(OTHER.to_owned(), 0)].into(),
         ..config
     })
 }
@@ -461,5 +461,21 @@ fn a_refusal_looks_as_laravels_own() {
     assert_eq!(
         answers(413).header("content-type"),
         Some("text/html; charset=UTF-8")
+    );
+}
+
+#[test]
+fn a_session_is_poison_from_its_time_on() {
+    let mut laravel = laravel();
+    laravel.refuse_session(OTHER, 10);
+    let alone = post("/api/qr", &json!({"session_id": OTHER, "qr": "2@a"}));
+    assert_eq!(laravel.handle(9, &alone).status, 200);
+    assert_eq!(laravel.handle(10, &alone).status, 422);
+    let answer = laravel.handle(10, &post("/api/qr/batch", &qrs(&[KNOWN, OTHER])));
+    assert_eq!(answer.status, 422);
+    assert_eq!(
+        laravel.journal().entries().len(),
+        1,
+        "only what came before its time took effect"
     );
 }

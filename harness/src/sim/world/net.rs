@@ -128,7 +128,7 @@ impl Net {
             any_account: true,
             unix_zero_ms: UNIX_ZERO_MS,
             results: setup.results,
-            poison: poison.cloned().collect(),
+            poison: poison.cloned().map(|name| (name, 0)).collect(),
             poison_indexes: !setup.anonymous,
             qr_batch: has_batches,
             status_batch: has_batches,
