@@ -30,6 +30,8 @@ const DEAD_MAX: usize = 256;
 #[derive(Debug, Default)]
 pub(super) struct Fallback {
     event: Option<Event>,
+    /// When the last one left.
+    last_ms: Option<u64>,
     backoff: Backoff,
     dead: VecDeque<(usize, Claimed)>,
     /// Dead letters were lost, and it was said.
@@ -181,6 +183,7 @@ impl Dispatcher {
         now: Now,
     ) -> Option<(usize, &'static str, BTreeMap<u32, Vec<(u128, u64, u64)>>)> {
         let is_open = self.circuit.state() != State::Closed;
+        let last_ms = self.fallback.last_ms.unwrap_or(0);
         let attempts_max = self.rules.config.fallback.as_ref()?.after_attempts;
         let due = |waiting: &Waiting| {
             let item = waiting
@@ -192,7 +195,8 @@ impl Dispatcher {
             let lane = self.index.lane(&item.lane)?;
             let is_late = is_open || lane.backoff.failures() >= attempts_max;
             // A value that is about to be replaced need not be told.
-            let is_quiet = now.mono_ms >= item.since_ms.saturating_add(rule.batch.quiet_ms);
+            let from_ms = item.since_ms.max(last_ms);
+            let is_quiet = now.mono_ms >= from_ms.saturating_add(rule.batch.quiet_ms);
             (is_late && is_quiet).then_some((route, item))
         };
         let mut route = None;
@@ -243,6 +247,7 @@ impl Dispatcher {
             // There is no claim that could run out.
             send_by_ms: u64::MAX,
         };
+        self.fallback.last_ms = Some(now.mono_ms);
         self.fallback.event = Some(Event {
             call: call.id,
             route,

@@ -91,6 +91,12 @@ pub(super) struct Place {
     pub(super) limit: Option<usize>,
     /// Bytes a batch, and until when: larger ones were too large.
     pub(super) bytes: Option<(usize, u64)>,
+    /// How often that was learned: for twice as long each time.
+    pub(super) learned: u8,
+    /// Bytes of the longest body that was taken.
+    pub(super) bytes_taken: usize,
+    /// Times in a row that no more than those were too much.
+    pub(super) doubts: u8,
     used_ms: u64,
 }
 

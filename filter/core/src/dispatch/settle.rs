@@ -27,6 +27,12 @@ struct Ended {
 /// Batches in a row that are refused whole before items go one by one.
 const REFUSED_BATCHES_MAX: u8 = 3;
 
+/// Bodies in a row that are too large although longer ones were taken, before the server is believed.
+const DOUBTS_MAX: u8 = 6;
+
+/// Doublings of the time for which a size is remembered.
+const LEARNED_MAX: u8 = 10;
+
 /// The same outcome for every item.
 fn all(items: Vec<FlightItem>, outcome: Outcome) -> Vec<(FlightItem, Outcome)> {
     items.into_iter().map(|item| (item, outcome)).collect()
@@ -129,6 +135,8 @@ impl Dispatcher {
             Verdict::Items { fates, why } => {
                 self.succeeded(flight, now, effects);
                 self.goes_on(flight, &why, "some of these", effects);
+                // Nothing is wrong with the rest: it goes again at once.
+                self.index.lane_mut(&flight.lane).hurries = true;
                 let outcomes = fates.into_iter().map(|fate| match fate {
                     ItemFate::Delivered => Outcome::Delivered,
                     ItemFate::Skipped => Outcome::Skipped,
@@ -157,14 +165,10 @@ impl Dispatcher {
                 Outcome::Failed
             }
             Verdict::TooLarge { why } => {
-                let (half, until_ms) = (flight.bytes / 2, now.mono_ms);
-                let until_ms = until_ms.saturating_add(PLACE_MEMORY_MS);
-                let place = self.index.place_mut(&flight.lane, now.mono_ms);
-                place.bytes = Some((half, until_ms));
-                self.goes_on(flight, &why, "so many bytes at once", effects);
+                let outcome = self.too_large(flight, &why, now, effects);
                 match flight.items.len() {
                     1 => Outcome::Suspect,
-                    _ => Outcome::Failed,
+                    _ => outcome,
                 }
             }
             Verdict::Refused { why } => {
@@ -284,6 +288,11 @@ impl Dispatcher {
         place.is_known = true;
         place.refused = 0;
         place.singles_until_ms = None;
+        place.bytes_taken = place.bytes_taken.max(flight.bytes);
+        if place.bytes.is_some_and(|(bytes, _)| bytes < flight.bytes) {
+            (place.bytes, place.learned) = (None, 0);
+        }
+        place.doubts = 0;
         // Back to full batches, a doubling at a time.
         place.limit = place
             .limit
@@ -298,6 +307,34 @@ impl Dispatcher {
         let place = self.index.place_mut(&flight.lane, now.mono_ms);
         place.limit = Some((size / 2).max(1));
         self.goes_on(flight, why, "all of these", effects);
+    }
+
+    /// The size is learned, between what was taken and what was not. Where as much was taken before, it is
+    /// something else, until it has been so a few times.
+    fn too_large(
+        &mut self,
+        flight: &Flight,
+        why: &str,
+        now: Now,
+        effects: &mut Vec<Effect>,
+    ) -> Outcome {
+        let learned_ms = self.rules.config.backoff.max_ms;
+        let place = self.index.place_mut(&flight.lane, now.mono_ms);
+        if flight.bytes <= place.bytes_taken && place.doubts < DOUBTS_MAX {
+            place.doubts = place.doubts.saturating_add(1);
+            self.halves(flight, why, now, effects);
+            return Outcome::Refused;
+        }
+        if flight.bytes <= place.bytes_taken {
+            place.bytes_taken = 0;
+        }
+        let bytes = (flight.bytes / 2).max(place.bytes_taken);
+        let memory_ms = learned_ms.checked_shl(place.learned.into());
+        let memory_ms = memory_ms.unwrap_or(u64::MAX).min(PLACE_MEMORY_MS);
+        place.learned = place.learned.saturating_add(1).min(LEARNED_MAX);
+        place.bytes = Some((bytes, now.mono_ms.saturating_add(memory_ms)));
+        self.goes_on(flight, why, "so many bytes at once", effects);
+        Outcome::Failed
     }
 
     /// There is no batch route: one by one for a while.
@@ -319,10 +356,9 @@ impl Dispatcher {
         }
     }
 
-    /// What is left of a batch goes on at once, in another form. A line for the first of a row.
+    /// What is left of a batch goes on in another form. A line for the first of a row.
     fn goes_on(&mut self, flight: &Flight, why: &str, what: &str, effects: &mut Vec<Effect>) {
         let lane = self.index.lane_mut(&flight.lane);
-        lane.hurries = true;
         lane.backoff.succeed();
         if !core::mem::replace(&mut lane.rejects, true) {
             let (route, size) = (flight.lane.name(), flight.items.len());
