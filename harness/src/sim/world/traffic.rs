@@ -155,9 +155,11 @@ impl Traffic {
         Some((&stream.request, stream.update.as_ref()))
     }
 
-    /// A stream is answered, or nobody waits for it.
+    /// Nobody waits for a stream any more, and whoever sent it does not send it again.
     pub(super) fn forget(&mut self, stream: u64) {
-        self.streams.remove(&stream);
+        if let Some(sending) = self.streams.remove(&stream).and_then(|s| s.sending) {
+            self.sendings.remove(&sending);
+        }
     }
 
     /// A caller hangs up; false where his request is over, or he has done so before.
