@@ -8,7 +8,7 @@ use embudo_core::ack::WAITERS_MAX;
 use embudo_core::config::Ack;
 
 use super::answers::{Sent, Stream, Verdict, short};
-use super::history::{Accepted, Fate, History};
+use super::history::{Accepted, Fate};
 use super::{Checker, Clock, Invariant, Transition};
 
 /// An update that a request shares its fate with.
@@ -139,51 +139,50 @@ impl Checker {
         };
         let own = self.config.routes.get(sent.route);
         let own = own.map_or("", |rule| rule.name.as_str());
-        let mut all: Vec<&Accepted> = Vec::new();
-        let is_meant = |update: &&Accepted| update.seq == meant.seq && update.route == meant.route;
-        let mut next: Vec<&Accepted> = history.accepted.iter().filter(is_meant).collect();
-        while let Some(update) = next.pop() {
-            if all
-                .iter()
-                .any(|known| (known.seq, &known.route) == (update.seq, &update.route))
-            {
+        let mut later: Vec<&Accepted> = history.accepted.iter().collect();
+        later.retain(|update| update.seq >= meant.seq);
+        later.sort_by_key(|update| update.seq);
+        // Of a route and a credential the oldest says all: whatever takes a newer one's place takes its too.
+        let mut given_way: Vec<&Accepted> = Vec::new();
+        let mut all = Vec::new();
+        for update in later {
+            let is_meant = update.seq == meant.seq && update.route == meant.route;
+            let takes = |of: &&Accepted| self.takes_place(update, of, own);
+            if !is_meant && !given_way.iter().any(takes) {
                 continue;
             }
-            all.push(update);
-            next.extend(self.heirs(history, update, own));
+            all.push((update.in_effect, update.fate));
+            let gives_way = update.fate == Fate::Superseded || update.route != own;
+            let same = |of: &&Accepted| of.route == update.route && of.token == update.token;
+            if gives_way && !given_way.iter().any(same) {
+                given_way.push(update);
+            }
         }
-        let fate = |update: &&Accepted| (update.in_effect, update.fate);
-        all.iter().map(fate).collect()
+        all
     }
 
-    /// The updates that may have taken an update's place, for a caller of the route `own`.
-    fn heirs<'h>(&self, history: &'h History, of: &Accepted, own: &str) -> Vec<&'h Accepted> {
+    /// Whether an update may have taken the place of another, for a caller of the route `own`.
+    fn takes_place(&self, update: &Accepted, of: &Accepted, own: &str) -> bool {
         let implied = of.route != own;
-        if of.fate != Fate::Superseded && !implied {
-            return Vec::new();
-        }
-        let later = |update: &&Accepted| {
-            let kin = update.token == of.token && (update.route == of.route || update.route == own);
-            let rules = self
-                .config
-                .route_named(&update.route)
-                .zip(self.config.route_named(&of.route));
-            let takes_place = rules.is_some_and(|((_, rule), (at, _))| {
-                let implies = rule
-                    .implies
-                    .as_ref()
-                    .is_some_and(|implies| implies.route == at);
-                let voids = rule.voids.as_ref().is_some_and(|voids| {
-                    voids.routes.contains(&at) && voids.values.contains(&update.value)
-                });
-                (implies && update.token == of.token) || voids
+        let kin = update.token == of.token && (update.route == of.route || update.route == own);
+        let rules = self
+            .config
+            .route_named(&update.route)
+            .zip(self.config.route_named(&of.route));
+        let takes = rules.is_some_and(|((_, rule), (at, _))| {
+            let implies = rule
+                .implies
+                .as_ref()
+                .is_some_and(|implies| implies.route == at);
+            let voids = rule.voids.as_ref().is_some_and(|voids| {
+                voids.routes.contains(&at) && voids.values.contains(&update.value)
             });
-            // A state that outlives its QR bears the QR's number.
-            let after =
-                update.seq > of.seq || (update.seq == of.seq && update.route == own && implied);
-            after && (kin || takes_place) && !matches!(update.fate, Fate::Passing | Fate::Failed)
-        };
-        history.accepted.iter().filter(later).collect()
+            (implies && update.token == of.token) || voids
+        });
+        // A state that outlives its QR bears the QR's number.
+        let after =
+            update.seq > of.seq || (update.seq == of.seq && update.route == own && implied);
+        after && (kin || takes) && !matches!(update.fate, Fate::Passing | Fate::Failed)
     }
 
     /// A root holds a request and does not look after it.
