@@ -301,6 +301,7 @@ impl Dispatcher {
             self.settle(&late.lane, late.claim, late.items, now, store, effects);
         }
         self.give_up_on_answers(now, effects);
+        self.tell_of_the_dead(now, effects);
         if self.done {
             return;
         }

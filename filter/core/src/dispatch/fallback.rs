@@ -57,8 +57,13 @@ enum Items {
 // === impl Fallback ===
 
 impl Fallback {
+    /// Nothing is under way, and no dead letter waits for a webhook that takes events.
     pub(super) fn is_idle(&self) -> bool {
-        self.event.is_none()
+        self.event.is_none() && (self.dead.is_empty() || self.backoff.failures() > 0)
+    }
+
+    fn may_tell(&self, mono_ms: u64) -> bool {
+        self.event.is_none() && self.backoff.is_over(mono_ms)
     }
 
     pub(super) fn has_work(&self) -> bool {
@@ -111,25 +116,25 @@ impl Dispatcher {
         fallback.dead.push_back((route, dead.clone()));
     }
 
-    /// Tells the webhook what there is to tell, one event at a time.
-    pub(super) fn hand_over(&mut self, now: Now, store: &impl Store, effects: &mut Vec<Effect>) {
-        if self.rules.config.fallback.is_none()
-            || !self.fallback.is_idle()
-            || !self.fallback.backoff.is_over(now.mono_ms)
-        {
+    /// Tells the webhook of dead letters, leader or not: they are in this root's memory, and in nobody else's.
+    pub(super) fn tell_of_the_dead(&mut self, now: Now, effects: &mut Vec<Effect>) {
+        if !self.fallback.may_tell(now.mono_ms) {
             return;
         }
         if let Some((route, dead)) = self.dead_letters() {
             let (event, claimed) = ("dead_letter", dead.clone());
-            self.tell(
-                route,
-                event,
-                "rejected",
-                &claimed,
-                Items::Dead(dead),
-                now,
-                effects,
-            );
+            let items = Items::Dead(dead);
+            self.tell(route, event, "rejected", &claimed, items, now, effects);
+        }
+    }
+
+    /// Tells the webhook what there is to tell, one event at a time.
+    pub(super) fn hand_over(&mut self, now: Now, store: &impl Store, effects: &mut Vec<Effect>) {
+        if self.rules.config.fallback.is_none() {
+            return;
+        }
+        self.tell_of_the_dead(now, effects);
+        if !self.fallback.may_tell(now.mono_ms) {
             return;
         }
         let Some((route, reason, picks)) = self.unheard(now) else {

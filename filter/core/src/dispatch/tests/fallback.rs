@@ -111,3 +111,23 @@ fn what_laravel_rejects_is_a_dead_letter() {
     assert!(text(dead[0]).contains("2@x") && text(dead[1]).contains("pending"));
     assert!(run(&mut world, 60_000, Some(200), 200).is_empty(), "once");
 }
+
+#[test]
+fn a_root_that_leads_no_more_still_tells_of_its_dead() {
+    let mut world = World::new(CONFIG);
+    world.post("status", "a", "active");
+    world.advance(300);
+    let (_, batch) = world.call();
+    world.answer(&batch, 422, "{}");
+    world.advance(100);
+    let (_, alone) = world.call();
+    // Somebody else leads by the time that the answer comes.
+    world.now.mono_ms += 10_000;
+    world.next_tick_ms = world.now.mono_ms + 50;
+    let mut next = World::root(&world.rules, &world.keys, 2);
+    next.step(Event::Tick, world.now, &mut world.store, &mut Vec::new());
+    world.answer(&alone, 422, "{}");
+    world.advance(600);
+    let (_, event) = world.call();
+    assert!(text(&event).starts_with(r#"{"event":"dead_letter","#));
+}
