@@ -66,7 +66,14 @@ pub async fn run(scenario: &Scenario) -> Result<Outcome> {
     }
     let load = Load::start(load, Arc::new(LoadProgress::default()))?;
     let started = Instant::now();
-    happen(scenario, started, &mut laravel, webhook.as_mut(), &mut envoy).await?;
+    happen(
+        scenario,
+        started,
+        &mut laravel,
+        webhook.as_mut(),
+        &mut envoy,
+    )
+    .await?;
     let report = load.finish().await?;
     let stats = settled(scenario, &mut envoy).await?;
     laravel.idle(IDLE_MAX).await;

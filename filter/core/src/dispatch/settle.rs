@@ -465,14 +465,7 @@ impl Dispatcher {
             };
             let mut changed = false;
             for (item, outcome) in items {
-                match shard.settle(
-                    &self.rules,
-                    item.session,
-                    claim,
-                    *outcome,
-                    item.status,
-                    now,
-                ) {
+                match shard.settle(&self.rules, item.session, claim, *outcome, item.status, now) {
                     Settled::Ended { revived } => {
                         changed = true;
                         ended.items.push((item.clone(), *outcome));

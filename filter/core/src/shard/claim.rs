@@ -328,9 +328,8 @@ impl Session<'_> {
         // surely what Laravel has. So old that it is due to be let through, it answers for no duplicate.
         // Nor is any of its kin's, where something in between was delivered and then replaced.
         let rule = rules.config.route_named(&item.route).map(|(_, rule)| rule);
-        let is_kin = |route: &str| {
-            route == item.route || rule.is_some_and(|rule| rules.is_kin(rule, route))
-        };
+        let is_kin =
+            |route: &str| route == item.route || rule.is_some_and(|rule| rules.is_kin(rule, route));
         for entry in &mut self.entries {
             if is_kin(&entry.route) && matches!(entry.state, State::Clean { .. }) {
                 entry.accepted_ms = 0;

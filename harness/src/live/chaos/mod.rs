@@ -108,7 +108,13 @@ pub async fn run(options: &ChaosOptions, mut tell: impl FnMut(&str)) -> Result<C
     let traffic = async {
         let (report, (), ()) = tokio::try_join!(
             load.finish(),
-            happen(&plan.scenario, started.into(), &mut laravel, None, &mut envoy),
+            happen(
+                &plan.scenario,
+                started.into(),
+                &mut laravel,
+                None,
+                &mut envoy
+            ),
             webhook_happens(&plan, started, &mut webhook),
         )?;
         let ended = Instant::now();
@@ -153,7 +159,10 @@ async fn webhook_happens(plan: &Plan, started: Instant, webhook: &mut WebhookSer
         sleep_until((started + Duration::from_millis(window.at_ms.start)).into()).await;
         webhook.down().await;
         sleep_until((started + Duration::from_millis(window.at_ms.end)).into()).await;
-        webhook.up().await.context("cannot open the webhook again")?;
+        webhook
+            .up()
+            .await
+            .context("cannot open the webhook again")?;
     }
     Ok(())
 }

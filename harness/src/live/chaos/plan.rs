@@ -432,7 +432,7 @@ mod tests {
                 .filter_map(|h| match h.what {
                     Verb::LaravelDown => Some(false),
                     Verb::LaravelUp => Some(true),
-                    Verb::UpdateFilter(_) => None,
+                    _ => None,
                 })
                 .collect();
             assert!(

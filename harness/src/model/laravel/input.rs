@@ -66,10 +66,7 @@ pub(super) fn php_json_decode(body: &[u8]) -> Option<Value> {
 }
 
 /// One update of `POST /qr` or `POST /whatsapp/status`.
-pub(super) fn single(
-    route: Route,
-    input: &Map<String, Value>,
-) -> Result<Item, Errors> {
+pub(super) fn single(route: Route, input: &Map<String, Value>) -> Result<Item, Errors> {
     let mut errors = Errors::default();
     match item(route, input, "", &mut errors) {
         Some(item) if errors.fields.is_empty() => Ok(item),

@@ -202,7 +202,7 @@ fn a_rows_lag_runs_until_the_update_or_a_newer_one_is_in_force() {
 #[test]
 fn nothing_is_promised_for_a_session_that_laravel_takes_nothing_of() {
     let config = LaravelConfig {
-        poison: ["s".to_owned()].into(),
+        poison: [("s".to_owned(), 0)].into(),
         ..LaravelConfig::default()
     };
     let mut laravel = Laravel::new(config);

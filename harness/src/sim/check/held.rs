@@ -180,8 +180,7 @@ impl Checker {
             (implies && update.token == of.token) || voids
         });
         // A state that outlives its QR bears the QR's number.
-        let after =
-            update.seq > of.seq || (update.seq == of.seq && update.route == own && implied);
+        let after = update.seq > of.seq || (update.seq == of.seq && update.route == own && implied);
         after && (kin || takes) && !matches!(update.fate, Fate::Passing | Fate::Failed)
     }
 
