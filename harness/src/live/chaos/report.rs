@@ -466,6 +466,7 @@ mod tests {
             laravel_answers: [200, 422].map(|status| (status, 1)).into(),
             finished_late: 1,
             strangers_refused: 1,
+            webhook_events: 1,
             ..ChaosReport::default()
         }
     }
@@ -477,7 +478,7 @@ mod tests {
 
     #[test]
     fn each_broken_promise_is_a_failure_of_its_own() {
-        let breaks: [fn(&mut ChaosReport); 15] = [
+        let breaks: [fn(&mut ChaosReport); 16] = [
             |r| r.lost = 1,
             |r| r.out_of_order = 1,
             |r| r.overlapping = 1,
@@ -494,6 +495,7 @@ mod tests {
             },
             |r| r.finished_late = 0,
             |r| r.strangers_refused = 0,
+            |r| r.webhook_events = 0,
             |r| r.compared = 89,
         ];
         for (at, break_it) in breaks.iter().enumerate() {
