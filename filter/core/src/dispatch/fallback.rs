@@ -249,8 +249,11 @@ impl Dispatcher {
             headers: batch::event_headers(fallback, &id, claimed.len()),
             body,
             timeout_ms: self.rules.config.times.call_timeout_ms,
-            // There is no claim that could run out.
-            send_by_ms: u64::MAX,
+            // There is no claim that could run out, but who leads no more tells nothing but of its own dead.
+            send_by_ms: match &items {
+                Items::Waiting(_) => self.candidate.expires_ms(),
+                Items::Dead(_) => u64::MAX,
+            },
         };
         self.fallback.last_ms = Some(now.mono_ms);
         self.fallback.event = Some(Event {
@@ -274,6 +277,10 @@ impl Dispatcher {
             return false;
         };
         let why = match why {
+            NotSent::Late => {
+                self.fallback.again(event);
+                return true;
+            }
             NotSent::Misconfigured => "its cluster does not exist",
             _ => "its cluster has no healthy host",
         };
