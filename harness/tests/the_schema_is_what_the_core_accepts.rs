@@ -30,7 +30,7 @@ struct Level {
     wrap: fn(Value) -> Value,
 }
 
-const LEVELS: [Level; 8] = [
+const LEVELS: [Level; 9] = [
     Level {
         schema: "",
         wrap: |object| object,
@@ -58,6 +58,10 @@ const LEVELS: [Level; 8] = [
     Level {
         schema: "/$defs/route/properties/voids",
         wrap: |o| json!({"routes": [{"name": "status", "voids": o}]}),
+    },
+    Level {
+        schema: "/properties/fallback",
+        wrap: |o| json!({"fallback": o}),
     },
     Level {
         schema: "/$defs/read",

@@ -27,9 +27,8 @@ pub struct Fallback {
 
 /// `None` where an operator wants none.
 pub(super) fn fallback(fields: &mut Fields<'_>) -> Option<Fallback> {
-    if !fields.has("fallback") {
-        return None;
-    }
+    // Read in any case, so that its name is among the known ones.
+    let is_wanted = fields.has("fallback");
     let mut fields = fields.object("fallback");
     let cluster = fields.text("cluster");
     let authority = fields.text("authority");
@@ -41,7 +40,7 @@ pub(super) fn fallback(fields: &mut Fields<'_>) -> Option<Fallback> {
     let after_attempts = fields.whole("after_attempts", 5, 1..=1_000);
     fields.end();
     let cluster = cluster.unwrap_or_else(|| "webhook".to_owned());
-    Some(Fallback {
+    is_wanted.then(|| Fallback {
         authority: authority.unwrap_or_else(|| cluster.clone()),
         cluster,
         path,
