@@ -241,6 +241,8 @@ impl Dispatcher {
             return;
         };
         self.calls_made = self.calls_made.saturating_add(1);
+        let times = &self.rules.config.times;
+        let window_ms = now.mono_ms.saturating_add(times.send_window_ms);
         let id = batch::batch_id(self.rules.key, claimed);
         let body = batch::event_body(&self.rules, route, rule, (event, reason, &id), claimed);
         let call = Call {
@@ -249,10 +251,11 @@ impl Dispatcher {
             headers: batch::event_headers(fallback, &id, claimed.len()),
             body,
             timeout_ms: self.rules.config.times.call_timeout_ms,
-            // There is no claim that could run out, but who leads no more tells nothing but of its own dead.
+            // There is no claim that could run out, but who leads no more tells nothing but of its own dead,
+            // and an event's time runs from now on.
             send_by_ms: match &items {
-                Items::Waiting(_) => self.candidate.expires_ms(),
-                Items::Dead(_) => u64::MAX,
+                Items::Waiting(_) => window_ms.min(self.candidate.expires_ms()),
+                Items::Dead(_) => window_ms,
             },
         };
         self.fallback.last_ms = Some(now.mono_ms);
