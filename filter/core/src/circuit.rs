@@ -160,6 +160,17 @@ impl Circuit {
         is_news
     }
 
+    // ## Misconfigured => Open
+    //
+    // While the cluster does not exist, updates pass through, so there may be nothing to probe with: let the
+    // next ones wait again.
+    /// Nothing waits.
+    pub fn has_nothing_to_probe_with(&mut self, mono_ms: u64) {
+        if self.state == State::Misconfigured && self.wait.is_over(mono_ms) {
+            self.state = State::Open;
+        }
+    }
+
     /// The call that probes came too late to be made.
     pub fn probe_was_late(&mut self, call: u64) {
         if self.probe.take_if(|probe| *probe == call).is_some() {

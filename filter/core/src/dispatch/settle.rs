@@ -28,7 +28,7 @@ struct Ended {
 const REFUSED_BATCHES_MAX: u8 = 3;
 
 /// Bodies in a row that are too large although longer ones were taken, before the server is believed.
-const DOUBTS_MAX: u8 = 6;
+const DOUBTS_MAX: u8 = 20;
 
 /// Doublings of the time for which a size is remembered.
 const LEARNED_MAX: u8 = 10;
@@ -322,6 +322,7 @@ impl Dispatcher {
         let place = self.index.place_mut(&flight.lane, now.mono_ms);
         if flight.bytes <= place.bytes_taken && place.doubts < DOUBTS_MAX {
             place.doubts = place.doubts.saturating_add(1);
+            place.bytes = None;
             self.halves(flight, why, now, effects);
             return Outcome::Refused;
         }

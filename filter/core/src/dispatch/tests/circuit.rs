@@ -121,3 +121,27 @@ fn a_cluster_that_does_not_exist_is_said_once_and_tried_again() {
     world.deliver_for(10_000);
     assert_eq!((world.pending(), world.gauge(Gauge::Circuit)), (0, Some(0)));
 }
+
+#[test]
+fn a_cluster_that_came_into_being_is_found_although_nothing_waits() {
+    let mut world = World::new("{}");
+    world.post("qr", "a", "2@x");
+    world.advance(300);
+    let (_, call) = world.call();
+    world.step(Event::NotSent(call.id, NotSent::Misconfigured));
+    world.advance(1_000);
+    let passes = world.post("status", "b", "active");
+    assert_eq!(passes, Reply::Passing(Bypass::Misconfigured));
+    // What waited is delivered, or was forgotten with its shard.
+    for index in 0..world.rules.config.shards {
+        let key = world.keys.shard(index);
+        if let Some((_, token)) = world.store.get(&key) {
+            let empty = Shard::default().encode();
+            world.store.put(&key, &empty, Expect::Token(token)).unwrap();
+        }
+    }
+    world.advance(10_000);
+    assert_eq!(world.post("status", "b", "active"), Reply::Queued);
+    world.deliver_for(10_000);
+    assert_eq!((world.pending(), world.circuit()), (0, State::Closed));
+}
