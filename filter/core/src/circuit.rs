@@ -164,9 +164,10 @@ impl Circuit {
     //
     // While the cluster does not exist, updates pass through, so there may be nothing to probe with: let the
     // next ones wait again.
-    /// Nothing waits.
+    /// Called at each tick: nothing has probed although it was time.
     pub fn has_nothing_to_probe_with(&mut self, mono_ms: u64) {
-        if self.state == State::Misconfigured && self.wait.is_over(mono_ms) {
+        let due_ms = mono_ms.saturating_sub(PROBE_MAX_MS);
+        if self.state == State::Misconfigured && self.wait.is_over(due_ms) {
             self.state = State::Open;
         }
     }

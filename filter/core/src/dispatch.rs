@@ -339,9 +339,7 @@ impl Dispatcher {
             self.visit(shard, now, store, effects);
         }
         self.call_what_is_due(now, store, effects);
-        if self.index.pending() == 0 {
-            self.circuit.has_nothing_to_probe_with(now.mono_ms);
-        }
+        self.circuit.has_nothing_to_probe_with(now.mono_ms);
         self.circuit.publish(store, &self.keys);
         // Longer than any wait that a lane remembers.
         let memory_ms = self.rules.config.backoff.max_ms.saturating_add(60_000);

@@ -420,6 +420,8 @@ impl Process {
             store(&self.hub, Key::Shard(index), Vec::new());
         }
         self.pass(LONG_MS, 1)?;
+        // Somebody leads again, and finds that the cluster is there: until then, updates pass through.
+        self.pass(20_000, 20)?;
         let taken = (0..SURVIVORS_MAX).find_map(|number| match self.post_survivor(number) {
             Ok(true) => Some(Ok(number)),
             Ok(false) => None,

@@ -140,7 +140,7 @@ fn a_cluster_that_came_into_being_is_found_although_nothing_waits() {
             world.store.put(&key, &empty, Expect::Token(token)).unwrap();
         }
     }
-    world.advance(10_000);
+    world.advance(15_000);
     assert_eq!(world.post("status", "b", "active"), Reply::Queued);
     world.deliver_for(10_000);
     assert_eq!((world.pending(), world.circuit()), (0, State::Closed));
