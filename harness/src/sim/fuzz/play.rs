@@ -410,10 +410,8 @@ impl Process {
             // The other configuration may have any timers.
             return Ok(());
         }
-        let was_missing = self.hub.lock().cluster == Cluster::Missing;
         self.hub.lock().cluster = Cluster::Healthy;
-        // A spoiled claim beside a missing cluster holds the probe for up to two hours: known, and open.
-        let healed = if was_missing || self.streams.is_multiple_of(2) {
+        let healed = if self.streams.is_multiple_of(2) {
             0..2
         } else {
             0..1
@@ -435,16 +433,13 @@ impl Process {
         };
         let session = survivor(number);
         for _ in 0..PATIENCE_S {
-            let is_his = |call: &Call| {
-                call.body
-                    .windows(session.len())
-                    .any(|w| w == session.as_bytes())
-            };
-            if self.calls.iter().any(is_his) {
-                self.played.survived += 1;
-                return Ok(());
-            }
-            while !self.calls.is_empty() {
+            // An answer may bring forth the next call.
+            while let Some(call) = self.calls.first() {
+                let mut names = call.body.windows(session.len());
+                if names.any(|name| name == session.as_bytes()) {
+                    self.played.survived += 1;
+                    return Ok(());
+                }
                 self.answer(0, accepted())?;
             }
             self.pass(1_000, 1)?;
