@@ -5,15 +5,15 @@
 //!
 //! * [`model`]: the gateway and Laravel, without I/O and clocks.
 //! * [`live`]: a real Envoy, started by func-e, and both models behind sockets.
-//! * [`sim`]: the same module in a deterministic simulation.
 //! * [`scenario`]: what happens, as data.
-//! * [`sim`]: the module in a deterministic simulation.
+//! * [`sim`]: the same module in a deterministic simulation.
 //! * [`check`]: what must hold after it.
-//! * [`sim`]: the module in a deterministic simulation.
+//! * [`report`]: pictures of what was measured.
 
 pub mod check;
 pub mod live;
 mod measure;
 pub mod model;
+pub mod report;
 pub mod scenario;
 pub mod sim;

@@ -6,7 +6,8 @@ use std::time::{Duration, Instant};
 use anyhow::{Context as _, Result, bail};
 use embudo::live::laravel::LaravelServer;
 use embudo::live::load::{self, LoadOptions};
-use embudo::live::{Envoy, EnvoyOptions, Ledger};
+use embudo::live::{Envoy, EnvoyOptions, Ledger, paths};
+use embudo::report;
 
 use super::arm::{self, Outcome, Traffic};
 use super::front::RunArguments;
@@ -61,7 +62,12 @@ pub(crate) async fn run(arguments: RunArguments) -> Result<()> {
         summary.reduction_percent()
     );
     println!("{}", ledger_line(&ledger));
-    println!("The figures are in {}.", summary.write()?);
+    let figures = summary.write()?;
+    let pictures = report::write()?;
+    println!(
+        "The figures are in {figures}, drawn in {}.",
+        paths::short(&pictures)
+    );
     judge(&summary)
 }
 

@@ -14,6 +14,7 @@ mod fuzz;
 mod laravel;
 mod load;
 mod progress;
+mod report;
 mod scenario;
 mod sim;
 mod summary;
@@ -57,6 +58,7 @@ enum Command {
     Chaos(chaos::ChaosArguments),
     Fuzz(fuzz::FuzzArguments),
     Cost(cost::CostArguments),
+    Report(report::ReportArguments),
     Top(top::TopArguments),
     Drain(drain::DrainArguments),
     /// Find func-e and Envoy, or install the pinned ones into .tools/
@@ -85,6 +87,7 @@ impl Arguments {
             Command::Drain(drain) => unless_interrupted(drain::run(drain)).await,
             Command::Tools => unless_interrupted(tools::run()).await,
             Command::Check(check) => Some(check::run(&check)),
+            Command::Report(report) => Some(report::run(&report)),
         };
         match ended {
             Some(Ok(())) => ExitCode::SUCCESS,

@@ -7,6 +7,7 @@ use embudo::live::load::{Latencies, LoadReport};
 use embudo::live::staleness::staleness;
 use embudo::live::{Ledger, paths};
 use embudo::model::http::{Kind, Route};
+use embudo::report::{ArmSeries, Distribution, WholeSeconds};
 use hdrhistogram::Histogram;
 use serde::Serialize;
 
@@ -61,6 +62,8 @@ pub(crate) struct ArmSummary {
     pub(crate) gateway: GatewaySide,
     #[serde(flatten)]
     pub(crate) laravel: LaravelSide,
+    /// What the pictures are drawn from.
+    pub(crate) series: ArmSeries,
 }
 
 /// `target/embudo/run.json`.
@@ -151,7 +154,25 @@ impl ArmSummary {
         Self {
             gateway: GatewaySide::new(load),
             laravel,
+            series: series(outcome, [&qrs, &states]),
         }
+    }
+}
+
+fn series(outcome: &Outcome, [qrs, states]: [&Histogram<u64>; 2]) -> ArmSeries {
+    let Outcome { load, journal, .. } = outcome;
+    let seconds = WholeSeconds::of(load);
+    let latency = |kinds: &[Kind]| {
+        let latencies = latencies(load, kinds);
+        Distribution::of_us(&latencies.from_due)
+    };
+    ArmSeries {
+        sent_per_second: seconds.pick(load.per_second.iter().map(|(s, n)| (*s, n.sends))),
+        laravel_per_second: seconds.pick(journal.per_second()),
+        post_latency: latency(&POSTS),
+        get_latency: latency(&[Kind::GetStatus]),
+        qr_staleness: Distribution::of_ms(qrs),
+        state_staleness: Distribution::of_ms(states),
     }
 }
 
@@ -180,8 +201,7 @@ impl RunSummary {
         let file = paths::output().join("run.json");
         let json = serde_json::to_string_pretty(self)?;
         paths::write_atomically(&file, format!("{json}\n").as_bytes())?;
-        let short = file.strip_prefix(paths::root()).unwrap_or(&file);
-        Ok(short.display().to_string())
+        Ok(paths::short(&file))
     }
 
     /// How many of the gateway's requests Laravel was spared, in percent.
@@ -241,6 +261,7 @@ mod tests {
             ] {
                 assert!(json[arm][name].is_number(), "{arm}.{name}");
             }
+            assert!(json[arm]["series"].is_object(), "{arm}.series");
         }
         for name in ["gateway_requests_per_minute", "laravel_requests_per_minute"] {
             assert!(json[name].is_number(), "{name}");

@@ -17,6 +17,12 @@ pub fn root() -> &'static Path {
     harness.parent().unwrap_or(harness)
 }
 
+/// A file's name as a person would type it in the project's folder.
+pub fn short(file: &Path) -> String {
+    let short = file.strip_prefix(root()).unwrap_or(file);
+    short.display().to_string()
+}
+
 /// Tools installed for this project only.
 pub fn tools() -> PathBuf {
     root().join(".tools")

@@ -10,11 +10,12 @@ use super::ChaosOptions;
 use super::plan::Plan;
 use super::stranger::Told;
 use super::watch::Memory;
-use crate::live::load::{Latencies, LoadReport, Window};
+use crate::live::load::{Latencies, LoadReport, Second, Window};
 use crate::live::stats::{Ledger, Stats};
 use crate::model::http::{Kind, Route};
 use crate::model::laravel::Journal;
 use crate::model::order::{FinalStates, Mismatch};
+use crate::report::{ChaosSeries, Distribution, WholeSeconds};
 
 /// By how much the median of the memory may grow from the middle third of a run to its last.
 const GROWTH_PERCENT_MAX: f64 = 5.0;
@@ -123,6 +124,8 @@ pub struct ChaosReport {
     pub finished_late: u64,
     /// How often each trouble came.
     pub troubles: BTreeMap<&'static str, u64>,
+    /// What the pictures are drawn from.
+    pub series: ChaosSeries,
     /// The first violations, with everything about their sessions.
     pub examples: Vec<Value>,
 }
@@ -243,6 +246,7 @@ impl ChaosReport {
             laravel_answers,
             finished_late: finished_late(journal, plan.call_timeout_ms()),
             troubles,
+            series: series(evidence, plan, [&healthy, &outage]),
             examples: examples.kept,
         }
     }
@@ -394,6 +398,26 @@ fn windows(report: &LoadReport, healthy: usize) -> (Window, Window) {
     (all, outage.unwrap_or_default())
 }
 
+fn series(evidence: &Evidence, plan: &Plan, [healthy, outage]: [&Window; 2]) -> ChaosSeries {
+    let Evidence {
+        report, journal, ..
+    } = evidence;
+    let seconds = WholeSeconds::of(report);
+    let counted = |of: fn(&Second) -> u64| {
+        let counts = report.per_second.iter();
+        seconds.pick(counts.map(|(second, counts)| (*second, of(counts))))
+    };
+    ChaosSeries {
+        sent_per_second: counted(|second| second.sends),
+        failed_per_second: counted(|second| second.failures),
+        laravel_per_second: seconds.pick(journal.per_second()),
+        outage_from_s: plan.outage.start as f64 / 1000.0,
+        outage_to_s: plan.outage.end as f64 / 1000.0,
+        healthy_latency: Distribution::of_us(&healthy.latencies.from_due),
+        outage_latency: Distribution::of_us(&outage.latencies.from_due),
+    }
+}
+
 fn p99_ms(latencies: &Latencies) -> f64 {
     latencies.from_due.value_at_quantile(0.99) as f64 / 1000.0
 }
@@ -446,90 +470,4 @@ impl<'a> Examples<'a> {
 }
 
 #[cfg(test)]
-mod tests {
-    use super::*;
-
-    fn good() -> ChaosReport {
-        ChaosReport {
-            seconds: 600,
-            ledger: BALANCED.to_owned(),
-            rss_mb_middle: 100.0,
-            rss_mb_last: 104.9,
-            p99_ms_healthy: 2.0,
-            p99_ms_outage: 3.0,
-            outage_seconds: 60,
-            compared: 90,
-            undecided: 10,
-            calls: ["delivered", "retry", "refused", "rejected", "unknown"]
-                .map(|verdict| (verdict.to_owned(), 1))
-                .into(),
-            laravel_answers: [200, 422].map(|status| (status, 1)).into(),
-            finished_late: 1,
-            strangers_refused: 1,
-            webhook_events: 1,
-            ..ChaosReport::default()
-        }
-    }
-
-    #[test]
-    fn what_was_promised_and_no_more_passes() {
-        assert_eq!(good().failures(), Vec::<String>::new());
-    }
-
-    #[test]
-    fn each_broken_promise_is_a_failure_of_its_own() {
-        let breaks: [fn(&mut ChaosReport); 16] = [
-            |r| r.lost = 1,
-            |r| r.out_of_order = 1,
-            |r| r.overlapping = 1,
-            |r| r.credentials_mixed = 1,
-            |r| r.traps = 1,
-            |r| r.ledger = "2 accepted, 1 accounted for: 1 missing".to_owned(),
-            |r| r.counts.pending = 1,
-            |r| r.failures_outage = 1,
-            |r| r.failures_healthy = 1,
-            |r| r.p99_ms_outage = 3.1,
-            |r| r.rss_mb_last = 105.1,
-            |r| {
-                r.calls.remove("unknown");
-            },
-            |r| r.finished_late = 0,
-            |r| r.strangers_refused = 0,
-            |r| r.webhook_events = 0,
-            |r| r.compared = 89,
-        ];
-        for (at, break_it) in breaks.iter().enumerate() {
-            let mut report = good();
-            break_it(&mut report);
-            assert_eq!(report.failures().len(), 1, "the promise at {at}");
-        }
-    }
-
-    #[test]
-    fn a_short_run_is_judged_by_neither_its_p99_nor_its_memory() {
-        let report = ChaosReport {
-            seconds: 30,
-            outage_seconds: 6,
-            p99_ms_outage: 9.0,
-            rss_mb_last: 150.0,
-            ..good()
-        };
-        assert_eq!(report.failures(), Vec::<String>::new());
-    }
-
-    #[test]
-    fn a_ledger_that_does_not_balance_says_by_how_much_not() {
-        let counts = Ledger {
-            accepted: 5,
-            delivered: 2,
-            superseded: 1,
-            ..Ledger::default()
-        };
-        assert_eq!(ledger(&counts), "5 accepted, 3 accounted for: 2 missing");
-        let counts = Ledger {
-            delivered: 4,
-            ..counts
-        };
-        assert_eq!(ledger(&counts), BALANCED);
-    }
-}
+mod tests;
