@@ -8,9 +8,10 @@
 //! * [`scenario`]: what happens, as data.
 //! * [`sim`]: the same module in a deterministic simulation.
 //! * [`check`]: what must hold after it.
-//! * [`report`]: pictures of what was measured.
+//! * [`report`]: pictures of what was measured; [`figures`]: what the README says of it.
 
 pub mod check;
+pub mod figures;
 pub mod live;
 mod measure;
 pub mod model;

@@ -9,6 +9,7 @@ mod check;
 mod compare;
 mod cost;
 mod drain;
+mod figures;
 mod front;
 mod fuzz;
 mod laravel;
@@ -59,6 +60,7 @@ enum Command {
     Fuzz(fuzz::FuzzArguments),
     Cost(cost::CostArguments),
     Report(report::ReportArguments),
+    Figures(figures::FiguresArguments),
     Top(top::TopArguments),
     Drain(drain::DrainArguments),
     /// Find func-e and Envoy, or install the pinned ones into .tools/
@@ -88,6 +90,7 @@ impl Arguments {
             Command::Tools => unless_interrupted(tools::run()).await,
             Command::Check(check) => Some(check::run(&check)),
             Command::Report(report) => Some(report::run(&report)),
+            Command::Figures(figures) => Some(figures::run(&figures)),
         };
         match ended {
             Some(Ok(())) => ExitCode::SUCCESS,
