@@ -10,6 +10,7 @@ mod compare;
 mod cost;
 mod drain;
 mod front;
+mod full_stack;
 mod fuzz;
 mod laravel;
 mod load;
@@ -54,15 +55,13 @@ enum Command {
     Laravel(laravel::LaravelArguments),
     Sim(sim::SimArguments),
     Scenario(scenario::ScenarioArguments),
+    FullStack(full_stack::FullStackArguments),
     Chaos(chaos::ChaosArguments),
     Fuzz(fuzz::FuzzArguments),
     Cost(cost::CostArguments),
     Top(top::TopArguments),
     Drain(drain::DrainArguments),
-    /// Find func-e and Envoy, or install the pinned ones into .tools/
-    ///
-    /// Every command that needs them does the same. ENVOY_PATH names an Envoy of your own.
-    Tools,
+    Tools(tools::ToolsArguments),
 }
 
 // === impl Arguments ===
@@ -78,12 +77,13 @@ impl Arguments {
             Command::Load(load) => unless_interrupted(load::run(load)).await,
             Command::Sim(sim) => unless_interrupted(sim::run(sim)).await,
             Command::Scenario(scenario) => unless_interrupted(scenario::run(scenario)).await,
+            Command::FullStack(stack) => unless_interrupted(full_stack::run(stack)).await,
             Command::Chaos(chaos) => unless_interrupted(chaos::run(chaos)).await,
             Command::Fuzz(fuzz) => unless_interrupted(fuzz::run(fuzz)).await,
             Command::Cost(cost) => unless_interrupted(cost::run(cost)).await,
             Command::Top(top) => unless_interrupted(top::run(top)).await,
             Command::Drain(drain) => unless_interrupted(drain::run(drain)).await,
-            Command::Tools => unless_interrupted(tools::run()).await,
+            Command::Tools(tools) => unless_interrupted(tools::run(tools)).await,
             Command::Check(check) => Some(check::run(&check)),
         };
         match ended {
