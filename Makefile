@@ -19,20 +19,25 @@ ARGS ?=
 # make sim SEEDS=100000 for a long night.
 SEEDS ?= 10000
 
-.PHONY: help run test sim fuzz chaos build lint fmt tools clean
+.PHONY: help run full-stack test sim fuzz chaos build lint fmt tools laravel-tools clean
 
 help: ## Show this help
-	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-8s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-13s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
 
 run: tools ## See the effect beside a stand-in Laravel; LARAVEL=host:port fronts yours until Ctrl-C
 	@$(EMBUDO) run $(if $(LARAVEL),--laravel $(LARAVEL)) $(ARGS)
 
-test: lint build tools ## Everything that CI runs: format, clippy for both targets, module size, all tests
+full-stack: tools laravel-tools ## The same with a real Laravel on PHP-FPM, nginx and SQLite; looks into its database in the end
+	@$(EMBUDO) full-stack $(ARGS)
+
+test: lint build tools laravel-tools ## Everything that CI runs: format, clippy for both targets, module size, all tests
 	@mkdir -p target/embudo
 	@cargo test --workspace --no-fail-fast 2>&1 | tee target/embudo/test.log || failed=1; \
 	awk '/^test result:/ {passed += $$4; failed += $$6; ignored += $$8; suites++} \
 	  END {printf "\n%d tests passed, %d failed, %d ignored, in %d suites\n", passed, failed, ignored, suites}' \
 	  target/embudo/test.log; \
+	echo "The package embudo/laravel, by PHPUnit:"; \
+	phpunit --configuration laravel || failed=1; \
 	exit $${failed:-0}
 
 sim: rust ## Search 10,000 seeds of the simulation for a mistake, and see that every sabotage is noticed
@@ -61,6 +66,9 @@ fmt: rust ## Format the code
 
 tools: rust ## Find or install func-e and Envoy (into .tools/, nothing global)
 	@$(EMBUDO) tools
+
+laravel-tools: rust ## Find or install PHP, Laravel and nginx, the distribution's packages; installing takes root
+	@$(EMBUDO) tools --laravel
 
 clean: ## Remove everything that was built; .tools/ stays, since it is downloaded
 	@cargo clean

@@ -88,6 +88,17 @@ pub(crate) async fn collect(load: LoadReport, laravel: LaravelServer) -> Outcome
 // === impl Outcome ===
 
 impl Outcome {
+    /// What came of a load, by a journal that will not grow any more.
+    pub(crate) fn new(load: LoadReport, journal: Journal) -> Self {
+        // The rates are over the time of sending, so the span does not matter.
+        let arrived = journal.counts(0);
+        Self {
+            load,
+            journal,
+            arrived,
+        }
+    }
+
     /// Items of each batch call at Laravel.
     pub(crate) fn batch_sizes(&self) -> Vec<u64> {
         let mut calls = BTreeMap::<u64, u64>::new();

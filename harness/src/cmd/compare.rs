@@ -11,12 +11,12 @@ use embudo::report;
 
 use super::arm::{self, Outcome, Traffic};
 use super::front::RunArguments;
-use super::summary::{ArmSummary, RunSummary};
+use super::summary::{ArmSummary, RunSummary, write};
 use super::table;
 
 /// How long the last updates may take: a flush and a call, or, after an unknown outcome, the 31 s
 /// for which a session waits and a call.
-const SETTLE_MAX: Duration = Duration::from_secs(60);
+pub(super) const SETTLE_MAX: Duration = Duration::from_secs(60);
 
 /// How often the ledger is looked at. The leader sets its gauges ten times less often.
 const POLL: Duration = Duration::from_millis(100);
@@ -62,7 +62,7 @@ pub(crate) async fn run(arguments: RunArguments) -> Result<()> {
         summary.reduction_percent()
     );
     println!("{}", ledger_line(&ledger));
-    let figures = summary.write()?;
+    let figures = write(&summary, "run.json")?;
     let pictures = report::write()?;
     println!(
         "The figures are in {figures}, drawn in {}.",
@@ -121,7 +121,7 @@ async fn warm_up(laravel: &LaravelServer, options: &LoadOptions) -> Result<()> {
 }
 
 /// Waits until everything accepted has reached its end, and returns the ledger as it is then.
-async fn settled(envoy: &Envoy) -> Result<Ledger> {
+pub(super) async fn settled(envoy: &Envoy) -> Result<Ledger> {
     let deadline = Instant::now() + SETTLE_MAX;
     loop {
         let ledger = envoy.admin.stats().await?.ledger();
@@ -163,7 +163,7 @@ fn judge(summary: &RunSummary) -> Result<()> {
     Ok(())
 }
 
-fn ledger_line(ledger: &Ledger) -> String {
+pub(super) fn ledger_line(ledger: &Ledger) -> String {
     format!(
         "Ledger: {} accepted = {} delivered + {} superseded + {} expired + {} rejected + {} pending.",
         ledger.accepted,

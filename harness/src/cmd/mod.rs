@@ -11,6 +11,7 @@ mod cost;
 mod drain;
 mod figures;
 mod front;
+mod full_stack;
 mod fuzz;
 mod laravel;
 mod load;
@@ -56,6 +57,7 @@ enum Command {
     Laravel(laravel::LaravelArguments),
     Sim(sim::SimArguments),
     Scenario(scenario::ScenarioArguments),
+    FullStack(full_stack::FullStackArguments),
     Chaos(chaos::ChaosArguments),
     Fuzz(fuzz::FuzzArguments),
     Cost(cost::CostArguments),
@@ -63,10 +65,7 @@ enum Command {
     Figures(figures::FiguresArguments),
     Top(top::TopArguments),
     Drain(drain::DrainArguments),
-    /// Find func-e and Envoy, or install the pinned ones into .tools/
-    ///
-    /// Every command that needs them does the same. ENVOY_PATH names an Envoy of your own.
-    Tools,
+    Tools(tools::ToolsArguments),
 }
 
 // === impl Arguments ===
@@ -82,12 +81,13 @@ impl Arguments {
             Command::Load(load) => unless_interrupted(load::run(load)).await,
             Command::Sim(sim) => unless_interrupted(sim::run(sim)).await,
             Command::Scenario(scenario) => unless_interrupted(scenario::run(scenario)).await,
+            Command::FullStack(stack) => unless_interrupted(full_stack::run(stack)).await,
             Command::Chaos(chaos) => unless_interrupted(chaos::run(chaos)).await,
             Command::Fuzz(fuzz) => unless_interrupted(fuzz::run(fuzz)).await,
             Command::Cost(cost) => unless_interrupted(cost::run(cost)).await,
             Command::Top(top) => unless_interrupted(top::run(top)).await,
             Command::Drain(drain) => unless_interrupted(drain::run(drain)).await,
-            Command::Tools => unless_interrupted(tools::run()).await,
+            Command::Tools(tools) => unless_interrupted(tools::run(tools)).await,
             Command::Check(check) => Some(check::run(&check)),
             Command::Report(report) => Some(report::run(&report)),
             Command::Figures(figures) => Some(figures::run(&figures)),

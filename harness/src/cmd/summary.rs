@@ -196,14 +196,6 @@ impl RunSummary {
         }
     }
 
-    /// Writes `target/embudo/run.json` and returns its name as a person would type it.
-    pub(crate) fn write(&self) -> Result<String> {
-        let file = paths::output().join("run.json");
-        let json = serde_json::to_string_pretty(self)?;
-        paths::write_atomically(&file, format!("{json}\n").as_bytes())?;
-        Ok(paths::short(&file))
-    }
-
     /// How many of the gateway's requests Laravel was spared, in percent.
     ///
     /// The gateway's own figure of the same arm is the reference, so a gateway that sends more
@@ -212,6 +204,15 @@ impl RunSummary {
         let sent = self.gateway_requests_per_minute.max(1.0);
         100.0 * (1.0 - self.laravel_requests_per_minute / sent)
     }
+}
+
+/// Writes figures to `name` in `target/embudo/` and returns its name as a person would type it.
+pub(crate) fn write(figures: &impl Serialize, name: &str) -> Result<String> {
+    let file = paths::output().join(name);
+    let json = serde_json::to_string_pretty(figures)?;
+    paths::write_atomically(&file, format!("{json}\n").as_bytes())?;
+    let short = file.strip_prefix(paths::root()).unwrap_or(&file);
+    Ok(short.display().to_string())
 }
 
 fn per_minute(count: u64, over: Duration) -> f64 {

@@ -15,6 +15,7 @@
 //! * [`envoy`]: all of it together, as [`Envoy::start`].
 //! * [`admin`], [`stats`]: the admin page as a client, its figures by name and label.
 //! * [`laravel`]: the stand-in Laravel at the other end, with PHP's manners.
+//! * [`real_laravel`]: a real one, behind nginx and PHP-FPM, on SQLite.
 //! * [`load`]: the gateway's traffic, an open loop with a report.
 //! * [`staleness`]: how old a value is when Laravel has it.
 //! * [`scenario`]: runs a scenario file with all of these.
@@ -29,6 +30,7 @@ pub mod filter_config;
 pub mod laravel;
 pub mod load;
 pub mod paths;
+pub mod real_laravel;
 pub mod scenario;
 pub mod staleness;
 pub mod stats;
@@ -40,4 +42,5 @@ pub use admin::Admin;
 pub use bootstrap::{Bootstrap, Endpoint};
 pub use envoy::{Envoy, EnvoyOptions, Restart, Starter};
 pub use filter_config::scaled;
+pub use real_laravel::{RealLaravel, RealLaravelOptions};
 pub use stats::{Ledger, Stats};

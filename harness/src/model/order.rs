@@ -77,6 +77,15 @@ pub struct Mismatch {
     pub found: Option<String>,
 }
 
+/// What Laravel has of a session.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+pub struct Row {
+    /// `estado_qr`.
+    pub state: String,
+    /// The newest QR, if there was one.
+    pub qr: Option<String>,
+}
+
 /// The outcome of [`final_states`].
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize)]
 pub struct FinalStates {
@@ -140,6 +149,19 @@ pub fn check_overlap(entries: &[Entry]) -> Vec<Violation> {
 /// newest QR and neither `active` nor `inactive` came after it; whoever lets QRs expire has to leave
 /// those mismatches out.
 pub fn final_states(laravel: &Laravel, sent: &SentLog) -> FinalStates {
+    let row = |session: &str| {
+        let account = laravel.account(session)?;
+        let is_wanted = !laravel.is_poison(session, u64::MAX);
+        is_wanted.then(|| Row {
+            state: account.estado_qr.clone(),
+            qr: account.last_qr.clone(),
+        })
+    };
+    final_rows(row, sent)
+}
+
+/// The same for a Laravel whose row of a session is what `row` says.
+pub fn final_rows(row: impl Fn(&str) -> Option<Row>, sent: &SentLog) -> FinalStates {
     let mut result = FinalStates::default();
     for (session, sends) in &sent.sessions {
         let accepted: Vec<&Sent> = sends.iter().filter(|send| !send.is_stale()).collect();
@@ -149,10 +171,7 @@ pub fn final_states(laravel: &Laravel, sent: &SentLog) -> FinalStates {
         let overlapped = before
             .iter()
             .any(|send| send.ended_us.is_none_or(|e| e > last.sent_us));
-        let wanted = laravel
-            .account(session)
-            .filter(|_| !laravel.is_poison(session, u64::MAX));
-        let (true, false, Some(account)) = (last.is_accepted(), overlapped, wanted) else {
+        let (true, false, Some(row)) = (last.is_accepted(), overlapped, row(session)) else {
             result.undecided += 1;
             continue;
         };
@@ -171,9 +190,9 @@ pub fn final_states(laravel: &Laravel, sent: &SentLog) -> FinalStates {
             Route::Qr => "pending",
             Route::Status => last.value.as_str(),
         };
-        expect(Route::Status, state, Some(&account.estado_qr));
+        expect(Route::Status, state, Some(&row.state));
         if let Some(qr) = standing_qr(&accepted) {
-            expect(Route::Qr, qr, account.last_qr.as_deref());
+            expect(Route::Qr, qr, row.qr.as_deref());
         }
     }
     result

@@ -60,7 +60,7 @@ impl<'a> Endpoint<'a> {
 
 /// What a request counts as. Unlike [`Endpoint::of`] it does not depend on which routes exist: a
 /// batch that Laravel answers with 404 is a batch all the same.
-pub(super) fn kind(prefix: &str, method: &str, path: &str) -> Kind {
+pub fn kind(prefix: &str, method: &str, path: &str) -> Kind {
     let all = Batches {
         qr: true,
         status: true,

@@ -73,6 +73,23 @@ pub struct Journal {
 // === impl Journal ===
 
 impl Journal {
+    /// A journal of what another Laravel has kept: its updates in the order of effect, and for each request that
+    /// arrived its time, kind, body and the status of its answer.
+    pub fn of_records(
+        entries: impl IntoIterator<Item = Entry>,
+        requests: impl IntoIterator<Item = (u64, Kind, usize, u16)>,
+    ) -> Self {
+        let mut journal = Self::default();
+        for entry in entries {
+            journal.processed(entry);
+        }
+        for (at_ms, kind, bytes, status) in requests {
+            journal.arrived(at_ms, kind, bytes);
+            journal.answered(kind, status);
+        }
+        journal
+    }
+
     pub(super) fn arrived(&mut self, now_ms: u64, kind: Kind, bytes: usize) {
         let second = self.seconds.entry(now_ms / 1000).or_default();
         second.entry(kind).or_default().add(1, bytes as u64);

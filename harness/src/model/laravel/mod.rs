@@ -34,6 +34,7 @@ use super::http::{Kind, Request, Response, Route};
 
 pub use self::{
     answers::digest,
+    endpoint::kind,
     fault::{Fault, Faults, Matches, Misbehaviour},
     journal::{Count, Counts, Entry, Journal},
     tenants::Tenants,

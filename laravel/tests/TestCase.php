@@ -1,0 +1,79 @@
+<?php
+
+namespace Embudo\Laravel\Tests;
+
+use Closure;
+use Illuminate\Contracts\Console\Kernel;
+use Illuminate\Foundation\Application;
+use Illuminate\Foundation\Testing\TestCase as LaravelTestCase;
+use Illuminate\Support\Str;
+use Illuminate\Testing\TestResponse;
+
+abstract class TestCase extends LaravelTestCase
+{
+    /** What a test changes in the application, once it has its own routes and before it has the batch routes. */
+    protected ?Closure $changes = null;
+
+    private string $storage = '';
+
+    public function createApplication(): Application
+    {
+        $this->storage = sys_get_temp_dir().'/embudo-laravel-'.Str::random(12);
+        foreach (['EMBUDO_STORAGE' => '', 'APP_CONFIG_CACHE' => '/config.php', 'APP_ROUTES_CACHE' => '/routes.php', 'APP_SERVICES_CACHE' => '/services.php', 'APP_PACKAGES_CACHE' => '/packages.php'] as $name => $file) {
+            $_SERVER[$name] = $_ENV[$name] = $this->storage.$file;
+            putenv("{$name}={$this->storage}{$file}");
+        }
+        mkdir("{$this->storage}/views", 0700, true);
+
+        return $this->newApplication();
+    }
+
+    protected function newApplication(): Application
+    {
+        $app = require __DIR__.'/../../tests/laravel-app/bootstrap/app.php';
+        $app->booted(fn () => $this->changes && ($this->changes)($app));
+        $app->make(Kernel::class)->bootstrap();
+        $app->make(Kernel::class)->call('migrate', ['--force' => true]);
+
+        return $app;
+    }
+
+    /** A new application with these changes: routes, or another configuration. */
+    protected function with(Closure $changes): void
+    {
+        $this->changes = $changes;
+        $this->refreshApplication();
+    }
+
+    protected function tearDown(): void
+    {
+        $files = $this->app['files'];
+        parent::tearDown();
+        $files->deleteDirectory($this->storage);
+    }
+
+    /** @param array<int, mixed> $items */
+    protected function batch(array $items, array $headers = []): TestResponse
+    {
+        return $this->postJson('/api/qr/batch', ['qrs' => $items], $headers);
+    }
+
+    /** @return array<string, mixed> */
+    protected static function qr(int $session, string $qr = '2@a', ?int $timestamp = null): array
+    {
+        $item = ['session_id' => self::uuid($session), 'qr' => $qr];
+
+        return $timestamp === null ? $item : $item + ['timestamp' => $timestamp];
+    }
+
+    protected static function uuid(int $number): string
+    {
+        return sprintf('00000000-0000-4000-8000-%012d', $number);
+    }
+
+    /** The QR that the application has of a session. */
+    protected function stored(int $session): ?string
+    {
+        return $this->app['db']->table('accounts')->where('session_id', self::uuid($session))->value('qr');
+    }
+}

@@ -1,0 +1,125 @@
+//! The whole way with a real Laravel at its end: the gateway's traffic, Envoy with Embudo, PHP, and the rows in SQLite.
+//!
+//! What the other tests ask of a stand-in's memory is asked here of a database: in the end each session's row is what
+//! the gateway sent last. Sessions live ten times faster than in life, and Embudo's timers keep up with them.
+
+mod run;
+
+use std::time::Duration;
+
+use anyhow::Result;
+use embudo::live::RealLaravelOptions;
+use embudo::model::http::Kind;
+
+use self::run::{Run, Traffic};
+
+/// What reaches Laravel of what the gateway sends, with batches: 2 % in `make full-stack`, and there are fewer sessions
+/// here for as many calls.
+const PART_WITH_BATCHES: f64 = 0.10;
+
+/// Without: a third of the gateway's requests are status reads, a third are states that the QR implies.
+const PART_WITHOUT_BATCHES: f64 = 0.40;
+
+#[tokio::test(flavor = "multi_thread")]
+async fn with_the_package_every_row_is_the_last_value_and_all_of_it_came_in_batches() -> Result<()>
+{
+    let run = Run::start("full-stack-package", |_| {}).await?;
+
+    let done = run.traffic(Traffic::default()).await?;
+
+    let arrived = done.journal.counts(0);
+    assert!(
+        done.journal.entries().iter().all(|entry| entry.batched),
+        "no item comes alone"
+    );
+    assert_eq!(
+        arrived.of(Kind::GetStatus).requests,
+        0,
+        "every session has been read before"
+    );
+    let part = arrived.requests() as f64 / done.report.sends_total() as f64;
+    assert!(
+        part < PART_WITH_BATCHES,
+        "{part:.3} of the gateway's requests reach Laravel"
+    );
+    let answers = done.journal.answers();
+    assert!(
+        answers.keys().all(|(_, status)| *status == 200),
+        "{answers:?}"
+    );
+    done.assert_nothing_lost();
+    Ok(())
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn without_the_package_single_posts_are_collapsed_all_the_same() -> Result<()> {
+    let change = |options: &mut RealLaravelOptions| options.with_package = false;
+    let run = Run::start("full-stack-singles", change).await?;
+
+    let done = run.traffic(Traffic::default()).await?;
+
+    let arrived = done.journal.counts(0);
+    let answers = done.journal.answers();
+    // Laravel's router finds `GET whatsapp/status/{session_id}` under the other batch's path.
+    for refused in [(Kind::PostQrBatch, 404), (Kind::PostStatusBatch, 405)] {
+        assert!(
+            answers.contains_key(&refused),
+            "{refused:?} is missing in {answers:?}"
+        );
+    }
+    assert!(
+        done.journal.entries().iter().all(|entry| !entry.batched),
+        "there are no batches"
+    );
+    let part = arrived.requests() as f64 / done.report.sends_total() as f64;
+    assert!(
+        part < PART_WITHOUT_BATCHES,
+        "{part:.3} of the gateway's requests reach Laravel"
+    );
+    done.assert_nothing_lost();
+    Ok(())
+}
+
+/// A minute's allowance is gone within seconds; what comes then waits, and is superseded, until the minute is over. That
+/// minute is Laravel's, and nobody can make it shorter.
+#[tokio::test(flavor = "multi_thread")]
+async fn under_laravels_throttle_updates_wait_and_only_the_newest_arrive() -> Result<()> {
+    let change = |options: &mut RealLaravelOptions| options.throttle_per_minute = Some(60);
+    let run = Run::start("full-stack-throttled", change).await?;
+
+    let done = run.traffic(Traffic::default()).await?;
+
+    let answers = done.journal.answers();
+    let throttled: u64 = answers
+        .iter()
+        .filter(|((_, status), _)| *status == 429)
+        .map(|(_, n)| n)
+        .sum();
+    assert!(throttled > 0, "the allowance was used up: {answers:?}");
+    assert!(
+        done.ledger.superseded > done.ledger.accepted / 4,
+        "who waits is superseded: {:?}",
+        done.ledger
+    );
+    println!(
+        "throttled to 60 a minute: {throttled} times 429; {}",
+        done.staleness()
+    );
+    done.assert_nothing_lost();
+    Ok(())
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_laravel_that_freezes_under_load_gets_everything_when_it_thaws() -> Result<()> {
+    let run = Run::start("full-stack-frozen", |_| {}).await?;
+    let freeze = Traffic {
+        frozen: Some(Duration::from_secs(2)..Duration::from_secs(5)),
+        ..Traffic::default()
+    };
+
+    let done = run.traffic(freeze).await?;
+
+    println!("frozen for 3 s: {}", done.staleness());
+    done.assert_nothing_lost();
+    Ok(())
+}
