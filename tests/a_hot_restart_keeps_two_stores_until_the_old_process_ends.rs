@@ -7,7 +7,7 @@ use bytes::Bytes;
 use embudo::live::laravel::{LaravelOptions, LaravelServer};
 use embudo::live::{Envoy, EnvoyOptions, Restart, Stats};
 use embudo::model::http::Kind;
-use embudo::model::laravel::{Entry, Fault, LaravelConfig, Misbehaviour};
+use embudo::model::laravel::{Entry, Fault, Misbehaviour};
 use embudo_tests::{BOUND, qr, qr_body, sessions, wait_until};
 use http_body_util::{BodyExt as _, Full};
 use hyper::Request;
@@ -38,17 +38,7 @@ fn config() -> Value {
 }
 
 async fn laravel() -> Result<LaravelServer> {
-    let config = LaravelConfig {
-        request_ms: 0,
-        item_ms: 0,
-        any_account: true,
-        ..LaravelConfig::default()
-    };
-    let options = LaravelOptions {
-        config,
-        ..LaravelOptions::default()
-    };
-    Ok(LaravelServer::start(options).await?)
+    Ok(LaravelServer::start(LaravelOptions::costing(0)).await?)
 }
 
 async fn first(name: &str, laravel: &LaravelServer) -> Result<Envoy> {

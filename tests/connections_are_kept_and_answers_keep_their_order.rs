@@ -2,12 +2,12 @@
 //! requests that follow: an answer before the end of the request makes Envoy close it, and one that is
 //! held for ever blocks it. Here requests come in every rhythm a network can give them.
 
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use anyhow::{Context as _, Result, ensure};
 use embudo::live::laravel::{LaravelOptions, LaravelServer};
 use embudo::live::stats::VmReloads;
-use embudo::live::{Envoy, EnvoyOptions, Stats};
+use embudo::live::{Envoy, EnvoyOptions, Stats, wait};
 use embudo::model::laravel::LaravelConfig;
 use embudo_tests::raw::{Answer, Connection, Message};
 
@@ -276,12 +276,15 @@ fn assert_kept(answer: &Answer) {
 
 /// Asks Envoy until `condition` holds of its statistics.
 async fn eventually(envoy: &Envoy, condition: impl Fn(&Stats) -> Result<()>) -> Result<()> {
-    let deadline = Instant::now() + NOTICED_MAX;
-    loop {
-        match condition(&envoy.admin.stats().await?) {
-            Err(error) if Instant::now() > deadline => return Err(error),
-            Err(_) => tokio::time::sleep(Duration::from_millis(5)).await,
-            Ok(()) => return Ok(()),
-        }
-    }
+    let mut last = Ok(());
+    wait::until(NOTICED_MAX, async || {
+        last = envoy
+            .admin
+            .stats()
+            .await
+            .and_then(|stats| condition(&stats));
+        last.is_ok()
+    })
+    .await;
+    last
 }

@@ -2,13 +2,14 @@
 //! the gateway. Logs and metrics go to many more people than that, so neither ever appears there: not
 //! when all goes well, and not in the messages about what went wrong, which are the tempting place.
 
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use anyhow::Result;
 use embudo::live::laravel::{LaravelOptions, LaravelServer};
 use embudo::live::{Envoy, EnvoyOptions, scaled};
 use embudo::model::laravel::{Fault, LaravelConfig, Misbehaviour};
 use embudo_tests::raw::Message;
+use embudo_tests::wait_until;
 use serde_json::json;
 
 /// In every secret, and nowhere else. Neither Envoy's hex dumps nor a random id can hold it.
@@ -40,7 +41,7 @@ async fn neither_qr_strings_nor_credentials_appear_in_logs_statistics_or_configu
     let before = judged(&envoy, "delivered").await?;
     post_each_kind(&envoy, next()).await?;
     post_what_passes(&envoy, next()).await?;
-    until_judged(&envoy, "delivered", before).await?;
+    until_judged(&envoy, "delivered", before).await;
     // Laravel fails, and says what it was given, as its validation and its stack traces do.
     let echo = format!("{PLANTED} 2@{PLANTED} Bearer {PLANTED}");
     let echoing = |code| Misbehaviour::Status {
@@ -67,13 +68,13 @@ async fn neither_qr_strings_nor_credentials_appear_in_logs_statistics_or_configu
         laravel.set_faults(vec![Fault::always(fault)]);
         let before = judged(&envoy, verdict).await?;
         post_each_kind(&envoy, next()).await?;
-        until_judged(&envoy, verdict, before).await?;
+        until_judged(&envoy, verdict, before).await;
     }
     // And there is nobody at all.
     laravel.down().await;
     let before = judged(&envoy, "retry").await?;
     post_each_kind(&envoy, next()).await?;
-    until_judged(&envoy, "retry", before).await?;
+    until_judged(&envoy, "retry", before).await;
 
     let warned = envoy.grep_log("wasm log embudo embudo: qr: a call failed");
     assert!(
@@ -128,10 +129,10 @@ async fn nor_where_credentials_are_learned_and_answers_kept() -> Result<()> {
         assert_eq!(answer.header("x-embudo").as_deref(), Some(outcome));
         answers.push(answer);
     }
-    until_judged(&envoy, "delivered", 0).await?;
+    until_judged(&envoy, "delivered", 0).await;
     laravel.set_faults(vec![Fault::always(Misbehaviour::status(401))]);
     answers.push(state("inactive").send(envoy.listener).await?);
-    until_judged(&envoy, "rejected", 0).await?;
+    until_judged(&envoy, "rejected", 0).await;
     answers.push(state("inactive").send(envoy.listener).await?);
 
     for answer in &answers {
@@ -241,16 +242,12 @@ async fn judged(envoy: &Envoy, verdict: &str) -> Result<u64> {
     Ok(stats.counter("embudo.calls", &[("verdict", verdict)]))
 }
 
-async fn until_judged(envoy: &Envoy, verdict: &str, before: u64) -> Result<()> {
-    let deadline = Instant::now() + JUDGED_MAX;
-    while judged(envoy, verdict).await? == before {
-        assert!(
-            Instant::now() < deadline,
-            "a call must be judged {verdict:?}"
-        );
-        tokio::time::sleep(Duration::from_millis(10)).await;
-    }
-    Ok(())
+async fn until_judged(envoy: &Envoy, verdict: &str, before: u64) {
+    let what = format!("a call is judged {verdict:?}");
+    wait_until(&what, JUDGED_MAX, async || {
+        judged(envoy, verdict).await.is_ok_and(|now| now != before)
+    })
+    .await;
 }
 
 fn session(number: u32) -> String {

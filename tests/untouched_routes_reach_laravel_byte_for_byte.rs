@@ -3,7 +3,7 @@
 //! Envoy; what Laravel received and what the gateway got back must be the same, but for the headers
 //! that Envoy adds, which are named here. And the requests must not even enter the VM.
 
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use anyhow::{Context as _, Result};
 use embudo::live::laravel::{LaravelOptions, LaravelServer};
@@ -11,6 +11,7 @@ use embudo::live::{Envoy, EnvoyOptions};
 use embudo::model::http::Request;
 use embudo::model::laravel::{Fault, LaravelConfig, Misbehaviour};
 use embudo_tests::raw::{self, Answer, Message};
+use embudo_tests::wait_until;
 
 const SESSION: &str = "00000000-0000-4000-8000-000000000001";
 
@@ -119,14 +120,12 @@ async fn none_of_them_enters_the_vm() -> Result<()> {
     );
     control.send(envoy.listener).await?;
 
-    let deadline = Instant::now() + LOGGED_MAX;
-    while envoy.grep_log("[host->vm] proxy_on_delete(").is_empty() {
-        assert!(
-            Instant::now() < deadline,
-            "the log must show the end of the control request"
-        );
-        tokio::time::sleep(Duration::from_millis(10)).await;
-    }
+    wait_until(
+        "the control request ends in the log",
+        LOGGED_MAX,
+        async || !envoy.grep_log("[host->vm] proxy_on_delete(").is_empty(),
+    )
+    .await;
     for call in [
         "proxy_on_context_create",
         "proxy_on_request_headers",

@@ -6,14 +6,17 @@
 //! gateway does, what happens to Laravel and when, and within which bounds the outcome must lie, each
 //! bound with its reason.
 
-use std::collections::{BTreeMap, BTreeSet};
+mod expectation;
+
+use std::collections::BTreeSet;
+use std::fs;
 use std::path::{Path, PathBuf};
-use std::{fmt, fs};
 
 use anyhow::{Context as _, Result, ensure};
 use serde::Deserialize;
 use serde_json::Value;
 
+pub use self::expectation::{Expectation, Measure, Measures};
 use crate::model::gateway::{GatewayConfig, session_ids, token};
 use crate::model::laravel::{Fault, LaravelConfig, RetryAfter, Tenants};
 
@@ -157,78 +160,6 @@ pub enum Verb {
     /// The operator changes Embudo's configuration to this.
     UpdateFilter(Value),
 }
-
-/// A bound on the outcome.
-#[derive(Clone, Debug, Deserialize)]
-#[serde(deny_unknown_fields)]
-pub struct Expectation {
-    /// What is bounded.
-    pub of: Measure,
-    /// The least it may be.
-    pub min: Option<f64>,
-    /// The most it may be.
-    pub max: Option<f64>,
-    /// The reason for the bound.
-    pub why: String,
-}
-
-/// What an arm measures.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Deserialize)]
-#[serde(rename_all = "snake_case")]
-pub enum Measure {
-    /// POSTs that the gateway sent, retries included.
-    GatewayPosts,
-    /// POSTs that the gateway got no 2xx for.
-    GatewayFailures,
-    /// Status reads that the gateway sent, retries included.
-    GatewayGets,
-    /// Status reads that the gateway got no 2xx for.
-    ReadFailures,
-    /// POSTs that reached Laravel.
-    LaravelPosts,
-    /// Status reads that reached Laravel.
-    LaravelGets,
-    /// Requests of any kind that reached Laravel.
-    LaravelRequests,
-    /// Updates answered `queued`.
-    Queued,
-    /// Updates answered `implied`.
-    Implied,
-    /// Updates that ended delivered.
-    Delivered,
-    /// Updates that ended superseded.
-    Superseded,
-    /// QRs that ended expired.
-    Expired,
-    /// Updates that ended rejected.
-    Rejected,
-    /// Those of them that no dead letter tells of.
-    RejectedUntold,
-    /// POSTs that Laravel answered, and not with a 2xx.
-    LaravelRefused,
-    /// Single POSTs that reached Laravel.
-    LaravelSingles,
-    /// How many of them for each update that Laravel took or did not want.
-    SinglesPerUpdate,
-    /// The longest that a row at Laravel lacked what a session had said, or something newer, milliseconds.
-    /// Sessions that Laravel takes nothing of do not count.
-    RowLagMaxMs,
-    /// Calls that reached the webhook.
-    WebhookCalls,
-    /// Items that were handed over to it, dead letters not among them.
-    WebhookItems,
-    /// Items that came to it as dead letters.
-    DeadLetters,
-    /// Items that came to it once more although it had taken them.
-    WebhookRepeats,
-    /// Items of the largest batch.
-    BatchItemsMax,
-    /// 99th percentile of the age of a QR when Laravel had it, milliseconds.
-    QrStalenessP99Ms,
-}
-
-/// What an arm measured.
-pub type Measures = BTreeMap<Measure, f64>;
 
 fn one() -> u64 {
     1
@@ -415,155 +346,5 @@ impl Laravel {
     }
 }
 
-// === impl Measure ===
-
-impl Measure {
-    /// Every measure, in the order reports show them.
-    pub const ALL: [Self; 24] = [
-        Self::GatewayPosts,
-        Self::GatewayFailures,
-        Self::GatewayGets,
-        Self::ReadFailures,
-        Self::LaravelPosts,
-        Self::LaravelGets,
-        Self::LaravelRequests,
-        Self::Queued,
-        Self::Implied,
-        Self::Delivered,
-        Self::Superseded,
-        Self::Expired,
-        Self::Rejected,
-        Self::RejectedUntold,
-        Self::LaravelRefused,
-        Self::LaravelSingles,
-        Self::SinglesPerUpdate,
-        Self::RowLagMaxMs,
-        Self::WebhookCalls,
-        Self::WebhookItems,
-        Self::DeadLetters,
-        Self::WebhookRepeats,
-        Self::BatchItemsMax,
-        Self::QrStalenessP99Ms,
-    ];
-
-    /// As scenarios name it.
-    #[must_use]
-    pub fn name(self) -> &'static str {
-        match self {
-            Self::GatewayPosts => "gateway_posts",
-            Self::GatewayFailures => "gateway_failures",
-            Self::GatewayGets => "gateway_gets",
-            Self::ReadFailures => "read_failures",
-            Self::LaravelPosts => "laravel_posts",
-            Self::LaravelGets => "laravel_gets",
-            Self::LaravelRequests => "laravel_requests",
-            Self::Queued => "queued",
-            Self::Implied => "implied",
-            Self::Delivered => "delivered",
-            Self::Superseded => "superseded",
-            Self::Expired => "expired",
-            Self::Rejected => "rejected",
-            Self::RejectedUntold => "rejected_untold",
-            Self::LaravelRefused => "laravel_refused",
-            Self::LaravelSingles => "laravel_singles",
-            Self::SinglesPerUpdate => "singles_per_update",
-            Self::RowLagMaxMs => "row_lag_max_ms",
-            Self::WebhookCalls => "webhook_calls",
-            Self::WebhookItems => "webhook_items",
-            Self::DeadLetters => "dead_letters",
-            Self::WebhookRepeats => "webhook_repeats",
-            Self::BatchItemsMax => "batch_items_max",
-            Self::QrStalenessP99Ms => "qr_staleness_p99_ms",
-        }
-    }
-}
-
-// === impl Expectation ===
-
-impl Expectation {
-    /// What is wrong with the measure, if anything is.
-    #[must_use]
-    pub fn verdict(&self, measures: &Measures) -> Option<String> {
-        let Some(found) = measures.get(&self.of) else {
-            return Some(format!("{:?} was not measured", self.of));
-        };
-        let low = self.min.is_some_and(|min| *found < min);
-        let high = self.max.is_some_and(|max| *found > max);
-        (low || high).then(|| format!("{self}, but it is {found}"))
-    }
-}
-
-impl fmt::Display for Expectation {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "{:?} must be", self.of)?;
-        if let Some(min) = self.min {
-            write!(f, " at least {min}")?;
-        }
-        if let Some(max) = self.max {
-            write!(f, " at most {max}")?;
-        }
-        write!(f, " ({})", self.why)
-    }
-}
-
 #[cfg(test)]
-mod tests {
-    use super::*;
-
-    fn scenario(more: &str) -> Scenario {
-        let text = format!(
-            "name = \"x\"\nsessions = 3\nseconds = 1\nsettled_within_seconds = 1\nexpect = []\n{more}"
-        );
-        toml::from_str(&text).expect("a scenario")
-    }
-
-    #[test]
-    fn a_file_says_how_laravel_judges_batches() {
-        let scenario = scenario(
-            "[laravel]\nresults = true\npoison = 2\npoison_indexes = false\nbody_bytes_max = 4096\n\
-             throttle_per_minute = 60\nretry_after = \"date\"",
-        );
-        let config = scenario.laravel_config();
-        assert!(config.results && !config.poison_indexes);
-        assert_eq!(config.body_bytes_max, 4096);
-        assert_eq!(config.throttle_per_minute, Some(60));
-        assert_eq!(config.retry_after, RetryAfter::Date);
-        let poison = session_ids(1, 3).into_iter().take(2);
-        let poison = poison.map(|name| (name, 0)).collect();
-        assert_eq!(config.poison, poison, "the first sessions of the run");
-        assert!(config.qr_batch && config.status_batch && !config.catch_all);
-    }
-
-    #[test]
-    fn a_file_says_what_is_behind_the_paths_of_the_batches() {
-        for (route, is_there, catches_all) in [
-            ("there", true, false),
-            ("missing", false, false),
-            ("page", false, true),
-        ] {
-            let scenario = scenario(&format!("[laravel]\nbatch_route = \"{route}\""));
-            let config = scenario.laravel_config();
-            assert_eq!((config.qr_batch, config.status_batch), (is_there, is_there));
-            assert_eq!(config.catch_all, catches_all, "{route}");
-        }
-    }
-
-    #[test]
-    fn a_webhook_has_its_own_faults_and_happenings() {
-        let scenario = scenario(
-            "[webhook]\nrequest_ms = 7\n[[webhook.fault]]\nwhat = {status = {code = 500}}\ncount = 1\n\
-             [[happening]]\nat_ms = 1\ndo = \"webhook_down\"",
-        );
-        let webhook = scenario.webhook.expect("a webhook");
-        assert_eq!((webhook.request_ms, webhook.faults.len()), (7, 1));
-        assert!(matches!(scenario.happenings[0].what, Verb::WebhookDown));
-    }
-
-    #[test]
-    fn the_secrets_are_those_that_go_along_with_requests() {
-        let scenario = scenario("tenants = 2");
-        let sent = (0..3).filter_map(|session| scenario.authorization(session));
-        assert_eq!(scenario.secrets(), sent.collect());
-        assert_eq!(scenario.secrets().len(), 2);
-    }
-}
+mod tests;

@@ -11,9 +11,9 @@ use axum::Router;
 use bytes::Bytes;
 use embudo::live::laravel::{LaravelOptions, LaravelServer};
 use embudo::live::paths;
-use embudo::live::{Envoy, EnvoyOptions};
+use embudo::live::{Envoy, EnvoyOptions, wait};
 use embudo::model::gateway::session_ids;
-use embudo::model::laravel::{Fault, LaravelConfig, Misbehaviour};
+use embudo::model::laravel::{Fault, Misbehaviour};
 use http_body_util::{BodyExt as _, Full};
 use hyper::Request;
 use hyper_util::client::legacy::Client;
@@ -76,17 +76,7 @@ struct Way {
 
 impl Way {
     async fn start(name: &str, drain_time_s: u32) -> Result<Self> {
-        let config = LaravelConfig {
-            request_ms: CALL_MS,
-            item_ms: 0,
-            any_account: true,
-            ..LaravelConfig::default()
-        };
-        let options = LaravelOptions {
-            config,
-            ..LaravelOptions::default()
-        };
-        let laravel = LaravelServer::start(options).await?;
+        let laravel = LaravelServer::start(LaravelOptions::costing(CALL_MS)).await?;
         let options = EnvoyOptions {
             drain_time_s,
             filter_config: json!({
@@ -97,11 +87,11 @@ impl Way {
         };
         let envoy = Envoy::start(options).await?;
         let admin = format!("http://{}", envoy.admin.address);
-        let begin = Instant::now();
-        while envoy.admin.stats().await?.gauge("embudo.leader_beat") < Some(1) {
-            assert!(begin.elapsed() < BOUND, "a root becomes the dispatcher");
-            tokio::time::sleep(Duration::from_millis(20)).await;
-        }
+        let led = wait::until(BOUND, async || {
+            let stats = envoy.admin.stats().await;
+            stats.is_ok_and(|stats| stats.gauge("embudo.leader_beat") > Some(0))
+        });
+        assert!(led.await, "a root becomes the dispatcher");
         Ok(Self {
             gateway: Client::builder(TokioExecutor::new()).build_http(),
             envoy,
@@ -141,11 +131,7 @@ impl Way {
 
     /// Asserts that Envoy is gone and Laravel has every value that was answered `queued`.
     async fn assert_gone_and_delivered(mut self) {
-        let begin = Instant::now();
-        while self.envoy.is_running() {
-            assert!(begin.elapsed() < BOUND, "Envoy ends");
-            tokio::time::sleep(Duration::from_millis(20)).await;
-        }
+        assert_gone(&mut self.envoy).await;
         // Before anything else is asked of Laravel: what it is still busy with does not count.
         let journal = self.laravel.stop().await;
         let mut at_laravel = BTreeMap::new();
@@ -155,6 +141,11 @@ impl Way {
         assert!(self.queued.len() >= SESSIONS, "there was something to lose");
         assert_eq!(at_laravel, self.queued, "Laravel has what was accepted");
     }
+}
+
+async fn assert_gone(envoy: &mut Envoy) {
+    let gone = wait::until(BOUND, async || !envoy.is_running());
+    assert!(gone.await, "Envoy ends");
 }
 
 /// The lines of a `--json` run.
@@ -259,11 +250,7 @@ async fn what_cannot_be_delivered_in_time_leaves_envoy_running_unless_forced() -
     assert_eq!(last["state"], "failed");
     let error = last["error"].as_str().unwrap_or_default();
     assert!(err.contains(error) && !error.is_empty(), "{last}");
-    let begin = Instant::now();
-    while way.envoy.is_running() {
-        assert!(begin.elapsed() < BOUND, "Envoy ends");
-        tokio::time::sleep(Duration::from_millis(20)).await;
-    }
+    assert_gone(&mut way.envoy).await;
     Ok(())
 }
 

@@ -9,7 +9,6 @@ use bytes::Bytes;
 use embudo::live::laravel::{LaravelOptions, LaravelServer};
 use embudo::live::{Envoy, EnvoyOptions};
 use embudo::model::gateway::session_ids;
-use embudo::model::laravel::LaravelConfig;
 use http_body_util::{BodyExt as _, Full};
 use hyper::Request;
 use hyper_util::client::legacy::Client;
@@ -53,17 +52,7 @@ async fn json_once(admin: &str) -> Value {
 
 /// A stand-in Laravel that costs no time and knows every session.
 async fn laravel() -> Result<LaravelServer> {
-    let config = LaravelConfig {
-        request_ms: 0,
-        item_ms: 0,
-        any_account: true,
-        ..LaravelConfig::default()
-    };
-    let options = LaravelOptions {
-        config,
-        ..LaravelOptions::default()
-    };
-    Ok(LaravelServer::start(options).await?)
+    Ok(LaravelServer::start(LaravelOptions::costing(0)).await?)
 }
 
 /// Sends a request through Envoy; gives the outcome that Embudo names.

@@ -7,12 +7,12 @@
 //! queued *and* reach Laravel as it was meant.
 
 use std::collections::BTreeMap;
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use anyhow::{Context as _, Result, ensure};
 use embudo::live::laravel::{LaravelOptions, LaravelServer};
 use embudo::live::stats::VmReloads;
-use embudo::live::{Envoy, EnvoyOptions};
+use embudo::live::{Envoy, EnvoyOptions, wait};
 use embudo::model::http::Request;
 use embudo::model::laravel::LaravelConfig;
 use embudo_tests::raw::{self, Answer};
@@ -180,9 +180,8 @@ async fn assert_counters(envoy: &Envoy, cases: &[Case]) -> Result<()> {
 }
 
 async fn assert_delivered(laravel: &LaravelServer, cases: &[Case]) {
-    let deadline = Instant::now() + DELIVERY_MAX;
     let mut missing = cases.iter().collect::<Vec<_>>();
-    loop {
+    let delivered = wait::until(DELIVERY_MAX, async || {
         let journal = laravel.journal();
         missing.retain(|case| match &case.expected {
             Expected::Queued(Some((session, value))) => !journal
@@ -190,16 +189,14 @@ async fn assert_delivered(laravel: &LaravelServer, cases: &[Case]) {
                 .any(|entry| entry.value == *value),
             _ => false,
         });
-        if missing.is_empty() {
-            return;
-        }
-        let names: Vec<&str> = missing.iter().map(|case| case.name.as_str()).collect();
-        assert!(
-            Instant::now() < deadline,
-            "what was queued must reach Laravel with the value that was meant: {names:?}"
-        );
-        tokio::time::sleep(Duration::from_millis(20)).await;
-    }
+        missing.is_empty()
+    });
+    let delivered = delivered.await;
+    let names: Vec<&str> = missing.iter().map(|case| case.name.as_str()).collect();
+    assert!(
+        delivered,
+        "what was queued must reach Laravel with the value that was meant: {names:?}"
+    );
 }
 
 async fn start_laravel() -> Result<LaravelServer> {

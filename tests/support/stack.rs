@@ -7,7 +7,7 @@ use embudo::live::laravel::{LaravelOptions, LaravelServer};
 use embudo::live::load::LoadOptions;
 use embudo::live::stats::VmReloads;
 use embudo::live::{Envoy, EnvoyOptions, Ledger};
-use embudo::model::laravel::{Entry, Journal, LaravelConfig};
+use embudo::model::laravel::{Entry, Journal};
 use embudo::model::order::{SentLog, Violation};
 use serde_json::{Value, json};
 
@@ -53,19 +53,12 @@ pub struct Stack {
 
 impl Default for StackOptions {
     fn default() -> Self {
-        let config = LaravelConfig {
-            request_ms: 0,
-            item_ms: 0,
-            any_account: true,
-            ..LaravelConfig::default()
-        };
         Self {
             filter_config: json!({}),
             read_routes: Vec::new(),
             laravel: LaravelOptions {
-                config,
                 workers: WORKERS,
-                ..LaravelOptions::default()
+                ..LaravelOptions::costing(0)
             },
             connections: CONNECTIONS,
             watch_listener: false,

@@ -1,12 +1,12 @@
 //! `embudo run` without a Laravel: the same traffic with Embudo and without, side by side.
 
 use std::net::SocketAddr;
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use anyhow::{Context as _, Result, bail};
 use embudo::live::laravel::LaravelServer;
 use embudo::live::load::{self, LoadOptions};
-use embudo::live::{Envoy, EnvoyOptions, Ledger, paths};
+use embudo::live::{Envoy, EnvoyOptions, Ledger, paths, wait};
 use embudo::report;
 
 use super::arm::{self, Outcome, Traffic};
@@ -122,15 +122,14 @@ async fn warm_up(laravel: &LaravelServer, options: &LoadOptions) -> Result<()> {
 
 /// Waits until everything accepted has reached its end, and returns the ledger as it is then.
 pub(super) async fn settled(envoy: &Envoy) -> Result<Ledger> {
-    let deadline = Instant::now() + SETTLE_MAX;
-    loop {
-        let ledger = envoy.admin.stats().await?.ledger();
-        let done = ledger.pending == 0 && ledger.balances();
-        if done || Instant::now() > deadline {
-            return Ok(ledger);
-        }
-        tokio::time::sleep(POLL).await;
-    }
+    let mut last = Ok(Ledger::default());
+    wait::some(SETTLE_MAX, POLL, async || {
+        last = envoy.admin.stats().await.map(|stats| stats.ledger());
+        let goes_on = |ledger: &Ledger| ledger.pending > 0 || !ledger.balances();
+        (!last.as_ref().is_ok_and(goes_on)).then_some(())
+    })
+    .await;
+    last
 }
 
 /// What must hold whatever the machine; how fast it is, is for the reader to judge.

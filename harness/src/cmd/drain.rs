@@ -12,7 +12,7 @@ use std::time::{Duration, Instant};
 
 use anyhow::{Context as _, Result, bail, ensure};
 use clap::Args;
-use embudo::live::{Admin, Stats};
+use embudo::live::{Admin, Stats, wait};
 use serde::Serialize;
 
 /// What is read at each look.
@@ -218,16 +218,14 @@ async fn drain(admin: &Admin, arguments: &DrainArguments, watch: &mut Watch) -> 
 /// Ends Envoy and waits until its admin page is gone.
 async fn quit(admin: &Admin) -> Result<()> {
     admin.quit().await?;
-    let told = Instant::now();
-    while admin.is_ready().await {
-        ensure!(
-            told.elapsed() < QUIT_MAX,
-            "Envoy was told to quit, and still serves after {} s",
-            QUIT_MAX.as_secs()
-        );
-        tokio::time::sleep(LOOK_EVERY).await;
-    }
-    Ok(())
+    let gone = wait::some(QUIT_MAX, LOOK_EVERY, async || {
+        (!admin.is_ready().await).then_some(())
+    });
+    let quit = gone.await;
+    quit.with_context(|| {
+        let seconds = QUIT_MAX.as_secs();
+        format!("Envoy was told to quit, and still serves after {seconds} s")
+    })
 }
 
 // === impl Watch ===

@@ -30,7 +30,8 @@ const POLL: Duration = Duration::from_millis(100);
 /// Run Embudo in a real Envoy: before a stand-in Laravel to see the effect, or before your own
 ///
 /// Without --laravel, the same seeded traffic goes first straight to a stand-in Laravel and then
-/// through Embudo; one table shows both, target/embudo/run.json has the figures.
+/// through Embudo; one table shows both, target/embudo/run.json has the figures, report.html beside it
+/// the pictures.
 ///
 /// With --laravel, Embudo serves the gateway until Ctrl-C, and what is pending is still delivered
 /// after it.

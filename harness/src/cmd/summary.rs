@@ -211,8 +211,7 @@ pub(crate) fn write(figures: &impl Serialize, name: &str) -> Result<String> {
     let file = paths::output().join(name);
     let json = serde_json::to_string_pretty(figures)?;
     paths::write_atomically(&file, format!("{json}\n").as_bytes())?;
-    let short = file.strip_prefix(paths::root()).unwrap_or(&file);
-    Ok(short.display().to_string())
+    Ok(paths::short(&file))
 }
 
 fn per_minute(count: u64, over: Duration) -> f64 {

@@ -21,7 +21,7 @@ mod watched;
 use std::fs;
 use std::net::{Ipv4Addr, SocketAddr};
 use std::path::{Path, PathBuf};
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use anyhow::{Context as _, Result, anyhow, bail};
 use serde_json::Value;
@@ -31,7 +31,7 @@ use self::watched::{Lds, Watched};
 use super::bootstrap::LISTENER;
 use super::supervise::{self, Supervised};
 use super::tools::Tools;
-use super::{Admin, paths, wasm};
+use super::{Admin, paths, wait, wasm};
 
 /// Until Envoy serves. Two seconds on an idle machine, most of them V8 compiling; the rest is for a
 /// busy one.
@@ -158,23 +158,22 @@ impl Envoy {
             .as_mut()
             .context("start Envoy with watch_listener to update it")?;
         let version = watched.update(config)?;
-        let deadline = Instant::now() + UPDATE_MAX;
-        loop {
-            let lds = Lds::read(&self.admin).await?;
-            if lds.version == version {
-                return self.save_config_dump().await;
-            }
-            if lds.rejected > rejected_before {
-                bail!(
+        let taken = wait::some(UPDATE_MAX, POLL, async || {
+            match Lds::read(&self.admin).await {
+                Ok(lds) if lds.version == version => Some(Ok(())),
+                Ok(lds) if lds.rejected > rejected_before => Some(Err(anyhow!(
                     "Envoy refused the configuration:\n  {}",
                     last_lines(&self.log())
-                );
+                ))),
+                Ok(_) => None,
+                Err(error) => Some(Err(error)),
             }
-            if Instant::now() > deadline {
-                bail!("Envoy did not take version {version} of its listener in {UPDATE_MAX:?}");
-            }
-            tokio::time::sleep(POLL).await;
+        });
+        match taken.await {
+            Some(taken) => taken?,
+            None => bail!("Envoy did not take version {version} of its listener in {UPDATE_MAX:?}"),
         }
+        self.save_config_dump().await
     }
 
     /// Kills Envoy as `kill -9` does: nothing is flushed, no callback runs.
@@ -200,19 +199,14 @@ async fn wait_until_serving(
     process: &mut Supervised,
     run_dir: &Path,
 ) -> Result<(Admin, SocketAddr)> {
-    let deadline = Instant::now() + READY_MAX;
-    loop {
-        if let Some(serving) = serving(run_dir).await {
-            return serving;
-        }
-        if let Some(status) = process.ended() {
-            bail!("Envoy ended at once ({status})");
-        }
-        if Instant::now() > deadline {
-            bail!("Envoy did not serve within {READY_MAX:?}");
-        }
-        tokio::time::sleep(POLL).await;
-    }
+    let served = wait::some(READY_MAX, POLL, async || {
+        let ended = |status| Err(anyhow!("Envoy ended at once ({status})"));
+        serving(run_dir)
+            .await
+            .or_else(|| process.ended().map(ended))
+    });
+    let late = || Err(anyhow!("Envoy did not serve within {READY_MAX:?}"));
+    served.await.unwrap_or_else(late)
 }
 
 /// The admin page and the listener's address, once both are there or cannot come.

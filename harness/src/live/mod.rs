@@ -21,6 +21,7 @@
 //! * [`scenario`]: runs a scenario file with all of these.
 //! * [`chaos`]: everything that can go wrong, at once, for minutes.
 //! * [`paths`]: where files go.
+//! * [`wait`]: waiting for a condition, with a bound.
 
 pub mod admin;
 pub mod bootstrap;
@@ -36,6 +37,7 @@ pub mod staleness;
 pub mod stats;
 pub mod supervise;
 pub mod tools;
+pub mod wait;
 pub mod wasm;
 
 pub use admin::Admin;

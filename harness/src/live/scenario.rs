@@ -4,13 +4,14 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use anyhow::{Result, bail};
-use tokio::time::{Instant, sleep_until, timeout};
+use tokio::time::{Instant, sleep_until};
 
 use super::envoy::{Envoy, EnvoyOptions};
 use super::filter_config::scaled;
 use super::laravel::{LaravelOptions, LaravelServer, WebhookServer};
 use super::load::{self, Load, LoadOptions, LoadProgress};
-use super::stats::Stats;
+use super::stats::{Ledger, Stats};
+use super::wait;
 use crate::check::Outcome;
 use crate::measure::measures;
 use crate::model::gateway::{RetryPolicy, session_ids};
@@ -198,19 +199,15 @@ async fn silent(webhook: &WebhookServer) -> Vec<Received> {
 /// Waits until nothing is pending, or the scenario's time is over.
 pub(super) async fn settled(scenario: &Scenario, envoy: &mut Envoy) -> Result<Stats> {
     let patience = Duration::from_secs(scenario.settled_within_seconds);
-    let wait = async {
-        loop {
-            let stats = envoy.admin.stats().await?;
-            let ledger = stats.ledger();
-            if ledger.pending == 0 && ledger.balances() {
-                return Ok::<_, anyhow::Error>(stats);
-            }
-            tokio::time::sleep(ASK_EVERY).await;
-        }
-    };
-    match timeout(patience, wait).await {
-        Ok(stats) => stats,
-        Err(_) if envoy.is_running() => envoy.admin.stats().await,
-        Err(_) => bail!("Envoy died; its log is in {}", envoy.run_dir.display()),
+    let settled = wait::some(patience, ASK_EVERY, async || {
+        let stats = envoy.admin.stats().await;
+        let goes_on = |ledger: Ledger| ledger.pending > 0 || !ledger.balances();
+        let waits = stats.as_ref().is_ok_and(|stats| goes_on(stats.ledger()));
+        (!waits).then_some(stats)
+    });
+    match settled.await {
+        Some(stats) => stats,
+        None if envoy.is_running() => envoy.admin.stats().await,
+        None => bail!("Envoy died; its log is in {}", envoy.run_dir.display()),
     }
 }

@@ -164,11 +164,18 @@ fn shares<'a>(
         colour,
         points: distribution.cumulative(),
     };
+    let mut lines: Vec<Line> = lines.into_iter().map(line).collect();
+    // All that there are stay all that there are, up to the other line's end.
+    let ends = lines.iter().filter_map(|line| line.points.last());
+    let end = ends.map(|(ms, _)| *ms).fold(0.0, f64::max);
+    for line in lines.iter_mut().filter(|line| !line.points.is_empty()) {
+        line.points.push((end, 100.0));
+    }
     Chart {
         title: title.to_owned(),
         x: ("at most so many ms", Axis::Log),
         y: "% of all",
-        lines: lines.into_iter().map(line).collect(),
+        lines,
         span: None,
     }
 }

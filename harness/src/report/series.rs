@@ -5,13 +5,13 @@ use serde::{Deserialize, Serialize};
 
 use crate::live::load::LoadReport;
 
-/// Ten buckets a decade: closer than a picture shows.
-const BUCKETS_A_DECADE: f64 = 10.0;
+/// Twenty buckets a decade: as close as a picture shows.
+const BUCKETS_A_DECADE: f64 = 20.0;
 
 /// How often what took how long.
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
 pub struct Distribution {
-    /// The upper end of each bucket, in ms; ten of them make a decade.
+    /// The upper end of each bucket, in ms; twenty of them make a decade.
     pub up_to_ms: Vec<f64>,
     /// How many are in it.
     pub count: Vec<u64>,
@@ -60,6 +60,11 @@ pub struct WholeSeconds {
     count: usize,
 }
 
+/// How many times its lower end a bucket's upper one is.
+fn bucket_width() -> f64 {
+    10_f64.powf(1.0 / BUCKETS_A_DECADE)
+}
+
 // === impl Distribution ===
 
 impl Distribution {
@@ -74,10 +79,9 @@ impl Distribution {
     }
 
     fn of(histogram: &Histogram<u64>, to_the_ms: f64) -> Self {
-        let base = 10_f64.powf(1.0 / BUCKETS_A_DECADE);
         let mut all = Self::default();
-        // Below ten a bucket a tenth of a decade wide holds no whole number.
-        for bucket in histogram.iter_log(10, base) {
+        // Below ten, not every bucket would hold a whole number.
+        for bucket in histogram.iter_log(10, bucket_width()) {
             let up_to = bucket.value_iterated_to() as f64 / to_the_ms;
             let count = bucket.count_since_last_iteration();
             // Empty ones before the first value would only make the file longer.
@@ -89,16 +93,18 @@ impl Distribution {
         all
     }
 
-    /// Of all, how many percent took at most how many ms.
+    /// Of all, how many percent took at most how many ms: from none of them to all.
     pub(super) fn cumulative(&self) -> Vec<(f64, f64)> {
         let total = self.count.iter().sum::<u64>().max(1) as f64;
         let mut sum = 0;
         let buckets = self.up_to_ms.iter().zip(&self.count);
+        let begin = self.up_to_ms.first();
+        let begin = begin.map(|up_to| (up_to / bucket_width(), 0.0));
         let points = buckets.map(|(up_to, count)| {
             sum += count;
             (*up_to, 100.0 * sum as f64 / total)
         });
-        points.collect()
+        begin.into_iter().chain(points).collect()
     }
 }
 
@@ -150,12 +156,16 @@ mod tests {
         let found = Distribution::of_us(&histogram(&values));
         assert_eq!(found.count.iter().sum::<u64>(), values.len() as u64);
         let shares = found.cumulative();
+        assert_eq!(shares.first().map(|(_, percent)| *percent), Some(0.0));
         assert_eq!(shares.last().map(|(_, percent)| *percent), Some(100.0));
         for (value, share) in [(0.21, 60.0), (21.0, 80.0)] {
             let at = shares.iter().find(|(up_to, _)| *up_to >= value * 1.001);
             let at = at.expect("a bucket that ends behind it");
             assert!((at.1 - share).abs() < 1e-9, "{value} ms: {shares:?}");
-            assert!(at.0 < value * 1.3, "a bucket is a tenth of a decade wide");
+            assert!(
+                at.0 < value * 1.15,
+                "a bucket is a twentieth of a decade wide"
+            );
         }
         assert_eq!(Distribution::of_us(&histogram(&[])).cumulative(), []);
     }

@@ -1,17 +1,19 @@
 //! The rules: built-in ones with the operator's laid over them.
 
+mod places;
+
 use alloc::borrow::ToOwned;
 use alloc::format;
 use alloc::string::{String, ToString};
 use alloc::vec::Vec;
 
-use super::fields::{Fields, kind, problem};
-use super::parse::{TIMER_MAX_MS, check_header_name, is_path};
+use self::places::{fits, places, pointers};
+use super::fields::{Fields, problem};
+use super::parse::{TIMER_MAX_MS, is_path};
 use super::{
-    Ack, Batch, BatchCall, Implies, Match, Path, Place, Priority, Problem, ROUTES_MAX, Read, Route,
-    Voids,
+    Ack, Batch, BatchCall, Implies, Path, Place, Priority, Problem, ROUTES_MAX, Read, Route, Voids,
 };
-use crate::json::{Object, Pointer, Value};
+use crate::json::{Pointer, Value};
 
 pub(super) const PATH_FORM: &str = "a path starts with '/' and has no query string, as in \"/qr\"";
 
@@ -290,102 +292,6 @@ fn pattern(fields: &mut Fields<'_>, default: Option<&str>) -> Option<Path> {
         fields.report("path", PATTERN_FORM);
     }
     path
-}
-
-fn fits(fields: &mut Fields<'_>) -> Option<Match> {
-    if !fields.has("match") {
-        return None;
-    }
-    let mut fits = fields.object("match");
-    let pointer = fits.needed("pointer");
-    let values = fits.texts("values").unwrap_or_default();
-    if values.is_empty() {
-        fits.report("values", "needs at least one value");
-    }
-    let pointer = pointer.and_then(|text| match Pointer::parse(&text) {
-        Ok(pointer) => Some(pointer),
-        Err(message) => {
-            fits.report("pointer", message);
-            None
-        }
-    });
-    fits.end();
-    pointer.map(|pointer| Match { pointer, values })
-}
-
-const PLACE_FORM: &str = "expected a JSON pointer as in \"/session_id\", \"{session}\" for the path's \
-                          segment, {\"query\": \"name\"}, {\"header\": \"name\"} or {\"constant\": \"text\"}";
-
-fn places(fields: &mut Fields<'_>, path: Option<&Path>) -> Vec<Place> {
-    let items = fields.array("session").unwrap_or_default();
-    if items.is_empty() {
-        fields.report(
-            "session",
-            "needs at least one place, as in [\"/session_id\"]",
-        );
-    }
-    let mut places = Vec::with_capacity(items.len());
-    for (index, item) in items.into_iter().enumerate() {
-        match place(item, path) {
-            Ok(place) => places.push(place),
-            Err(message) => fields.report(&format!("session/{index}"), message),
-        }
-    }
-    places
-}
-
-fn place(item: Value, path: Option<&Path>) -> Result<Place, String> {
-    let object = match item {
-        Value::Text(text) if text == "{session}" => {
-            return match path.is_none_or(Path::has_session) {
-                true => Ok(Place::Segment),
-                false => Err("the path has no segment \"{session}\"".to_owned()),
-            };
-        }
-        Value::Text(text) => {
-            return Pointer::parse(&text)
-                .map(Place::Body)
-                .map_err(ToString::to_string);
-        }
-        Value::Object(object) if object.keys().count() == 1 => object,
-        other => return Err(format!("{PLACE_FORM}, found {}", kind(&other))),
-    };
-    place_of(object).ok_or_else(|| PLACE_FORM.to_owned())?
-}
-
-/// `None` for what is no place at all.
-fn place_of(object: Object) -> Option<Result<Place, String>> {
-    let (key, value) = object.into_members().into_iter().next()?;
-    let Value::Text(text) = value else {
-        return None;
-    };
-    if text.is_empty() {
-        return Some(Err(format!("\"{key}\" must not be empty")));
-    }
-    Some(match key.as_str() {
-        "query" => Ok(Place::Query(text)),
-        "header" => check_header_name(&text).map(|()| Place::Header(text)),
-        "constant" => Ok(Place::Constant(text)),
-        _ => return None,
-    })
-}
-
-fn pointers(fields: &mut Fields<'_>, name: &'static str, needed: bool) -> Vec<Pointer> {
-    let texts = fields.texts(name).unwrap_or_default();
-    if needed && texts.is_empty() {
-        fields.report(
-            name,
-            "needs at least one JSON pointer, as in [\"/session_id\"]",
-        );
-    }
-    let mut pointers = Vec::with_capacity(texts.len());
-    for (index, text) in texts.iter().enumerate() {
-        match Pointer::parse(text) {
-            Ok(pointer) => pointers.push(pointer),
-            Err(message) => fields.report(&format!("{name}/{index}"), message),
-        }
-    }
-    pointers
 }
 
 fn batch(mut fields: Fields<'_>) -> Option<Batch> {

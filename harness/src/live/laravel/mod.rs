@@ -203,6 +203,23 @@ impl LaravelServer {
 
 // === impl LaravelOptions ===
 
+impl LaravelOptions {
+    /// A Laravel that knows every session, and where a request costs so much and an item nothing: for whatever is
+    /// not about Laravel.
+    pub fn costing(request_ms: u64) -> Self {
+        let config = LaravelConfig {
+            request_ms,
+            item_ms: 0,
+            any_account: true,
+            ..LaravelConfig::default()
+        };
+        Self {
+            config,
+            ..Self::default()
+        }
+    }
+}
+
 impl Default for LaravelOptions {
     fn default() -> Self {
         Self {

@@ -53,60 +53,30 @@ const REMAINDERS: [u64; 2] = [8, 14];
 const CLOCK_STEP_MS: u64 = 10;
 const LATE_MS: u64 = 35;
 
+// One event a line, however long.
+#[rustfmt::skip]
 const PRESETS: [Preset; 6] = [
     Preset {
         name: "evolution",
         path: "/api/webhook",
         events: &[
-            qr(
-                r#"{"event":"qrcode.updated","instance":"<S>","data":{"qrcode":{"pairingCode":null,"code":"<V>"}}"#,
-            ),
-            state(
-                "connecting",
-                r#"{"event":"connection.update","instance":"<S>","data":{"state":"connecting","statusReason":200}"#,
-            ),
-            state(
-                "active",
-                r#"{"event":"connection.update","instance":"<S>","data":{"state":"open","statusReason":<W>}"#,
-            ),
-            state(
-                "inactive",
-                r#"{"event":"connection.update","instance":"<S>","data":{"state":"close","statusReason":<W>}"#,
-            ),
-            state(
-                "inactive",
-                r#"{"event":"status.instance","instance":"<S>","data":{"status":"closed","disconnectionReasonCode":<W>}"#,
-            ),
-            state(
-                "inactive",
-                r#"{"event":"logout.instance","instance":"<S>","data":null"#,
-            ),
-            state(
-                "inactive",
-                r#"{"event":"remove.instance","instance":"<S>","data":null"#,
-            ),
+            qr(r#"{"event":"qrcode.updated","instance":"<S>","data":{"qrcode":{"pairingCode":null,"code":"<V>"}}"#),
+            state("connecting", r#"{"event":"connection.update","instance":"<S>","data":{"state":"connecting","statusReason":200}"#),
+            state("active", r#"{"event":"connection.update","instance":"<S>","data":{"state":"open","statusReason":<W>}"#),
+            state("inactive", r#"{"event":"connection.update","instance":"<S>","data":{"state":"close","statusReason":<W>}"#),
+            state("inactive", r#"{"event":"status.instance","instance":"<S>","data":{"status":"closed","disconnectionReasonCode":<W>}"#),
+            state("inactive", r#"{"event":"logout.instance","instance":"<S>","data":null"#),
+            state("inactive", r#"{"event":"remove.instance","instance":"<S>","data":null"#),
         ],
     },
     Preset {
         name: "waha",
         path: "/api/webhook",
         events: &[
-            state(
-                "pending",
-                r#"{"timestamp":<T>,"event":"session.status","session":"<S>","me":null,"payload":{"status":"SCAN_QR_CODE","data":null}"#,
-            ),
-            state(
-                "connecting",
-                r#"{"timestamp":<T>,"event":"session.status","session":"<S>","me":null,"payload":{"status":"STARTING","data":null}"#,
-            ),
-            state(
-                "active",
-                r#"{"timestamp":<T>,"event":"session.status","session":"<S>","me":{"id":"<W>@c.us"},"payload":{"status":"WORKING","data":null}"#,
-            ),
-            state(
-                "inactive",
-                r#"{"timestamp":<T>,"event":"session.status","session":"<S>","me":null,"payload":{"status":"FAILED","data":null}"#,
-            ),
+            state("pending", r#"{"timestamp":<T>,"event":"session.status","session":"<S>","me":null,"payload":{"status":"SCAN_QR_CODE","data":null}"#),
+            state("connecting", r#"{"timestamp":<T>,"event":"session.status","session":"<S>","me":null,"payload":{"status":"STARTING","data":null}"#),
+            state("active", r#"{"timestamp":<T>,"event":"session.status","session":"<S>","me":{"id":"<W>@c.us"},"payload":{"status":"WORKING","data":null}"#),
+            state("inactive", r#"{"timestamp":<T>,"event":"session.status","session":"<S>","me":null,"payload":{"status":"FAILED","data":null}"#),
         ],
     },
     Preset {
@@ -114,26 +84,11 @@ const PRESETS: [Preset; 6] = [
         path: "/api/webhook",
         events: &[
             qr(r#"{"event":"qrcode","session":"<S>","qrcode":"iVBOR","urlcode":"<V>""#),
-            state(
-                "connecting",
-                r#"{"event":"status-find","session":"<S>","status":"notLogged""#,
-            ),
-            state(
-                "active",
-                r#"{"event":"status-find","session":"<S>","status":"inChat""#,
-            ),
-            state(
-                "inactive",
-                r#"{"event":"status-find","session":"<S>","status":"browserClose""#,
-            ),
-            state(
-                "inactive",
-                r#"{"event":"closesession","session":"<S>","message":"Session: <S> disconnected""#,
-            ),
-            state(
-                "inactive",
-                r#"{"event":"logoutsession","session":"<S>","message":"Session: <S> logged out""#,
-            ),
+            state("connecting", r#"{"event":"status-find","session":"<S>","status":"notLogged""#),
+            state("active", r#"{"event":"status-find","session":"<S>","status":"inChat""#),
+            state("inactive", r#"{"event":"status-find","session":"<S>","status":"browserClose""#),
+            state("inactive", r#"{"event":"closesession","session":"<S>","message":"Session: <S> disconnected""#),
+            state("inactive", r#"{"event":"logoutsession","session":"<S>","message":"Session: <S> logged out""#),
         ],
     },
     Preset {
@@ -141,55 +96,23 @@ const PRESETS: [Preset; 6] = [
         path: "/api/webhook",
         events: &[
             qr(r#"{"dataType":"qr","data":{"qr":"<V>"},"sessionId":"<S>""#),
-            state(
-                "active",
-                r#"{"dataType":"change_state","data":{"state":"CONNECTED"},"sessionId":"<S>""#,
-            ),
-            state(
-                "connecting",
-                r#"{"dataType":"change_state","data":{"state":"TIMEOUT"},"sessionId":"<S>""#,
-            ),
-            state(
-                "inactive",
-                r#"{"dataType":"change_state","data":{"state":"UNPAIRED"},"sessionId":"<S>""#,
-            ),
-            state(
-                "active",
-                r#"{"dataType":"authenticated","data":{},"sessionId":"<S>""#,
-            ),
-            state(
-                "active",
-                r#"{"dataType":"ready","data":{},"sessionId":"<S>""#,
-            ),
-            state(
-                "inactive",
-                r#"{"dataType":"disconnected","data":{"reason":"<W>"},"sessionId":"<S>""#,
-            ),
+            state("active", r#"{"dataType":"change_state","data":{"state":"CONNECTED"},"sessionId":"<S>""#),
+            state("connecting", r#"{"dataType":"change_state","data":{"state":"TIMEOUT"},"sessionId":"<S>""#),
+            state("inactive", r#"{"dataType":"change_state","data":{"state":"UNPAIRED"},"sessionId":"<S>""#),
+            state("active", r#"{"dataType":"authenticated","data":{},"sessionId":"<S>""#),
+            state("active", r#"{"dataType":"ready","data":{},"sessionId":"<S>""#),
+            state("inactive", r#"{"dataType":"disconnected","data":{"reason":"<W>"},"sessionId":"<S>""#),
         ],
     },
     Preset {
         name: "baileys-api",
         path: "/api/webhook",
         events: &[
-            qr(
-                r#"{"sessionId":"<S>","event":"qrcode.updated","data":{"qr":"<V>"},"status":"success""#,
-            ),
-            state(
-                "connecting",
-                r#"{"sessionId":"<S>","event":"connection.update","data":{"status":"pulling_wa_data"},"status":"success""#,
-            ),
-            state(
-                "pending",
-                r#"{"sessionId":"<S>","event":"connection.update","data":{"status":"wait_for_qrcode_auth"},"status":"success""#,
-            ),
-            state(
-                "active",
-                r#"{"sessionId":"<S>","event":"connection.update","data":{"status":"connected"},"status":"success""#,
-            ),
-            state(
-                "inactive",
-                r#"{"sessionId":"<S>","event":"connection.update","data":{"status":"disconected"},"status":"success""#,
-            ),
+            qr(r#"{"sessionId":"<S>","event":"qrcode.updated","data":{"qr":"<V>"},"status":"success""#),
+            state("connecting", r#"{"sessionId":"<S>","event":"connection.update","data":{"status":"pulling_wa_data"},"status":"success""#),
+            state("pending", r#"{"sessionId":"<S>","event":"connection.update","data":{"status":"wait_for_qrcode_auth"},"status":"success""#),
+            state("active", r#"{"sessionId":"<S>","event":"connection.update","data":{"status":"connected"},"status":"success""#),
+            state("inactive", r#"{"sessionId":"<S>","event":"connection.update","data":{"status":"disconected"},"status":"success""#),
         ],
     },
     Preset {

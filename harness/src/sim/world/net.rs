@@ -15,7 +15,6 @@ use super::events;
 use super::queue::Event;
 use super::streams::{Waiting, text};
 use super::traffic::SESSIONS_MAX;
-use super::webhook::Caller;
 use super::{Scenario, Sim, UNIX_ZERO_MS, Verb};
 use crate::model::gateway::session_ids;
 use crate::model::http::{Request, Response as LaravelResponse};
@@ -36,17 +35,22 @@ pub(super) const LOST: &str = "upstream connect error or disconnect/reset before
                     connection termination";
 pub(super) const TIMEOUT: &str = "upstream request timeout";
 
+/// The root context that called.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Caller {
+    pub(super) thread: usize,
+    pub(super) vm: u32,
+    pub(super) context: u32,
+    pub(super) token: u32,
+    /// The checker's number of the call.
+    pub(super) call: u64,
+}
+
 /// Who waits for an answer.
 #[derive(Clone, Debug)]
 pub(super) enum Client {
     /// A root context.
-    Guest {
-        thread: usize,
-        vm: u32,
-        context: u32,
-        token: u32,
-        call: u64,
-    },
+    Guest(Caller),
     /// A request that passed through; an update of it is a call to the checker.
     Stream { stream: u64, call: Option<u64> },
     /// A request that never entered a VM.
@@ -99,7 +103,7 @@ impl Client {
     /// The checker's number of the call, where it is one.
     fn call(&self) -> Option<u64> {
         match self {
-            Self::Guest { call, .. } => Some(*call),
+            Self::Guest(caller) => Some(caller.call),
             Self::Stream { call, .. } => *call,
             Self::Direct { .. } => None,
         }
@@ -237,33 +241,12 @@ fn refused(answer: &LaravelResponse) -> BTreeSet<String> {
 
 impl Sim {
     /// The dispatcher's call leaves.
-    pub(super) fn call_leaves(
-        &mut self,
-        thread: usize,
-        vm: u32,
-        token: u32,
-        context: u32,
-        call: u64,
-        http: HttpCall,
-    ) {
+    pub(super) fn call_leaves(&mut self, caller: Caller, http: HttpCall) {
         if http.cluster == WEBHOOK_CLUSTER {
-            let caller = Caller {
-                thread,
-                vm,
-                context,
-                token,
-                call,
-            };
             return self.event_leaves(caller, http);
         }
         self.net.calls += 1;
-        let client = Client::Guest {
-            thread,
-            vm,
-            context,
-            token,
-            call,
-        };
+        let client = Client::Guest(caller);
         // A scenario file says itself how long Laravel takes.
         let bound_us = self.arm.is_none().then(|| self.bound_us());
         let request = to_request(http.headers, http.body);
@@ -417,13 +400,8 @@ impl Sim {
         let client = exchange.client.clone();
         self.net.retire(id);
         match client {
-            Client::Guest {
-                thread,
-                vm,
-                context,
-                token,
-                call,
-            } => {
+            Client::Guest(caller) => {
+                let call = caller.call;
                 let clock = self.clock();
                 self.hub.lock().checker.call_ends(clock, call, Some(end));
                 let own = text(&response.headers, "x-envoy-upstream-service-time").is_some();
@@ -431,13 +409,7 @@ impl Sim {
                     self.hub.lock().checker.laravel_lives(call, status);
                 }
                 self.call_ended(&response);
-                let job = Job::Answer {
-                    context,
-                    token,
-                    call,
-                    response,
-                };
-                self.post(thread, Some(vm), job);
+                self.guest_hears(caller, response);
             }
             Client::Direct { stream } => {
                 let status = response.status().unwrap_or(0);
@@ -473,16 +445,27 @@ impl Sim {
         self.after_us(us, Event::Net(NetEvent::Answers(id, answer, end)));
     }
 
+    /// The answer to a call reaches the thread that waits for it.
+    pub(super) fn guest_hears(&mut self, caller: Caller, response: Response) {
+        let job = Job::Answer {
+            context: caller.context,
+            token: caller.token,
+            call: caller.call,
+            response,
+        };
+        self.post(caller.thread, Some(caller.vm), job);
+    }
+
     /// A VM is dead: nobody waits for its calls any more, and Laravel does not know.
     pub(super) fn forget_calls_of(&mut self, dead: u32) {
         self.forget_events_of(dead);
         let mut gone = Vec::new();
         for exchange in self.net.exchanges.values_mut() {
-            if let Client::Guest { vm, call, .. } = exchange.client
-                && vm == dead
+            if let Client::Guest(caller) = &exchange.client
+                && caller.vm == dead
                 && std::mem::replace(&mut exchange.open, false)
             {
-                gone.push(call);
+                gone.push(caller.call);
             }
         }
         self.net.exchanges.retain(|_, exchange| !exchange.is_over());

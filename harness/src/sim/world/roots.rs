@@ -5,6 +5,7 @@ use std::sync::Arc;
 use rand::RngExt;
 
 use super::Sim;
+use super::net::Caller;
 use super::queue::Event;
 use crate::sim::host::{Job, Out};
 
@@ -20,7 +21,16 @@ impl Sim {
                 context,
                 call,
                 http,
-            } => self.call_leaves(thread, vm, token, context, call, http),
+            } => {
+                let caller = Caller {
+                    thread,
+                    vm,
+                    context,
+                    token,
+                    call,
+                };
+                self.call_leaves(caller, http);
+            }
             Out::Tick { context, ms } => self.arm(thread, context, u64::from(ms) * 1000),
             Out::Ring { queue, registrar } => {
                 if self.strikes.lose_ring() {

@@ -5,14 +5,14 @@
 
 use std::collections::BTreeMap;
 
-use super::net::{LOST, REFUSED, TIMEOUT, relayed, response, to_request};
+use super::net::{Caller, LOST, REFUSED, TIMEOUT, relayed, response, to_request};
 use super::queue::Event;
 use super::{Scenario, Sim, Verb};
 use crate::model::http::Request;
 use crate::model::laravel::{Fault as LaravelFault, Reply};
 use crate::model::webhook::{Call, Webhook};
 use crate::sim::check::CallEnd;
-use crate::sim::host::{HttpCall, Job, Response};
+use crate::sim::host::{HttpCall, Response};
 
 /// What it takes for a call, ms.
 const REQUEST_MS: u64 = 5;
@@ -25,17 +25,6 @@ struct Exchange {
     call: Option<Call>,
     /// The caller still waits.
     open: bool,
-}
-
-/// The root context that called.
-#[derive(Clone, Copy, Debug)]
-pub(super) struct Caller {
-    pub(super) thread: usize,
-    pub(super) vm: u32,
-    pub(super) context: u32,
-    pub(super) token: u32,
-    /// The checker's number of the call.
-    pub(super) call: u64,
 }
 
 /// The webhook's events; the number is the exchange's.
@@ -190,22 +179,10 @@ impl Sim {
         if !std::mem::replace(&mut exchange.open, false) {
             return;
         }
-        let Caller {
-            thread,
-            vm,
-            context,
-            token,
-            call,
-        } = exchange.caller;
+        let caller = exchange.caller;
         self.hook.retire(id);
-        self.hub.lock().checker.event_ends(call, Some(end));
-        let job = Job::Answer {
-            context,
-            token,
-            call,
-            response,
-        };
-        self.post(thread, Some(vm), job);
+        self.hub.lock().checker.event_ends(caller.call, Some(end));
+        self.guest_hears(caller, response);
     }
 
     /// The port is closed and every connection is gone.

@@ -5,6 +5,7 @@ use alloc::string::ToString;
 use proptest::prelude::*;
 use serde_json::Value as Known;
 
+use super::number::float;
 use super::*;
 use crate::json::{Value, parse};
 
