@@ -4,6 +4,7 @@
 //! 130 when it was interrupted before its end. Whatever a command started ends with it.
 
 mod arm;
+mod bench;
 mod chaos;
 mod check;
 mod compare;
@@ -61,6 +62,7 @@ enum Command {
     Chaos(chaos::ChaosArguments),
     Fuzz(fuzz::FuzzArguments),
     Cost(cost::CostArguments),
+    Bench(bench::BenchArguments),
     Report(report::ReportArguments),
     Figures(figures::FiguresArguments),
     Top(top::TopArguments),
@@ -85,6 +87,7 @@ impl Arguments {
             Command::Chaos(chaos) => unless_interrupted(chaos::run(chaos)).await,
             Command::Fuzz(fuzz) => unless_interrupted(fuzz::run(fuzz)).await,
             Command::Cost(cost) => unless_interrupted(cost::run(cost)).await,
+            Command::Bench(bench) => unless_interrupted(bench::run(bench)).await,
             Command::Top(top) => unless_interrupted(top::run(top)).await,
             Command::Drain(drain) => unless_interrupted(drain::run(drain)).await,
             Command::Tools(tools) => unless_interrupted(tools::run(tools)).await,

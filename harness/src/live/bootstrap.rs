@@ -6,6 +6,8 @@
 //! there; a file that was reorganised fails loudly instead of being tested in a form that nobody
 //! runs.
 
+mod twin;
+
 use std::net::SocketAddr;
 use std::path::Path;
 use std::{fmt, fs};
@@ -13,6 +15,7 @@ use std::{fmt, fs};
 use anyhow::{Context as _, Result, bail, ensure};
 use serde_json::{Value, json};
 
+pub use self::twin::Twin;
 use super::{filter_config, paths};
 
 /// The name of the listener that the gateway talks to.
@@ -187,25 +190,7 @@ impl Bootstrap {
     /// # Errors
     /// When the filter is not where the shipped file has it.
     pub fn without_embudo(&mut self) -> Result<()> {
-        let manager = at(named(&mut self.value, LISTENERS, LISTENER)?, MANAGER)?;
-        let filters = array(at(manager, "/http_filters")?)?;
-        let before = filters.len();
-        filters.retain(|filter| filter["name"] != FILTER);
-        ensure!(
-            filters.len() + 1 == before,
-            "expected one filter `{FILTER}` in the chain"
-        );
-        let routes = array(at(manager, ROUTES)?)?;
-        let marked = routes.iter_mut().filter_map(|route| {
-            route
-                .as_object_mut()
-                .and_then(|route| route.remove("typed_per_filter_config"))
-        });
-        ensure!(
-            marked.count() > 0,
-            "expected routes that enable the filter `{FILTER}`"
-        );
-        Ok(())
+        take_embudo_out(named(&mut self.value, LISTENERS, LISTENER)?)
     }
 
     /// Moves the listener out into `file`, which Envoy then watches: a change of the filter's
@@ -327,6 +312,28 @@ fn filter_of(listener: &mut Value) -> Result<&mut Value> {
         named(manager, "/http_filters", FILTER)?,
         "/typed_config/config",
     )
+}
+
+fn take_embudo_out(listener: &mut Value) -> Result<()> {
+    let manager = at(listener, MANAGER)?;
+    let filters = array(at(manager, "/http_filters")?)?;
+    let before = filters.len();
+    filters.retain(|filter| filter["name"] != FILTER);
+    ensure!(
+        filters.len() + 1 == before,
+        "expected one filter `{FILTER}` in the chain"
+    );
+    let routes = array(at(manager, ROUTES)?)?;
+    let marked = routes.iter_mut().filter_map(|route| {
+        route
+            .as_object_mut()
+            .and_then(|route| route.remove("typed_per_filter_config"))
+    });
+    ensure!(
+        marked.count() > 0,
+        "expected routes that enable the filter `{FILTER}`"
+    );
+    Ok(())
 }
 
 fn set_filter_config(listener: &mut Value, config: &Value) -> Result<()> {

@@ -216,3 +216,31 @@ fn an_endpoint_is_a_host_and_a_port() {
         assert!(parse(wrong).is_err(), "{wrong} is not host:port");
     }
 }
+
+#[test]
+fn a_twin_differs_from_the_gateways_listener_in_one_thing() {
+    let mut shipped = Bootstrap::shipped().unwrap();
+    let gateway = named(&mut shipped.value, LISTENERS, LISTENER)
+        .unwrap()
+        .clone();
+    for twin in [
+        Twin::WithoutEmbudo,
+        Twin::Module("/somewhere/floor.wasm".into()),
+        Twin::DirectResponse("{}".into()),
+    ] {
+        shipped.twin(&twin).unwrap();
+        let listener = named(&mut shipped.value, LISTENERS, twin.name()).unwrap();
+        let manager = at(listener, MANAGER).unwrap();
+        let filters = array(at(manager, "/http_filters").unwrap()).unwrap().len();
+        let marked = array(at(manager, ROUTES).unwrap()).unwrap();
+        let marked = marked.iter().filter(|route| enables_filter(route)).count();
+        let expected = match twin {
+            Twin::WithoutEmbudo => (1, 0),
+            Twin::Module(_) => (2, 5),
+            Twin::DirectResponse(_) => (2, 0),
+        };
+        assert_eq!((filters, marked), expected, "{twin:?}");
+    }
+    let after = named(&mut shipped.value, LISTENERS, LISTENER).unwrap();
+    assert_eq!(*after, gateway, "the gateway's own is as it was");
+}

@@ -20,10 +20,12 @@
 //! * [`staleness`]: how old a value is when Laravel has it.
 //! * [`scenario`]: runs a scenario file with all of these.
 //! * [`chaos`]: everything that can go wrong, at once, for minutes.
+//! * [`bench`]: what a request costs Envoy, with Embudo and without.
 //! * [`paths`]: where files go.
 //! * [`wait`]: waiting for a condition, with a bound.
 
 pub mod admin;
+pub mod bench;
 pub mod bootstrap;
 pub mod chaos;
 pub mod envoy;

@@ -22,24 +22,41 @@ const TARGET: &str = "wasm32-wasip1";
 /// When `EMBUDO_WASM` names no file, or when the build fails: then with the compiler's own words.
 pub fn module() -> Result<PathBuf> {
     static MODULE: Mutex<Option<PathBuf>> = Mutex::new(None);
-    let mut module = MODULE
+    once(&MODULE, || {
+        match env::var_os("EMBUDO_WASM").filter(|p| !p.is_empty()) {
+            Some(path) => prebuilt(Path::new(&path)),
+            None => installed("embudo-filter", "embudo.wasm"),
+        }
+    })
+}
+
+/// Returns the path of the floor, the module that Embudo's cost is measured against.
+///
+/// # Errors
+/// When the build fails: then with the compiler's own words.
+pub fn floor() -> Result<PathBuf> {
+    static FLOOR: Mutex<Option<PathBuf>> = Mutex::new(None);
+    once(&FLOOR, || installed("embudo-floor", "floor.wasm"))
+}
+
+/// What is in `place`, or else what `make` puts there.
+fn once(place: &Mutex<Option<PathBuf>>, make: impl FnOnce() -> Result<PathBuf>) -> Result<PathBuf> {
+    let mut place = place
         .lock()
         .unwrap_or_else(std::sync::PoisonError::into_inner);
-    if let Some(path) = &*module {
+    if let Some(path) = &*place {
         return Ok(path.clone());
     }
-    let path = match env::var_os("EMBUDO_WASM").filter(|p| !p.is_empty()) {
-        Some(path) => prebuilt(Path::new(&path))?,
-        None => {
-            let path = paths::output().join("embudo.wasm");
-            // Between processes: one of them must not read the module while another one replaces
-            // it.
-            let _lock = paths::lock(&paths::output().join("wasm.lock"))?;
-            install(&build()?, &path)?;
-            path
-        }
-    };
-    Ok(module.insert(path).clone())
+    Ok(place.insert(make()?).clone())
+}
+
+/// Builds a package, and puts its module where Envoy reads it, as `name`.
+fn installed(package: &str, name: &str) -> Result<PathBuf> {
+    let path = paths::output().join(name);
+    // Between processes: one of them must not read the module while another one replaces it.
+    let _lock = paths::lock(&paths::output().join("wasm.lock"))?;
+    install(&build(package)?, &path)?;
+    Ok(path)
 }
 
 fn prebuilt(path: &Path) -> Result<PathBuf> {
@@ -51,15 +68,15 @@ fn prebuilt(path: &Path) -> Result<PathBuf> {
     })
 }
 
-/// Builds the filter and returns where cargo put it, which `CARGO_TARGET_DIR` may move.
-fn build() -> Result<PathBuf> {
+/// Builds a module and returns where cargo put it, which `CARGO_TARGET_DIR` may move.
+fn build(package: &str) -> Result<PathBuf> {
     let cargo = env::var_os("CARGO").unwrap_or_else(|| "cargo".into());
     let output = Command::new(cargo)
         .current_dir(paths::root())
         .args([
             "build",
             "--package",
-            "embudo-filter",
+            package,
             "--profile",
             "wasm",
             "--target",
@@ -67,23 +84,24 @@ fn build() -> Result<PathBuf> {
         ])
         .arg("--message-format=json-render-diagnostics")
         .output()
-        .context("cannot run cargo to build the filter")?;
+        .with_context(|| format!("cannot run cargo to build {package}"))?;
     if !output.status.success() {
         bail!(
-            "the filter does not build for {TARGET} (if the target is missing: \
+            "{package} does not build for {TARGET} (if the target is missing: \
              rustup target add {TARGET})\n{}",
             String::from_utf8_lossy(&output.stderr).trim_end()
         );
     }
-    artifact(&String::from_utf8_lossy(&output.stdout))
-        .context("cargo built the filter but named no .wasm for it")
+    artifact(&String::from_utf8_lossy(&output.stdout), package)
+        .with_context(|| format!("cargo built {package} but named no .wasm for it"))
 }
 
 /// Finds the module among cargo's messages, one JSON object a line.
-fn artifact(messages: &str) -> Option<PathBuf> {
+fn artifact(messages: &str, package: &str) -> Option<PathBuf> {
+    let target = package.replace('-', "_");
     let wasm = |message: serde_json::Value| {
         let files = message.get("filenames")?.as_array()?.clone();
-        (message.pointer("/target/name")? == "embudo_filter").then_some(())?;
+        (message.pointer("/target/name")? == target.as_str()).then_some(())?;
         files
             .iter()
             .filter_map(|f| f.as_str())
@@ -116,10 +134,10 @@ mod tests {
             {"reason":"compiler-artifact","target":{"name":"embudo_filter"},"filenames":["/t/wasm/embudo_filter.wasm"]}
             {"reason":"build-finished","success":true}"#;
         assert_eq!(
-            artifact(messages),
+            artifact(messages, "embudo-filter"),
             Some(PathBuf::from("/t/wasm/embudo_filter.wasm"))
         );
-        assert_eq!(artifact("not json\n"), None);
+        assert_eq!(artifact("not json\n", "embudo-filter"), None);
     }
 
     #[test]

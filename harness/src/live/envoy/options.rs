@@ -9,7 +9,7 @@ use serde_json::{Value, json};
 
 use super::watched::Watched;
 use super::{admin_address_file, base_id_file};
-use crate::live::bootstrap::{Bootstrap, Endpoint};
+use crate::live::bootstrap::{Bootstrap, Endpoint, Twin};
 use crate::live::tools::Tools;
 
 /// A loopback port that the system chooses.
@@ -40,6 +40,8 @@ pub struct EnvoyOptions {
     pub log_level: String,
     /// Whether Embudo is in the chain; without it, Envoy only passes requests on.
     pub embudo: bool,
+    /// Listeners beside the gateway's, for a comparison in one process.
+    pub twins: Vec<Twin>,
     /// Whether the listener is a watched file, so that [`super::Envoy::update_filter_config`]
     /// works.
     pub watch_listener: bool,
@@ -90,6 +92,7 @@ impl EnvoyOptions {
             admin: ANY_PORT,
             log_level: "info".to_owned(),
             embudo: true,
+            twins: Vec::new(),
             watch_listener: false,
             drain_time_s: 10,
             restarts: None,
@@ -123,6 +126,9 @@ impl EnvoyOptions {
                 }
             }
             None => bootstrap.without_embudo()?,
+        }
+        for twin in &self.twins {
+            bootstrap.twin(twin)?;
         }
         if !self.watch_listener {
             return Ok((bootstrap, None));

@@ -1,0 +1,186 @@
+//! One Envoy with its sessions in the store, and what they take there.
+
+use std::net::SocketAddr;
+use std::path::PathBuf;
+use std::time::{Duration, Instant};
+
+use anyhow::{Context as _, Result, ensure};
+use serde_json::{Value, json};
+
+use super::cores::{Cores, cpu_time, pin};
+use super::sessions::Sessions;
+use super::upstream::Upstream;
+use super::volley::{Shot, Volley};
+use crate::live::bootstrap::{LISTENER, Twin};
+use crate::live::filter_config::merge;
+use crate::live::{Envoy, EnvoyOptions, Starter};
+
+/// A hundred thousand sessions settle within a minute; this says that something hangs.
+const SETTLED_MAX: Duration = Duration::from_secs(180);
+
+/// How often a condition is looked at.
+const POLL: Duration = Duration::from_millis(100);
+
+/// Of what was just posted, the part that must still wait for the figure to mean what it says.
+const PENDING_SHARE_MIN: f64 = 0.97;
+
+/// Every request that enters Embudo is counted under this.
+const REQUESTS: &str = "embudo.requests";
+
+/// The answer to a duplicate, which the arms without Embudo give as well.
+const SKIPPED: &str = r#"{"success":true,"skipped":true,"reason":"duplicate"}"#;
+
+/// An Envoy on its core.
+#[derive(Debug)]
+pub(super) struct Stage {
+    pub(super) sessions: Sessions,
+    /// Bytes that Envoy has allocated for each session while its QR waits, and once it is delivered.
+    pub(super) pending_bytes: f64,
+    pub(super) settled_bytes: f64,
+    envoy: Envoy,
+}
+
+// === impl Stage ===
+
+impl Stage {
+    /// Starts an Envoy, lets each session post a QR, and lets all of them be delivered. Without `floor` it has the
+    /// gateway's listener only.
+    pub(super) async fn start(
+        sessions: usize,
+        floor: Option<PathBuf>,
+        upstream: &Upstream,
+        cores: Cores,
+    ) -> Result<Self> {
+        let twins = floor.map(|floor| {
+            let direct = Twin::DirectResponse(SKIPPED.to_owned());
+            vec![Twin::WithoutEmbudo, Twin::Module(floor), direct]
+        });
+        let envoy = Envoy::start(EnvoyOptions {
+            concurrency: 1,
+            starter: Starter::Direct,
+            watch_listener: true,
+            drain_time_s: 1,
+            twins: twins.unwrap_or_default(),
+            filter_config: paced(sessions, 1, 1),
+            ..EnvoyOptions::new("bench", upstream.endpoint.clone())
+        })
+        .await?;
+        pin(envoy.pid, cores.envoy)?;
+        let mut stage = Self {
+            sessions: Sessions::new(sessions),
+            pending_bytes: 0.0,
+            settled_bytes: 0.0,
+            envoy,
+        };
+        stage.fill().await?;
+        Ok(stage)
+    }
+
+    // Three configurations, one after the other in the same store: an item a second, so that nearly everything still
+    // waits when the last QR has come; as fast as it goes, so that it is soon delivered; and the defaults.
+    async fn fill(&mut self) -> Result<()> {
+        let (count, before) = (self.sessions.len(), self.allocated().await?);
+        let reads = self.sessions.first_reads();
+        let shots = self.sessions.first_values();
+        self.volley(LISTENER, shots, None).await?.fire().await?;
+        let pending = self.pending().await?;
+        ensure!(
+            pending as f64 >= count as f64 * PENDING_SHARE_MIN,
+            "only {pending} of {count} are pending when all are posted"
+        );
+        let each = |after: u64| after.saturating_sub(before) as f64 / count as f64;
+        self.pending_bytes = each(self.allocated().await?);
+        self.envoy
+            .update_filter_config(&paced(count, 1000, 50))
+            .await?;
+        self.settled().await?;
+        self.settled_bytes = each(self.allocated().await?);
+        self.envoy.update_filter_config(&config(count)).await?;
+        self.volley(LISTENER, reads, None).await?.fire().await?;
+        Ok(())
+    }
+
+    /// Requests to one of the listeners.
+    pub(super) async fn volley(
+        &self,
+        listener: &str,
+        shots: Vec<Shot>,
+        rate: Option<f64>,
+    ) -> Result<Volley> {
+        let target: SocketAddr = match listener {
+            LISTENER => self.envoy.listener,
+            other => (self.envoy.admin.listener(other).await?)
+                .with_context(|| format!("no listener {other}"))?,
+        };
+        let pid = self.envoy.pid;
+        Ok(Volley {
+            target,
+            pid,
+            shots,
+            rate,
+        })
+    }
+
+    /// How long Envoy has run.
+    pub(super) fn cpu_time(&self) -> Result<Duration> {
+        cpu_time(self.envoy.pid)
+    }
+
+    /// How many requests have entered the VM.
+    pub(super) async fn entered(&self) -> Result<u64> {
+        let stats = self.envoy.admin.stats_matching(REQUESTS).await?;
+        Ok(stats.counter(REQUESTS, &[]))
+    }
+
+    /// Waits until nothing is pending.
+    pub(super) async fn settled(&self) -> Result<()> {
+        let deadline = Instant::now() + SETTLED_MAX;
+        loop {
+            let pending = self.pending().await?;
+            if pending == 0 {
+                return Ok(());
+            }
+            ensure!(Instant::now() < deadline, "{pending} are still pending");
+            tokio::time::sleep(POLL).await;
+        }
+    }
+
+    async fn pending(&self) -> Result<u64> {
+        let stats = self.envoy.admin.stats_matching(REQUESTS_AND_ITEMS).await?;
+        let ledger = stats.ledger();
+        Ok(ledger.accepted.saturating_sub(ledger.settled()))
+    }
+
+    /// What `server.memory_allocated` says, without its second of delay.
+    async fn allocated(&self) -> Result<u64> {
+        let text = self.envoy.admin.get("/memory").await?;
+        let memory: Value = serde_json::from_str(&text).context("/memory is not JSON")?;
+        let allocated = memory["allocated"].as_str().and_then(|n| n.parse().ok());
+        allocated.context("/memory has no `allocated`")
+    }
+}
+
+/// The figures that make up the ledger.
+const REQUESTS_AND_ITEMS: &str = "embudo\\.(requests|items|revived)";
+
+/// The defaults, but for room for all sessions, and values that are remembered to the bench's end.
+fn config(sessions: usize) -> Value {
+    json!({
+        "max_sessions": (sessions + sessions / 4).max(16_384),
+        "dedup_ttl_ms": 3_600_000,
+        "max_age_ms": 3_600_000,
+    })
+}
+
+/// The same with another pace, and without an end for a QR that waits long.
+fn paced(sessions: usize, calls_per_second: u32, items_per_call: u32) -> Value {
+    let mut paced = config(sessions);
+    let change = json!({
+        "max_requests_per_second": calls_per_second,
+        "routes": [
+            {"name": "qr", "expire_after_ms": 0, "batch": {"max_items": items_per_call}},
+        ],
+    });
+    merge(&mut paced, &change);
+    paced
+}
