@@ -257,9 +257,9 @@ mod tests {
             for text in ["a &lt; b", "through", "down"] {
                 assert!(svg.contains(text), "{text}: {svg}");
             }
-            let line = format!("stroke=\"#0969DA\" stroke-width=\"2\" points=\"");
+            let line = "stroke=\"#0969DA\" stroke-width=\"2\" points=\"";
             let points = svg
-                .split(&line)
+                .split(line)
                 .nth(1)
                 .and_then(|rest| rest.split('"').next());
             assert_eq!(

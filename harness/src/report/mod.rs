@@ -144,13 +144,16 @@ fn outage(page: &mut Page, series: &ChaosSeries) -> Result<()> {
 
 fn compared(page: &mut Page, title: &str, text: &str, file: &Value) -> Result<()> {
     page.section(title, text);
-    let arms = arms::arms(file);
-    for (figure, title) in [("cpu_us", "CPU time a request"), ("p99_us", "p99")] {
-        page.picture(chart::bars(title, "µs", &arms::figure(&arms, figure))?);
+    for (name, arms) in arms::comparisons(file) {
+        page.heading(&name);
+        for (figure, title) in [("cpu_us", "CPU time a request"), ("p99_us", "p99")] {
+            page.picture(chart::bars(title, "µs", &arms::figure(&arms, figure))?);
+        }
+        page.table(&arms::table(&arms));
     }
-    page.table(&arms::table(&arms));
-    page.table(&arms::numbers(file.get("ratios")));
-    page.table(&arms::numbers(Some(file)));
+    for name in ["ratios", "memory"] {
+        page.table(&arms::numbers(file.get(name)));
+    }
     Ok(())
 }
 

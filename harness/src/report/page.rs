@@ -36,6 +36,13 @@ impl Page {
         ));
     }
 
+    /// The name of a part of a section; none is needed where there is one part only.
+    pub(super) fn heading(&mut self, name: &str) {
+        if !name.is_empty() {
+            self.push(format_args!("<h3>{}</h3>\n", escaped(name)));
+        }
+    }
+
     /// What there is to see; nothing where there is nothing.
     pub(super) fn picture(&mut self, svg: Option<String>) {
         self.body.push_str(&svg.unwrap_or_default());
