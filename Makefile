@@ -19,7 +19,7 @@ ARGS ?=
 # make sim SEEDS=100000 for a long night.
 SEEDS ?= 10000
 
-.PHONY: help run full-stack test sim fuzz chaos build lint fmt tools laravel-tools clean
+.PHONY: help run full-stack test sim fuzz chaos bench peers figures build lint fmt tools laravel-tools clean
 
 help: ## Show this help
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-13s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -48,6 +48,10 @@ fuzz: build ## Throw a million cases of arbitrary bytes at the module; ARGS="--s
 
 chaos: build tools ## Ten minutes of everything that can go wrong, on a real Envoy; ARGS="--seconds 60 --seed 7" is another
 	@$(EMBUDO) chaos $(ARGS)
+
+bench: build tools ## Measure what a request costs Envoy, and hold it against what is promised; ARGS="--rounds 5" is shorter
+	@$(EMBUDO) bench $(ARGS)
+	@cargo bench --quiet --package embudo-core
 
 build: rust ## Build the module and the command, and check the module's size
 	@cargo build --package embudo-filter --profile wasm --target $(WASM_TARGET)

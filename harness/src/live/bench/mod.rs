@@ -50,6 +50,10 @@ pub struct BenchOptions {
     pub sessions: [usize; 3],
 }
 
+/// The store whose memory is weighed, by its place in [`BenchOptions::sessions`]: large enough that nothing else
+/// shows.
+const WEIGHED: usize = 1;
+
 /// What is sent.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum What {
@@ -105,7 +109,8 @@ pub async fn run(options: &BenchOptions, mut progress: impl FnMut(&str)) -> Resu
     for (place, sessions) in options.sessions.into_iter().enumerate() {
         progress(&format!("{sessions} sessions into the store"));
         let floor = (place == 0).then(|| floor.clone());
-        stages.push(Stage::start(sessions, floor, &upstream, cores).await?);
+        let weighed = place == WEIGHED;
+        stages.push(Stage::start(sessions, floor, weighed, &upstream, cores).await?);
     }
     let mut bench = Bench {
         options,

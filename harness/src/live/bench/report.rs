@@ -15,7 +15,7 @@ pub struct BenchReport {
     pub arms: Vec<ArmFigures>,
     /// What is compared.
     pub ratios: Ratios,
-    /// Of the largest store.
+    /// Of the store that was weighed.
     pub memory: Memory,
     /// Requests on an untouched route for which the VM was entered.
     pub untouched_entered_vm: u64,
@@ -84,6 +84,7 @@ impl Bench<'_> {
         let most = self.stages.last();
         let sessions = most.map_or(0, |stage| stage.sessions.len());
         let larger = |name: &str| ratio(&format!("{name}_{sessions}"), name, cpu);
+        let memory = self.stages.iter().find_map(|stage| stage.memory.clone());
         BenchReport {
             rounds: self.options.rounds,
             rate: self.options.rate,
@@ -94,10 +95,10 @@ impl Bench<'_> {
                 duplicate_p99: ratio("duplicate", "floor", |arm| arm.p99_us),
                 sessions_100k_cpu: larger("duplicate").max(larger("new")),
             },
-            memory: Memory {
-                pending_bytes_per_session: most.map_or(f64::NAN, |stage| stage.pending_bytes),
-                settled_bytes_per_session: most.map_or(f64::NAN, |stage| stage.settled_bytes),
-            },
+            memory: memory.unwrap_or(Memory {
+                pending_bytes_per_session: f64::NAN,
+                settled_bytes_per_session: f64::NAN,
+            }),
             untouched_entered_vm: arm("untouched").map_or(u64::MAX, |arm| arm.entered_vm),
             arms: figures,
         }

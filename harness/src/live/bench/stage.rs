@@ -8,6 +8,7 @@ use anyhow::{Context as _, Result, ensure};
 use serde_json::{Value, json};
 
 use super::cores::{Cores, cpu_time, pin};
+use super::report::Memory;
 use super::sessions::Sessions;
 use super::upstream::Upstream;
 use super::volley::{Shot, Volley};
@@ -22,7 +23,7 @@ const SETTLED_MAX: Duration = Duration::from_secs(180);
 const POLL: Duration = Duration::from_millis(100);
 
 /// Of what was just posted, the part that must still wait for the figure to mean what it says.
-const PENDING_SHARE_MIN: f64 = 0.97;
+const PENDING_SHARE_MIN: f64 = 0.95;
 
 /// Every request that enters Embudo is counted under this.
 const REQUESTS: &str = "embudo.requests";
@@ -34,20 +35,20 @@ const SKIPPED: &str = r#"{"success":true,"skipped":true,"reason":"duplicate"}"#;
 #[derive(Debug)]
 pub(super) struct Stage {
     pub(super) sessions: Sessions,
-    /// Bytes that Envoy has allocated for each session while its QR waits, and once it is delivered.
-    pub(super) pending_bytes: f64,
-    pub(super) settled_bytes: f64,
+    /// What the sessions took while they were put into the store, where that was weighed.
+    pub(super) memory: Option<Memory>,
     envoy: Envoy,
 }
 
 // === impl Stage ===
 
 impl Stage {
-    /// Starts an Envoy, lets each session post a QR, and lets all of them be delivered. Without `floor` it has the
-    /// gateway's listener only.
+    /// Starts an Envoy, lets each session post a QR, and lets all of them be delivered: at once, or, to be `weighed`,
+    /// not before all are posted. Without `floor` it has the gateway's listener only.
     pub(super) async fn start(
         sessions: usize,
         floor: Option<PathBuf>,
+        weighed: bool,
         upstream: &Upstream,
         cores: Cores,
     ) -> Result<Self> {
@@ -61,42 +62,49 @@ impl Stage {
             watch_listener: true,
             drain_time_s: 1,
             twins: twins.unwrap_or_default(),
-            filter_config: paced(sessions, 1, 1),
+            filter_config: if weighed {
+                slow(sessions)
+            } else {
+                fast(sessions)
+            },
             ..EnvoyOptions::new("bench", upstream.endpoint.clone())
         })
         .await?;
         pin(envoy.pid, cores.envoy)?;
         let mut stage = Self {
             sessions: Sessions::new(sessions),
-            pending_bytes: 0.0,
-            settled_bytes: 0.0,
+            memory: None,
             envoy,
         };
-        stage.fill().await?;
+        let before = stage.allocated().await?;
+        let reads = stage.sessions.first_reads();
+        let shots = stage.sessions.first_values();
+        stage.volley(LISTENER, shots, None).await?.fire().await?;
+        if weighed {
+            stage.weigh(before).await?;
+        }
+        stage.settled().await?;
+        // The store stays through an update of the listener.
+        stage.envoy.update_filter_config(&config(sessions)).await?;
+        stage.volley(LISTENER, reads, None).await?.fire().await?;
         Ok(stage)
     }
 
-    // Three configurations, one after the other in the same store: an item a second, so that nearly everything still
-    // waits when the last QR has come; as fast as it goes, so that it is soon delivered; and the defaults.
-    async fn fill(&mut self) -> Result<()> {
-        let (count, before) = (self.sessions.len(), self.allocated().await?);
-        let reads = self.sessions.first_reads();
-        let shots = self.sessions.first_values();
-        self.volley(LISTENER, shots, None).await?.fire().await?;
-        let pending = self.pending().await?;
+    /// What the sessions take while all of them wait, and once all are delivered.
+    async fn weigh(&mut self, before: u64) -> Result<()> {
+        let (count, pending) = (self.sessions.len(), self.pending().await?);
         ensure!(
             pending as f64 >= count as f64 * PENDING_SHARE_MIN,
             "only {pending} of {count} are pending when all are posted"
         );
         let each = |after: u64| after.saturating_sub(before) as f64 / count as f64;
-        self.pending_bytes = each(self.allocated().await?);
-        self.envoy
-            .update_filter_config(&paced(count, 1000, 50))
-            .await?;
+        let pending_bytes_per_session = each(self.allocated().await?);
+        self.envoy.update_filter_config(&fast(count)).await?;
         self.settled().await?;
-        self.settled_bytes = each(self.allocated().await?);
-        self.envoy.update_filter_config(&config(count)).await?;
-        self.volley(LISTENER, reads, None).await?.fire().await?;
+        self.memory = Some(Memory {
+            pending_bytes_per_session,
+            settled_bytes_per_session: each(self.allocated().await?),
+        });
         Ok(())
     }
 
@@ -172,7 +180,17 @@ fn config(sessions: usize) -> Value {
     })
 }
 
-/// The same with another pace, and without an end for a QR that waits long.
+/// The same, and what is posted is delivered as fast as it goes.
+fn fast(sessions: usize) -> Value {
+    paced(sessions, 1000, 50)
+}
+
+/// The same, and an item a second is delivered: nearly everything waits until all are posted.
+fn slow(sessions: usize) -> Value {
+    paced(sessions, 1, 1)
+}
+
+/// A QR may wait for as long as it has to.
 fn paced(sessions: usize, calls_per_second: u32, items_per_call: u32) -> Value {
     let mut paced = config(sessions);
     let change = json!({

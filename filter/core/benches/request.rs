@@ -1,0 +1,98 @@
+//! Nanoseconds of the core for one request: from its headers and its body to the decision, in a shard that eight
+//! sessions share.
+
+#![allow(missing_docs, reason = "criterion's macros make public functions")]
+
+use std::hint::black_box;
+
+use criterion::{BatchSize, Criterion, criterion_group, criterion_main};
+use embudo_core::circuit::State;
+use embudo_core::config::Config;
+use embudo_core::hash::HashKey;
+use embudo_core::intake::{self, Reply};
+use embudo_core::route::Rules;
+use embudo_core::store::{Keys, MemoryStore};
+use embudo_core::time::Now;
+
+const NOW: Now = Now {
+    mono_ms: 500_000,
+    wall_ms: 1_714_521_600_000,
+};
+
+struct World {
+    rules: Rules,
+    keys: Keys,
+    headers: Vec<(String, Vec<u8>)>,
+}
+
+// === impl World ===
+
+impl World {
+    fn new() -> Option<Self> {
+        let headers = [
+            (":authority", "laravel.test"),
+            (":path", "/api/qr"),
+            (":method", "POST"),
+            (":scheme", "http"),
+            ("user-agent", "axios/1.7.2"),
+            ("accept", "application/json"),
+            ("content-type", "application/json"),
+            ("content-length", "290"),
+            ("x-forwarded-proto", "http"),
+        ];
+        let headers = headers.map(|(name, value)| (name.to_owned(), value.into()));
+        Some(Self {
+            rules: Rules {
+                config: Config::parse(br#"{"max_sessions":8}"#).ok()?,
+                key: HashKey::from_bytes([9; 16]),
+            },
+            keys: Keys::new("embudo"),
+            headers: headers.into(),
+        })
+    }
+
+    fn post(&self, store: &mut MemoryStore, body: &[u8]) -> Option<Reply> {
+        let head = self.rules.head(&self.headers).ok()?;
+        let update = self.rules.update(&head, body).ok()?;
+        let (keys, rules) = (&self.keys, &self.rules);
+        Some(intake::take_in(store, keys, rules, &update, 0, State::Closed, NOW).reply)
+    }
+
+    /// A store in which eight sessions have said something.
+    fn store(&self) -> MemoryStore {
+        let mut store = MemoryStore::default();
+        for session in 0..8 {
+            self.post(&mut store, &qr(session, 1));
+        }
+        store
+    }
+}
+
+/// 237 characters, as WhatsApp's are.
+fn qr(session: u32, number: u32) -> Vec<u8> {
+    let id = format!("6f3e2e5c-8a0b-4b57-9d3f-{session:012}");
+    format!(r#"{{"session_id":"{id}","qr":"2@{number:0>235}"}}"#).into()
+}
+
+fn requests(criterion: &mut Criterion) {
+    let world = World::new();
+    let Some(world) = world else { return };
+    for (name, number, expected) in [
+        ("duplicate", 1, Reply::Duplicate),
+        ("new", 2, Reply::Queued),
+    ] {
+        let body = qr(3, number);
+        let reply = world.post(&mut world.store(), &body);
+        assert_eq!(reply, Some(expected), "{name}");
+        criterion.bench_function(name, |bencher| {
+            bencher.iter_batched_ref(
+                || world.store(),
+                |store| world.post(store, black_box(&body)),
+                BatchSize::SmallInput,
+            );
+        });
+    }
+}
+
+criterion_group!(benches, requests);
+criterion_main!(benches);
