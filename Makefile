@@ -19,7 +19,7 @@ ARGS ?=
 # make sim SEEDS=100000 for a long night.
 SEEDS ?= 10000
 
-.PHONY: help run test sim fuzz chaos build lint fmt tools clean
+.PHONY: help run test sim fuzz chaos peers build lint fmt tools clean
 
 help: ## Show this help
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-8s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -43,6 +43,9 @@ fuzz: build ## Throw a million cases of arbitrary bytes at the module; ARGS="--s
 
 chaos: build tools ## Ten minutes of everything that can go wrong, on a real Envoy; ARGS="--seconds 60 --seed 7" is another
 	@$(EMBUDO) chaos $(ARGS)
+
+peers: build tools ## Embudo beside a batcher in the gateway (Node, Redis) and beside nothing; fails where it is not better
+	@$(EMBUDO) peers $(ARGS)
 
 build: rust ## Build the module and the command, and check the module's size
 	@cargo build --package embudo-filter --profile wasm --target $(WASM_TARGET)

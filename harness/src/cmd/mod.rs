@@ -13,6 +13,7 @@ mod front;
 mod fuzz;
 mod laravel;
 mod load;
+mod peers;
 mod progress;
 mod scenario;
 mod sim;
@@ -55,6 +56,7 @@ enum Command {
     Sim(sim::SimArguments),
     Scenario(scenario::ScenarioArguments),
     Chaos(chaos::ChaosArguments),
+    Peers(peers::PeersArguments),
     Fuzz(fuzz::FuzzArguments),
     Cost(cost::CostArguments),
     Top(top::TopArguments),
@@ -79,6 +81,7 @@ impl Arguments {
             Command::Sim(sim) => unless_interrupted(sim::run(sim)).await,
             Command::Scenario(scenario) => unless_interrupted(scenario::run(scenario)).await,
             Command::Chaos(chaos) => unless_interrupted(chaos::run(chaos)).await,
+            Command::Peers(peers) => unless_interrupted(peers::run(peers)).await,
             Command::Fuzz(fuzz) => unless_interrupted(fuzz::run(fuzz)).await,
             Command::Cost(cost) => unless_interrupted(cost::run(cost)).await,
             Command::Top(top) => unless_interrupted(top::run(top)).await,

@@ -19,6 +19,8 @@
 //! * [`staleness`]: how old a value is when Laravel has it.
 //! * [`scenario`]: runs a scenario file with all of these.
 //! * [`chaos`]: everything that can go wrong, at once, for minutes.
+//! * [`peers`]: Embudo beside what it is to be better than.
+//! * [`node`]: programs of Node, with what they need from npm.
 //! * [`paths`]: where files go.
 
 pub mod admin;
@@ -28,7 +30,10 @@ pub mod envoy;
 pub mod filter_config;
 pub mod laravel;
 pub mod load;
+pub mod node;
 pub mod paths;
+pub mod peers;
+mod proc;
 pub mod scenario;
 pub mod staleness;
 pub mod stats;

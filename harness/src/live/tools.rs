@@ -117,8 +117,8 @@ fn install_once(program: &Path, install: impl FnOnce() -> Result<()>) -> Result<
     Ok(())
 }
 
-fn run_installer(mut command: Command, what: &str, needs: &str, by_hand: &str) -> Result<()> {
-    eprintln!("installing {what} into .tools/ (once): {by_hand}");
+pub(super) fn run_installer(mut command: Command, what: &str, needs: &str, by_hand: &str) -> Result<()> {
+    eprintln!("installing {what} (once): {by_hand}");
     let output = command.output().with_context(|| {
         format!("{what} is missing, and installing it needs {needs}; then run: {by_hand}")
     })?;
@@ -131,7 +131,7 @@ fn run_installer(mut command: Command, what: &str, needs: &str, by_hand: &str) -
     Ok(())
 }
 
-fn on_path(program: &str, path: Option<&OsStr>) -> Option<PathBuf> {
+pub(super) fn on_path(program: &str, path: Option<&OsStr>) -> Option<PathBuf> {
     env::split_paths(path?)
         .map(|dir| dir.join(program))
         .find(|file| is_executable(file))
