@@ -21,26 +21,13 @@ process.on('unhandledRejection', (reason) => {
 });
 
 const [baseURL, session, ...calls] = process.argv.slice(2);
-const client = axios.create({
-  baseURL,
-  timeout: 15_000,
-  headers: { 'Content-Type': 'application/json' },
-  httpAgent: new http.Agent({ keepAlive: true }),
-  httpsAgent: new https.Agent({ keepAlive: true }),
-});
+const sendOnce = axios.getAdapter('http');
 
-client.interceptors.response.use(undefined, async (error) => {
-  const { config } = error;
-  config.outerTries = (config.outerTries ?? 0) + 1;
-  if (config.outerTries > 3) throw error;
-  await sleep((1_000 * 2 ** config.outerTries) / divided);
-  return client.request(config);
-});
-
-async function send(request) {
+/** The inner loop, around a send. */
+async function sendThrice(config) {
   for (let attempt = 0; ; attempt += 1) {
     try {
-      return await client.request(request);
+      return await sendOnce(config);
     } catch (error) {
       const status = error.response?.status;
       const transient = status === undefined || status === 429 || status >= 500;
@@ -49,6 +36,24 @@ async function send(request) {
     }
   }
 }
+
+const client = axios.create({
+  baseURL,
+  adapter: sendThrice,
+  timeout: 15_000,
+  headers: { 'Content-Type': 'application/json' },
+  httpAgent: new http.Agent({ keepAlive: true }),
+  httpsAgent: new https.Agent({ keepAlive: true }),
+});
+
+// The outer loop, which starts the inner one again.
+client.interceptors.response.use(undefined, async (error) => {
+  const { config } = error;
+  config.outerTries = (config.outerTries ?? 0) + 1;
+  if (config.outerTries > 3) throw error;
+  await sleep((1_000 * 2 ** config.outerTries) / divided);
+  return client.request(config);
+});
 
 /** What the name of a call stands for: `status`, `qr=2@…`, `state=pending`, `account`. */
 function request(call) {
@@ -66,7 +71,7 @@ function request(call) {
 for (const call of calls) {
   let settled;
   try {
-    const { status, data } = await send(request(call));
+    const { status, data } = await client.request(request(call));
     settled = { call, resolved: true, status, data };
   } catch (error) {
     settled = { call, resolved: false, status: error.response?.status ?? null, data: error.response?.data ?? null };

@@ -7,7 +7,7 @@ use clap::Args;
 use comfy_table::presets::UTF8_FULL_CONDENSED;
 use comfy_table::{Cell, CellAlignment, Table};
 use embudo::live::paths;
-use embudo::live::peers::{self, Arm, Figures, PeersReport, Plan};
+use embudo::live::peers::{self, Arm, Cpu, Figures, PeersReport, Plan};
 use serde_json::json;
 
 /// Run the same events without anything, with a batcher in the gateway, and with Embudo
@@ -65,7 +65,11 @@ pub(crate) async fn run(arguments: PeersArguments) -> Result<()> {
     println!("The figures are in {}.", path.display());
     match criteria.iter().filter(|c| !c.holds()).count() {
         0 => Ok(()),
-        n => bail!("{n} of {} criteria fail (seed {})", criteria.len(), report.seed),
+        n => bail!(
+            "{n} of {} criteria fail (seed {})",
+            criteria.len(),
+            report.seed
+        ),
     }
 }
 
@@ -87,14 +91,12 @@ const ROWS: [Row; 15] = [
         format!("{} / {}", f.staleness_ms_p50, f.staleness_ms_p99)
     }),
     ("CPU s for 1,000 events: gateway", |f| {
-        format!("{:.3}", f.cpu_s_per_1000_events.gateway)
+        cpu(f, |cpu| cpu.gateway)
     }),
     ("  between gateway and Laravel", |f| {
-        format!("{:.3}", f.cpu_s_per_1000_events.middle)
+        cpu(f, |cpu| cpu.middle)
     }),
-    ("  stand-in Laravel", |f| {
-        format!("{:.3}", f.cpu_s_per_1000_events.laravel)
-    }),
+    ("  stand-in Laravel", |f| cpu(f, |cpu| cpu.laravel)),
     ("MB between gateway and Laravel", |f| {
         format!("{:.0}", f.memory_mb)
     }),
@@ -109,6 +111,11 @@ const ROWS: [Row; 15] = [
         format!("{}; {:.1}", f.refusals, f.settled_after_ms as f64 / 1000.0)
     }),
 ];
+
+fn cpu(figures: &Figures, whose: fn(Cpu) -> f64) -> String {
+    let seconds = figures.cpu_s_per_1000_events.map(whose);
+    seconds.map_or("–".to_owned(), |seconds| format!("{seconds:.3}"))
+}
 
 fn figures(report: &PeersReport) -> Table {
     let mut table = Table::new();

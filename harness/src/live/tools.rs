@@ -117,7 +117,12 @@ fn install_once(program: &Path, install: impl FnOnce() -> Result<()>) -> Result<
     Ok(())
 }
 
-pub(super) fn run_installer(mut command: Command, what: &str, needs: &str, by_hand: &str) -> Result<()> {
+pub(super) fn run_installer(
+    mut command: Command,
+    what: &str,
+    needs: &str,
+    by_hand: &str,
+) -> Result<()> {
     eprintln!("installing {what} (once): {by_hand}");
     let output = command.output().with_context(|| {
         format!("{what} is missing, and installing it needs {needs}; then run: {by_hand}")

@@ -72,7 +72,9 @@ pub(super) async fn live_through(
     let memory_kb = middle.pids().into_iter().filter_map(proc::rss_kb).sum();
     let evidence = Evidence {
         load,
-        cpu: after.since(&before),
+        cpu: phase.compares_cpu.then(|| after.since(&before)),
+        // The batcher stamps a QR and its state one after the other, and they have no order.
+        timestamps_order: arm == Arm::Embudo,
         memory_kb,
         pending: books.pending,
         expired: books.expired,
@@ -112,7 +114,7 @@ fn prepare(laravel: &StandIn, phase: &Phase, plan: &Plan, started_ms: u64) -> Re
     if let Some(index) = phase.poison() {
         let ids = session_ids(plan.seed, phase.sessions);
         server.with(|laravel| {
-            for session in ids.get(index) {
+            if let Some(session) = ids.get(index) {
                 laravel.refuse_session(session, started_ms);
             }
         });

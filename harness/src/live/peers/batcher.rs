@@ -95,7 +95,12 @@ fn find_or_install_redis() -> Result<PathBuf> {
     }
     let _lock = paths::lock(&paths::tools().join("lock"))?;
     if find().is_none() {
-        let args = ["install", "--yes", "--no-install-recommends", "redis-server"];
+        let args = [
+            "install",
+            "--yes",
+            "--no-install-recommends",
+            "redis-server",
+        ];
         let by_hand = format!("apt-get {}", args.join(" "));
         if !nix::unistd::geteuid().is_root() {
             bail!("redis-server is missing; as root: {by_hand}");
@@ -212,7 +217,9 @@ impl Batcher {
             let (batcher, report) = (self.clone(), report.clone());
             let epoch = options.epoch;
             under_way.spawn(async move {
-                batcher.event(&session, event.what, due, epoch, &report).await
+                batcher
+                    .event(&session, event.what, due, epoch, &report)
+                    .await
             });
         }
         let sent_for = begun.elapsed();
@@ -246,9 +253,15 @@ impl Batcher {
         // Taken at once, and answered so: the event's wait for its state comes before.
         let now_us = u64::try_from(epoch.elapsed().as_micros()).unwrap_or(u64::MAX);
         for (route, value, outcome) in answer.sent {
-            let route = if route == "qr" { Route::Qr } else { Route::Status };
+            let route = if route == "qr" {
+                Route::Qr
+            } else {
+                Route::Status
+            };
             let place = report.sent.sent(session, Sent::new(route, value, now_us));
-            report.sent.ended(session, place, now_us, Some(200), Some(outcome));
+            report
+                .sent
+                .ended(session, place, now_us, Some(200), Some(outcome));
         }
         Ok(())
     }

@@ -7,13 +7,16 @@ use serde::Serialize;
 use crate::live::load::LoadReport;
 use crate::live::staleness::staleness;
 use crate::model::http::Route;
-use crate::model::laravel::Laravel;
-use crate::model::order::{FinalStates, final_states};
+use crate::model::laravel::{Entry, Laravel};
+use crate::model::order::{self, FinalStates, final_states};
 
 /// What an arm has done.
 pub(super) struct Evidence {
     pub(super) load: LoadReport,
-    pub(super) cpu: Cpu,
+    /// Where it was measured.
+    pub(super) cpu: Option<Cpu>,
+    /// Whether the items' timestamps must rise too.
+    pub(super) timestamps_order: bool,
     pub(super) memory_kb: u64,
     /// What the middle still holds.
     pub(super) pending: u64,
@@ -56,8 +59,8 @@ pub struct Figures {
     pub staleness_ms_p50: u64,
     /// The oldest in a hundred.
     pub staleness_ms_p99: u64,
-    /// CPU seconds for 1,000 events.
-    pub cpu_s_per_1000_events: Cpu,
+    /// CPU seconds for 1,000 events, where the arm had the machine for itself.
+    pub cpu_s_per_1000_events: Option<Cpu>,
     /// Resident memory of the middle at the end.
     pub memory_mb: f64,
     /// Routes of sessions at whose end Laravel has another value than the newest that was accepted, and what the
@@ -124,10 +127,10 @@ impl Figures {
             event_ms_p99: event_ms(0.99),
             staleness_ms_p50: stale.value_at_quantile(0.5),
             staleness_ms_p99: stale.value_at_quantile(0.99),
-            cpu_s_per_1000_events: evidence.cpu.for_1000_of(load.events),
+            cpu_s_per_1000_events: evidence.cpu.map(|cpu| cpu.for_1000_of(load.events)),
             memory_mb: round(evidence.memory_kb as f64 / 1024.0),
             lost: lost(&finals, evidence),
-            out_of_order: journal.check_order(&load.sent).len() as u64,
+            out_of_order: out_of_order(journal.entries(), evidence),
             expired: evidence.expired,
             rejected: evidence.rejected,
             refusals: refusals.map(|(_, count)| count).sum(),
@@ -144,6 +147,16 @@ fn lost(finals: &FinalStates, evidence: &Evidence) -> u64 {
     let states = of(Route::Status).count() as u64;
     let qrs = of(Route::Qr).count() as u64;
     states + qrs.saturating_sub(evidence.expired) + evidence.pending
+}
+
+fn out_of_order(entries: &[Entry], evidence: &Evidence) -> u64 {
+    let mut entries = entries.to_vec();
+    if !evidence.timestamps_order {
+        for entry in &mut entries {
+            entry.timestamp = None;
+        }
+    }
+    order::check(&entries, &evidence.load.sent).len() as u64
 }
 
 /// Three digits behind the point are more than these figures have.

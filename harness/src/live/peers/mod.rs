@@ -55,7 +55,9 @@ pub async fn run(plan: &Plan, mut tell: impl FnMut(&str)) -> Result<PeersReport>
     }
     let names: Vec<_> = at_once.iter().map(|phase| phase.name.to_string()).collect();
     tell(&format!("{}: all arms at once", names.join(", ")));
-    let all = at_once.into_iter().flat_map(|phase| Arm::ALL.map(|arm| (phase, arm)));
+    let all = at_once
+        .into_iter()
+        .flat_map(|phase| Arm::ALL.map(|arm| (phase, arm)));
     let all = all.map(async |(phase, arm)| {
         let figures = arm::live_through(arm, phase, plan, &tools).await?;
         anyhow::Ok((phase.name, arm, figures))

@@ -142,7 +142,9 @@ impl Phase {
         let hang = Misbehaviour::Hang { finish_after_ms };
         let slow = Misbehaviour::Slow { ms: 500 };
         vec![
-            Fault::always(hang).with_probability(HANGING).between(from, to),
+            Fault::always(hang)
+                .with_probability(HANGING)
+                .between(from, to),
             Fault::always(slow).between(from, to),
         ]
     }
