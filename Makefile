@@ -53,6 +53,12 @@ bench: build tools ## Measure what a request costs Envoy, and hold it against wh
 	@$(EMBUDO) bench $(ARGS)
 	@cargo bench --quiet --package embudo-core
 
+peers: build tools ## Embudo beside a batcher in the gateway (Node, Redis) and beside nothing; fails where it is not better
+	@$(EMBUDO) peers $(ARGS)
+
+figures: run chaos full-stack peers bench ## Measure all that the README tells, and put it there (half an hour on an idle machine)
+	@$(EMBUDO) figures --write
+
 build: rust ## Build the module and the command, and check the module's size
 	@cargo build --package embudo-filter --profile wasm --target $(WASM_TARGET)
 	@cargo build --package embudo

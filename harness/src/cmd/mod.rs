@@ -16,6 +16,7 @@ mod full_stack;
 mod fuzz;
 mod laravel;
 mod load;
+mod peers;
 mod progress;
 mod report;
 mod scenario;
@@ -60,6 +61,7 @@ enum Command {
     Scenario(scenario::ScenarioArguments),
     FullStack(full_stack::FullStackArguments),
     Chaos(chaos::ChaosArguments),
+    Peers(peers::PeersArguments),
     Fuzz(fuzz::FuzzArguments),
     Cost(cost::CostArguments),
     Bench(bench::BenchArguments),
@@ -85,6 +87,7 @@ impl Arguments {
             Command::Scenario(scenario) => unless_interrupted(scenario::run(scenario)).await,
             Command::FullStack(stack) => unless_interrupted(full_stack::run(stack)).await,
             Command::Chaos(chaos) => unless_interrupted(chaos::run(chaos)).await,
+            Command::Peers(peers) => unless_interrupted(peers::run(peers)).await,
             Command::Fuzz(fuzz) => unless_interrupted(fuzz::run(fuzz)).await,
             Command::Cost(cost) => unless_interrupted(cost::run(cost)).await,
             Command::Bench(bench) => unless_interrupted(bench::run(bench)).await,

@@ -21,6 +21,8 @@
 //! * [`scenario`]: runs a scenario file with all of these.
 //! * [`chaos`]: everything that can go wrong, at once, for minutes.
 //! * [`bench`]: what a request costs Envoy, with Embudo and without.
+//! * [`peers`]: Embudo beside what it is to be better than.
+//! * [`node`]: programs of Node, with what they need from npm.
 //! * [`paths`]: where files go.
 //! * [`wait`]: waiting for a condition, with a bound.
 
@@ -32,7 +34,10 @@ pub mod envoy;
 pub mod filter_config;
 pub mod laravel;
 pub mod load;
+pub mod node;
 pub mod paths;
+pub mod peers;
+mod proc;
 pub mod real_laravel;
 pub mod scenario;
 pub mod staleness;

@@ -12,11 +12,9 @@
 //!
 //! * [`files`]: the run folder with nginx's and PHP-FPM's configuration.
 //! * [`records`]: rows, updates and requests, as [`crate::model`] has them.
-//! * [`usage`]: what it costs, from `/proc`.
 
 mod files;
 mod records;
-mod usage;
 
 use std::net::SocketAddr;
 use std::path::PathBuf;
@@ -33,11 +31,14 @@ use self::files::Files;
 pub use self::records::Rows;
 use super::supervise::{Supervised, descendants};
 use super::tools::LaravelTools;
-use super::{Endpoint, paths};
+use super::{Endpoint, paths, proc};
 use crate::model::laravel::Journal;
 
 /// A small machine's worth; more would fight for two cores.
 const WORKERS: usize = 4;
+
+/// The names that they begin with.
+const SERVERS: [&str; 2] = ["nginx", "php-fpm"];
 
 /// PHP and nginx are there after some 50 ms; on a busy machine they take longer.
 const READY_MAX: Duration = Duration::from_secs(20);
@@ -201,7 +202,7 @@ impl RealLaravel {
     pub fn cpu_seconds(&self) -> f64 {
         self.processes()
             .iter()
-            .map(|&pid| usage::cpu_seconds(pid))
+            .filter_map(|&pid| proc::cpu_s(pid))
             .sum()
     }
 
@@ -209,7 +210,7 @@ impl RealLaravel {
     pub fn rss_bytes(&self) -> u64 {
         self.processes()
             .iter()
-            .map(|&pid| usage::memory_bytes(pid))
+            .map(|&pid| proc::pss_bytes(pid))
             .sum()
     }
 
@@ -246,7 +247,7 @@ impl RealLaravel {
     fn processes(&self) -> Vec<u32> {
         let below = [&self.nginx, &self.php_fpm].map(|process| descendants(process.id()));
         let mut found = below.concat();
-        found.retain(|&pid| usage::is_server(pid));
+        found.retain(|&pid| SERVERS.iter().any(|name| proc::is_named(pid, name)));
         found
     }
 }

@@ -92,20 +92,13 @@ impl LaravelTools {
             Ok(tools) => return Ok(tools),
             Err(missing) => missing,
         };
-        let install = format!(
-            "apt-get install -y --no-install-recommends {}",
-            LARAVEL_PACKAGES.join(" ")
-        );
-        let can = nix::unistd::geteuid().is_root() && find(&["apt-get"]).is_some();
-        if !can {
-            bail!("a real Laravel needs {missing}; run as root: {install}");
-        }
-        eprintln!("installing a real Laravel (once): {install}");
-        // A machine that has never installed anything has no lists of packages; these two are not wrong on any other.
-        apt_get(&["update", "-q"], &install)?;
-        let args = ["install", "-q", "-y", "--no-install-recommends"];
-        apt_get(&[&args[..], &LARAVEL_PACKAGES].concat(), &install)?;
-        Self::find().map_err(|missing| anyhow!("{install} went well, but there is no {missing}"))
+        apt_install(
+            &format!("a real Laravel (it lacks {missing})"),
+            &LARAVEL_PACKAGES,
+        )?;
+        Self::find().map_err(|missing| {
+            anyhow!("Debian's packages were installed, but there is no {missing}")
+        })
     }
 
     /// All of them, or the name of the first that is missing.
@@ -130,10 +123,22 @@ fn find(names: &[&str]) -> Option<PathBuf> {
     names.iter().find_map(|name| on_path(name, Some(&path)))
 }
 
-fn apt_get(args: &[&str], by_hand: &str) -> Result<()> {
-    let mut command = Command::new("apt-get");
-    command.args(args).env("DEBIAN_FRONTEND", "noninteractive");
-    run_installer(command, "a real Laravel", "apt-get", by_hand)
+/// Installs packages of Debian's, if this is root and there is apt-get; or says how to.
+pub(super) fn apt_install(what: &str, packages: &[&str]) -> Result<()> {
+    let args = ["install", "-q", "-y", "--no-install-recommends"];
+    let args = [&args[..], packages].concat();
+    let by_hand = format!("apt-get {}", args.join(" "));
+    if !nix::unistd::geteuid().is_root() || find(&["apt-get"]).is_none() {
+        bail!("{what} is missing; run as root: {by_hand}");
+    }
+    eprintln!("installing {what} (once): {by_hand}");
+    // A machine that has never installed anything has no lists of packages.
+    for args in [&["update", "-q"][..], &args] {
+        let mut command = Command::new("apt-get");
+        command.args(args).env("DEBIAN_FRONTEND", "noninteractive");
+        run_installer(command, what, "apt-get", &by_hand)?;
+    }
+    Ok(())
 }
 
 fn find_or_install_func_e() -> Result<PathBuf> {
@@ -211,7 +216,12 @@ fn announce(what: &str, by_hand: &str) {
     eprintln!("installing {what} into .tools/ (once): {by_hand}");
 }
 
-fn run_installer(mut command: Command, what: &str, needs: &str, by_hand: &str) -> Result<()> {
+pub(super) fn run_installer(
+    mut command: Command,
+    what: &str,
+    needs: &str,
+    by_hand: &str,
+) -> Result<()> {
     let output = command.output().with_context(|| {
         format!("{what} is missing, and installing it needs {needs}; then run: {by_hand}")
     })?;
@@ -224,7 +234,7 @@ fn run_installer(mut command: Command, what: &str, needs: &str, by_hand: &str) -
     Ok(())
 }
 
-fn on_path(program: &str, path: Option<&OsStr>) -> Option<PathBuf> {
+pub(super) fn on_path(program: &str, path: Option<&OsStr>) -> Option<PathBuf> {
     env::split_paths(path?)
         .map(|dir| dir.join(program))
         .find(|file| is_executable(file))

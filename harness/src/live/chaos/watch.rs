@@ -1,12 +1,12 @@
 //! What is looked at once a second while it runs: Envoy's memory, and what Embudo says of itself.
 
-use std::fs;
 use std::time::{Duration, Instant};
 
 use anyhow::{Result, bail};
 use tokio::time::{MissedTickBehavior, interval};
 
 use crate::live::admin::Admin;
+use crate::live::proc::rss_kb;
 
 /// How often.
 const EVERY: Duration = Duration::from_secs(1);
@@ -101,15 +101,6 @@ fn median_mb(mut kb: Vec<u64>) -> Option<f64> {
     Some((*median as f64 / 1024.0 * 10.0).round() / 10.0)
 }
 
-/// Resident memory as the kernel counts it; `None` if there is no such process.
-fn rss_kb(pid: u32) -> Option<u64> {
-    let status = fs::read_to_string(format!("/proc/{pid}/status")).ok()?;
-    let line = status
-        .lines()
-        .find_map(|line| line.strip_prefix("VmRSS:"))?;
-    line.split_whitespace().next()?.parse().ok()
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -140,11 +131,5 @@ mod tests {
     fn without_samples_there_is_no_memory() {
         let from = Instant::now();
         assert_eq!(watched(from, &[1]).memory(from, EVERY * 9), None);
-    }
-
-    #[test]
-    fn this_process_has_memory_and_one_that_is_not_there_has_none() {
-        assert!(rss_kb(std::process::id()).expect("it runs") > 1_000);
-        assert_eq!(rss_kb(u32::MAX), None);
     }
 }

@@ -8,7 +8,7 @@
 //! counted; each request has at most [`RetryPolicy::sends_max`] sends, each with a timeout; and what
 //! is still under way at the end gets `drain` and is then dropped and counted.
 
-mod pace;
+pub(super) mod pace;
 mod report;
 mod send;
 
@@ -39,7 +39,7 @@ const FLOWS_MAX: usize = 50_000;
 const DRAIN: Duration = Duration::from_secs(20);
 
 /// As many as the stand-in has PHP workers: more would only wait there.
-const WARM_UP_AT_ONCE: usize = 8;
+pub(super) const WARM_UP_AT_ONCE: usize = 8;
 
 /// What to send, where, and for how long.
 #[derive(Clone, Debug)]

@@ -23,7 +23,10 @@ const SLEEP_MAX: Duration = Duration::from_millis(20);
 
 /// The events of the whole run, each at its time and with the number of its session. The channel
 /// closes when the duration is over; to drop it ends the pacer.
-pub(super) fn pace(options: &LoadOptions, begun: Instant) -> mpsc::Receiver<(usize, Event)> {
+pub(in crate::live) fn pace(
+    options: &LoadOptions,
+    begun: Instant,
+) -> mpsc::Receiver<(usize, Event)> {
     let (due, events) = mpsc::channel(DUE_MAX);
     let mut agenda = Agenda::new(options);
     let duration = options.duration;

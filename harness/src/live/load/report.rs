@@ -87,6 +87,8 @@ pub struct LoadReport {
     pub timeouts: BTreeMap<Kind, u64>,
     /// Latencies of the answered sends.
     pub latencies: BTreeMap<Kind, Latencies>,
+    /// How long events took, from when they were due and from when they began, with all of their requests.
+    pub events_took: Latencies,
     /// Second by second of the epoch.
     pub per_second: BTreeMap<u64, Second>,
     /// What was asked for with [`super::LoadOptions::windows`], in their order.
@@ -218,7 +220,7 @@ impl LoadReport {
 // === impl Latencies ===
 
 impl Latencies {
-    fn record(&mut self, from_due: Duration, from_sent: Duration) {
+    pub(crate) fn record(&mut self, from_due: Duration, from_sent: Duration) {
         self.from_due.saturating_record(micros(from_due).max(1));
         self.from_sent.saturating_record(micros(from_sent).max(1));
     }

@@ -142,6 +142,7 @@ impl Sender {
         let mut dice = ChaCha8Rng::seed_from_u64(self.seed);
         dice.set_stream(self.flows.fetch_add(1, Ordering::Relaxed));
         let mut flow = Flow::new(self.prefix.clone(), session.clone(), what);
+        let (event_due, began) = (due, Instant::now());
         let (mut next, mut due) = (flow.start(), due);
         // Bounded: a flow has three requests at most.
         while let Some(mut outgoing) = next {
@@ -150,6 +151,8 @@ impl Sender {
             next = flow.next(&answer);
             due = Instant::now();
         }
+        let took = &mut self.lock().events_took;
+        took.record(event_due.elapsed(), began.elapsed());
     }
 
     fn authorize(&self, index: usize, request: &mut Request) {
