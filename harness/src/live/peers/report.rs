@@ -35,6 +35,9 @@ pub struct Criterion {
     pub most: f64,
 }
 
+/// A figure in a phase, and how much of the batcher's it may be.
+type Compared = (Name, &'static str, f64, fn(&Figures) -> Option<f64>);
+
 // === impl Criterion ===
 
 impl Criterion {
@@ -83,7 +86,7 @@ impl PeersReport {
 
     /// What must hold: the invariants, and Embudo beside the batcher.
     pub fn criteria(&self) -> Vec<Criterion> {
-        let compared: [(Name, &str, f64, fn(&Figures) -> Option<f64>); 4] = [
+        let compared: [Compared; 4] = [
             (Name::Crowd, "requests at Laravel", 1.0, |figures| {
                 Some(figures.laravel_requests as f64)
             }),
