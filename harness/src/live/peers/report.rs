@@ -129,6 +129,9 @@ mod tests {
     use super::super::figures::Cpu;
     use super::*;
 
+    /// What makes a figure of a phase worse than it may be.
+    type Break = (Name, fn(&mut Figures));
+
     fn middle(seconds: f64) -> Option<Cpu> {
         Some(Cpu {
             middle: seconds,
@@ -171,7 +174,7 @@ mod tests {
 
     #[test]
     fn each_figure_that_is_worse_breaks_a_criterion_of_its_own() {
-        let breaks: [(Name, fn(&mut Figures)); 6] = [
+        let breaks: [Break; 6] = [
             (Name::Crowd, |f| f.laravel_requests = 101),
             (Name::Crowd, |f| f.cpu_s_per_1000_events = middle(0.51)),
             (Name::Crowd, |f| f.staleness_ms_p50 = 1_101),
