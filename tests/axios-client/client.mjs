@@ -55,7 +55,7 @@ client.interceptors.response.use(undefined, async (error) => {
   return client.request(config);
 });
 
-/** What the name of a call stands for: `status`, `qr=2@…`, `state=pending`, `account`. */
+/** What the name of a call stands for: `status`, `account`, `qr=2@…`, `state=pending`; without a value it is left out. */
 function request(call) {
   const [name, value] = call.split('=', 2);
   const post = (url, fields) => ({ method: 'post', url, data: { session_id: session, ...fields } });

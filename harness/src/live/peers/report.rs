@@ -35,6 +35,9 @@ pub struct Criterion {
     pub most: f64,
 }
 
+/// A figure in a phase, and how much of the batcher's it may be.
+type Compared = (Name, &'static str, f64, fn(&Figures) -> Option<f64>);
+
 // === impl Criterion ===
 
 impl Criterion {
@@ -83,7 +86,7 @@ impl PeersReport {
 
     /// What must hold: the invariants, and Embudo beside the batcher.
     pub fn criteria(&self) -> Vec<Criterion> {
-        let compared: [(Name, &str, f64, fn(&Figures) -> Option<f64>); 4] = [
+        let compared: [Compared; 4] = [
             (Name::Crowd, "requests at Laravel", 1.0, |figures| {
                 Some(figures.laravel_requests as f64)
             }),
@@ -125,6 +128,9 @@ impl PeersReport {
 mod tests {
     use super::super::figures::Cpu;
     use super::*;
+
+    /// What makes a figure of a phase worse than it may be.
+    type Break = (Name, fn(&mut Figures));
 
     fn middle(seconds: f64) -> Option<Cpu> {
         Some(Cpu {
@@ -168,7 +174,7 @@ mod tests {
 
     #[test]
     fn each_figure_that_is_worse_breaks_a_criterion_of_its_own() {
-        let breaks: [(Name, fn(&mut Figures)); 6] = [
+        let breaks: [Break; 6] = [
             (Name::Crowd, |f| f.laravel_requests = 101),
             (Name::Crowd, |f| f.cpu_s_per_1000_events = middle(0.51)),
             (Name::Crowd, |f| f.staleness_ms_p50 = 1_101),
