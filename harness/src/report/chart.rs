@@ -16,12 +16,6 @@ const WIDTH: u32 = 860;
 const HEIGHT: u32 = 320;
 const MARGIN: u32 = 14;
 
-/// What the y axis takes with its numbers.
-const Y_LABELS: u32 = 56;
-
-/// What the names of the lines take, right of them: within, they would hide some.
-const LEGEND: u32 = 185;
-
 /// A bar with its name and figure.
 const BAR_HEIGHT: u32 = 34;
 
@@ -127,17 +121,15 @@ impl Chart {
         X: AsRangedCoord<Value = f64>,
         X::CoordDescType: ValueFormatter<f64>,
     {
-        let right = i32::try_from(WIDTH - 2 * MARGIN - Y_LABELS - LEGEND)? + 8;
         let mut svg = String::new();
         {
             let area = SVGBackend::with_string(&mut svg, (WIDTH, HEIGHT)).into_drawing_area();
             area.fill(&BACKGROUND)?;
             let mut chart = ChartBuilder::on(&area)
                 .margin(MARGIN)
-                .margin_right(MARGIN + LEGEND)
                 .caption(&self.title, ("sans-serif", 17).into_font().color(&INK))
                 .x_label_area_size(42)
-                .y_label_area_size(Y_LABELS)
+                .y_label_area_size(56)
                 .build_cartesian_2d(x, 0.0..top * 1.05)?;
             chart
                 .configure_mesh()
@@ -172,7 +164,7 @@ impl Chart {
                 .label_font(("sans-serif", 13).into_font().color(&INK))
                 .background_style(BACKGROUND)
                 .border_style(GRID)
-                .position(SeriesLabelPosition::Coordinate(right, 20))
+                .position(SeriesLabelPosition::MiddleRight)
                 .draw()?;
             area.present()?;
         }
