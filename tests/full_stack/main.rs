@@ -11,7 +11,7 @@ use anyhow::Result;
 use embudo::live::RealLaravelOptions;
 use embudo::model::http::Kind;
 
-use self::run::{Run, Traffic};
+use self::run::Run;
 
 /// What reaches Laravel of what the gateway sends, with batches: 2 % in `make full-stack`, and there are fewer sessions
 /// here for as many calls.
@@ -25,7 +25,7 @@ async fn with_the_package_every_row_is_the_last_value_and_all_of_it_came_in_batc
 {
     let run = Run::start("full-stack-package", |_| {}).await?;
 
-    let done = run.traffic(Traffic::default()).await?;
+    let done = run.traffic(None).await?;
 
     let arrived = done.journal.counts(0);
     assert!(
@@ -56,7 +56,7 @@ async fn without_the_package_single_posts_are_collapsed_all_the_same() -> Result
     let change = |options: &mut RealLaravelOptions| options.with_package = false;
     let run = Run::start("full-stack-singles", change).await?;
 
-    let done = run.traffic(Traffic::default()).await?;
+    let done = run.traffic(None).await?;
 
     let arrived = done.journal.counts(0);
     let answers = done.journal.answers();
@@ -87,7 +87,7 @@ async fn under_laravels_throttle_updates_wait_and_only_the_newest_arrive() -> Re
     let change = |options: &mut RealLaravelOptions| options.throttle_per_minute = Some(60);
     let run = Run::start("full-stack-throttled", change).await?;
 
-    let done = run.traffic(Traffic::default()).await?;
+    let done = run.traffic(None).await?;
 
     let answers = done.journal.answers();
     let throttled: u64 = answers
@@ -101,9 +101,9 @@ async fn under_laravels_throttle_updates_wait_and_only_the_newest_arrive() -> Re
         "who waits is superseded: {:?}",
         done.ledger
     );
+    let [p50, p99, max] = done.qr_ms();
     println!(
-        "throttled to 60 a minute: {throttled} times 429; {}",
-        done.staleness()
+        "60 requests a minute: {throttled} times 429; a QR is in its row after {p50} ms, p99 {p99} ms, max {max} ms"
     );
     done.assert_nothing_lost();
     Ok(())
@@ -112,14 +112,16 @@ async fn under_laravels_throttle_updates_wait_and_only_the_newest_arrive() -> Re
 #[tokio::test(flavor = "multi_thread")]
 async fn a_laravel_that_freezes_under_load_gets_everything_when_it_thaws() -> Result<()> {
     let run = Run::start("full-stack-frozen", |_| {}).await?;
-    let freeze = Traffic {
-        frozen: Some(Duration::from_secs(2)..Duration::from_secs(5)),
-        ..Traffic::default()
-    };
+    let frozen = Duration::from_secs(2)..Duration::from_secs(5);
 
-    let done = run.traffic(freeze).await?;
+    let done = run.traffic(Some(frozen)).await?;
 
-    println!("frozen for 3 s: {}", done.staleness());
+    let [p50, p99, max] = done.qr_ms();
+    println!("frozen for 3 s: a QR is in its row after {p50} ms, p99 {p99} ms, max {max} ms");
+    assert!(
+        max > 1_500,
+        "Laravel stood still, but no QR was {max} ms late"
+    );
     done.assert_nothing_lost();
     Ok(())
 }
