@@ -14,14 +14,15 @@ use serde_json::json;
 ///
 /// The batcher is a program of Node with a cache in Redis. Every arm lives through a crowd of sessions, a lone
 /// session, an outage of Laravel and a session that Laravel refuses. Exits with 1 where Embudo is not better than
-/// the batcher by what was promised, or loses or overtakes a value. Takes some seven minutes.
+/// the batcher by what was promised, or loses or overtakes a value. Takes some twelve minutes.
 #[derive(Args, Debug)]
 pub(crate) struct PeersArguments {
     /// WhatsApp sessions of the crowd
     #[arg(long, default_value_t = 1000, value_parser = clap::value_parser!(u32).range(1..))]
     sessions: u32,
-    /// For how long the crowd sends
-    #[arg(long, default_value_t = 60, value_parser = clap::value_parser!(u64).range(10..))]
+    /// For how long the crowd sends; longer than a session's cycle of 160 s, or what the batcher has cached for
+    /// 60 s before the start would not run out as it does in life
+    #[arg(long, default_value_t = 180, value_parser = clap::value_parser!(u64).range(10..))]
     seconds: u64,
     /// Decides the traffic
     #[arg(long, default_value_t = 1)]

@@ -67,7 +67,8 @@ pub struct Plan {
 // === impl Plan ===
 
 impl Plan {
-    /// The whole run: a minute of a lone session, of a crowd of this size, and of poison, and 100 s with an outage.
+    /// The whole run: a crowd of this size for so long, a minute of a lone session and of poison, and 100 s with an
+    /// outage.
     pub fn whole(sessions: usize, seconds: u64, seed: u64) -> Self {
         let phases = vec![
             Phase::new(Name::Crowd, sessions, seconds, 1.0).one_by_one(),
