@@ -22,7 +22,7 @@ final class EmbudoServiceProvider extends ServiceProvider
         $this->publishes([self::configFile() => $this->app->configPath('embudo.php')], 'embudo-config');
         // Which routes the application has is known once all providers have booted.
         $this->app->booted(function (): void {
-            // `route:cache` has boarded ours with all others.
+            // `route:cache` has written ours down with all others.
             $areCached = $this->app instanceof CachesRoutes && $this->app->routesAreCached();
             if (! $areCached && $this->app['config']['embudo.enabled']) {
                 $this->addRoutes($this->app['router']);
