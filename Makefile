@@ -46,7 +46,7 @@ chaos: build tools ## Ten minutes of everything that can go wrong, on a real Env
 
 bench: build tools ## Measure what a request costs Envoy, and hold it against what is promised; ARGS="--rounds 5" is shorter
 	@$(EMBUDO) bench $(ARGS)
-	@cargo bench --quiet --package embudo-core
+	@cargo bench --quiet --package embudo-core --bench request
 
 build: rust ## Build the module and the command, and check the module's size
 	@cargo build --package embudo-filter --profile wasm --target $(WASM_TARGET)
