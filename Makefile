@@ -51,7 +51,7 @@ chaos: build tools ## Ten minutes of everything that can go wrong, on a real Env
 
 bench: build tools ## Measure what a request costs Envoy, and hold it against what is promised; ARGS="--rounds 5" is shorter
 	@$(EMBUDO) bench $(ARGS)
-	@cargo bench --quiet --package embudo-core
+	@cargo bench --quiet --package embudo-core --bench request
 
 peers: build tools ## Embudo beside a batcher in the gateway (Node, Redis) and beside nothing; fails where it is not better
 	@$(EMBUDO) peers $(ARGS)

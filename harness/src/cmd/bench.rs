@@ -24,7 +24,7 @@ pub(crate) struct BenchArguments {
     #[arg(long, default_value_t = 2000, value_parser = clap::value_parser!(u32).range(1..=20_000))]
     rate: u32,
     /// Sessions in the largest of three stores
-    #[arg(long, default_value_t = 100_000, value_parser = clap::value_parser!(u32).range(10_000..=500_000))]
+    #[arg(long, default_value_t = 100_000, value_parser = clap::value_parser!(u32).range(20_000..=500_000))]
     sessions: u32,
 }
 

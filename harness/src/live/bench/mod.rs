@@ -198,7 +198,8 @@ impl Bench<'_> {
         };
         let volley = stage.volley(arm.listener, shots, rate).await?;
         let fired = volley.fire().await?;
-        if arm.what == What::NewValues {
+        // Of a steady stream only the latencies count.
+        if arm.what == What::NewValues && rate.is_none() {
             self.upstream.quiet().await?;
         }
         let cpu = stage.cpu_time()?.saturating_sub(fired.cpu_before);
