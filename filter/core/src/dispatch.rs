@@ -37,8 +37,8 @@ use crate::store::{CAS_ATTEMPTS_MAX, Expect, Keys, PutError, Store};
 use crate::time::Now;
 use crate::verdict::{Answer, VerdictLabel};
 
-/// Shards that the slow scan looks at in one tick: 64 gets cost some 0.2 ms. It finds what a lost
-/// doorbell left, so it need not be fast.
+/// Shards that the slow scan looks at in one tick of half a second, and in a shorter one in proportion; a new
+/// leader's first round takes as many in every tick. It finds what a lost doorbell left, so it need not be fast.
 const SCAN_SHARDS_PER_TICK: u32 = 64;
 
 /// The leader's tick while something is pending: the granularity of quiet times and of the pace.
@@ -46,6 +46,9 @@ const TICK_BUSY_MS: u64 = 50;
 
 /// Everybody's tick otherwise: how soon a free lease is noticed.
 const TICK_IDLE_MS: u64 = 500;
+
+/// See [`SCAN_SHARDS_PER_TICK`]: a tenth of the time, a tenth of the shards.
+const SCAN_SHARDS_PER_BUSY_TICK: u32 = 7;
 
 /// An answer that has not come this long after the call's timeout never will. Its claims run out by
 /// themselves; only its place among the calls under way has to be given up.
@@ -362,7 +365,11 @@ impl Dispatcher {
     /// The slow scan: a few shards a tick, round and round.
     fn scan(&mut self, now: Now, store: &mut impl Store, effects: &mut Vec<Effect>) {
         let shards = self.rules.config.shards;
-        for _ in 0..SCAN_SHARDS_PER_TICK.min(shards) {
+        let most = match self.tick_ms < TICK_IDLE_MS && self.scan_left == 0 {
+            true => SCAN_SHARDS_PER_BUSY_TICK,
+            false => SCAN_SHARDS_PER_TICK,
+        };
+        for _ in 0..most.min(shards) {
             let shard = self.scan_next;
             self.scan_next = shard.saturating_add(1);
             if self.scan_next >= shards {
@@ -370,7 +377,7 @@ impl Dispatcher {
             }
             self.visit(shard, now, store, effects);
         }
-        self.scan_left = self.scan_left.saturating_sub(SCAN_SHARDS_PER_TICK);
+        self.scan_left = self.scan_left.saturating_sub(most);
     }
 
     /// Looks at a shard: answers its ring, drops what has expired, remembers what waits.

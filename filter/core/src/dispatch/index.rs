@@ -19,7 +19,12 @@ pub(super) struct Index {
     lanes: BTreeMap<LaneKey, Lane>,
     places: BTreeMap<PlaceKey, Place>,
     pending: usize,
+    /// Keys of lanes, the newest first.
+    recent: Vec<LaneKey>,
 }
+
+/// Keys that are remembered so that equal ones are one: more lanes than these are seldom busy at once.
+const RECENT_MAX: usize = 8;
 
 /// One session.
 #[derive(Debug)]
@@ -213,11 +218,12 @@ impl Index {
                     continue;
                 };
                 let item = Item {
-                    lane: LaneKey {
-                        route: (*entry.route).into(),
-                        credential: entry.credential,
-                        destination: (*dirty.destination).into(),
-                    },
+                    lane: interned(
+                        &mut self.recent,
+                        &entry.route,
+                        entry.credential,
+                        &dirty.destination,
+                    ),
                     seq: entry.seq,
                     since_ms: dirty.since_ms,
                     expires_ms: entry.expires_ms(rules),
@@ -293,6 +299,29 @@ impl Index {
         self.places
             .retain(|_, place| mono_ms < place.used_ms.saturating_add(2 * PLACE_MEMORY_MS));
     }
+}
+
+/// The key of a lane: a known one's, so that most comparisons of two end at their pointers.
+fn interned(
+    recent: &mut Vec<LaneKey>,
+    route: &str,
+    credential: u64,
+    destination: &[u8],
+) -> LaneKey {
+    let known = recent.iter().find(|key| {
+        key.credential == credential && *key.destination == *destination && *key.route == *route
+    });
+    if let Some(known) = known {
+        return known.clone();
+    }
+    let key = LaneKey {
+        route: route.into(),
+        credential,
+        destination: destination.into(),
+    };
+    recent.truncate(RECENT_MAX - 1);
+    recent.insert(0, key.clone());
+    key
 }
 
 fn lane_mut<'l>(lanes: &'l mut BTreeMap<LaneKey, Lane>, key: &LaneKey) -> &'l mut Lane {

@@ -71,11 +71,34 @@ enum Due {
     Urgent,
 }
 
+/// A lane as a plan meets it.
+struct Seen<'i> {
+    key: &'i LaneKey,
+    rule: Option<&'i Route>,
+    /// Its items travel in batches: an item whose rule is gone from the configuration has none to go with, and
+    /// others never had.
+    batched: bool,
+    ready: Ready,
+}
+
+/// The lanes whose sessions could send something.
+#[derive(Default)]
+struct Lanes<'i> {
+    seen: Vec<Seen<'i>>,
+    places: BTreeMap<&'i LaneKey, usize>,
+    /// Where the last session's is. Most sessions share a lane with the one before, and a plan goes over all of
+    /// them: looking each one's up would be most of its work.
+    last: usize,
+}
+
 /// The next call, if any is due.
 pub(super) fn next(index: &Index, rules: &Rules, mono_ms: u64, allowed: Allowed) -> Option<Plan> {
-    let ready = ready(index, rules, mono_ms);
-    let mut best: Option<(bool, Due, u64, &LaneKey, bool)> = None;
-    for (key, ready) in &ready {
+    let mut lanes = Lanes::of(index, rules, mono_ms);
+    let mut best: Option<(bool, Due, u64, usize, bool)> = None;
+    for (key, place) in &lanes.places {
+        let Some(Seen { ready, .. }) = lanes.seen.get(*place) else {
+            continue;
+        };
         let Some((due, alone)) = ready.due(index, rules, key, mono_ms, allowed) else {
             continue;
         };
@@ -92,66 +115,16 @@ pub(super) fn next(index: &Index, rules: &Rules, mono_ms: u64, allowed: Allowed)
                 > (best_turn, best_due, core::cmp::Reverse(best_ms))
         });
         if better {
-            best = Some((turn, due, oldest_ms, key, alone));
+            best = Some((turn, due, oldest_ms, *place, alone));
         }
     }
-    let (_, due, _, key, alone) = best?;
-    let key = key.clone();
-    let mut ready = ready
-        .into_iter()
-        .find_map(|(known, ready)| (known == key).then_some(ready))?;
+    let (_, due, _, place, alone) = best?;
+    let Seen { key, ready, .. } = lanes.seen.get_mut(place)?;
+    let (key, mut ready) = (LaneKey::clone(key), core::mem::take(ready));
     ready.goes_alone = alone;
     let items_max = if alone { 1 } else { allowed.items_max };
     let urgent = due == Due::Urgent;
     Some(ready.plan(index, rules, key, urgent, items_max, mono_ms))
-}
-
-/// Sorts the sessions by what they could send now.
-fn ready(index: &Index, rules: &Rules, mono_ms: u64) -> BTreeMap<LaneKey, Ready> {
-    let mut ready: BTreeMap<LaneKey, Ready> = BTreeMap::new();
-    for (shard, waiting) in index.sessions() {
-        let Some(first) = waiting.eligible(mono_ms) else {
-            continue;
-        };
-        let rest = waiting.items.get(1..).unwrap_or_default();
-        let urgent = waiting.items.iter().any(|item| item.priority);
-        let lent = rest
-            .iter()
-            .any(|item| time_is_up(index, rules, item, mono_ms));
-        if !ready.contains_key(&first.lane) {
-            ready.insert(first.lane.clone(), Ready::default());
-        }
-        let Some(lane) = ready.get_mut(&first.lane) else {
-            continue;
-        };
-        let pick = Pick {
-            shard,
-            session: waiting.session,
-            since_ms: first.since_ms,
-            bytes: first.bytes,
-            attempts: first.attempts,
-            urgent,
-        };
-        lane.lent |= lent;
-        // An item whose rule is gone from the configuration has no batch to go with, and others never had.
-        let rule = rules.config.route_named(&first.lane.route);
-        let rule = rule.map(|(_, rule)| rule);
-        let batched = rule.is_some_and(|rule| rule.batch.call.is_some())
-            && index.mode(&first.lane, mono_ms) != Mode::Alone;
-        if let Some(rule) = rule.filter(|_| !batched && !urgent && !lent)
-            && mono_ms < first.since_ms.saturating_add(rule.batch.quiet_ms)
-        {
-            continue;
-        }
-        match batched && first.attempts < ATTEMPTS_TOGETHER_MAX {
-            true => {
-                lane.bytes = lane.bytes.saturating_add(first.bytes);
-                lane.together.push(pick);
-            }
-            false => lane.alone.push(pick),
-        }
-    }
-    ready
 }
 
 /// Whether an item has been quiet for long enough, and its lane silent.
@@ -174,6 +147,75 @@ fn is_paced(index: &Index, rule: &Route, key: &LaneKey, oldest_ms: u64, mono_ms:
         .last_flush_ms
         .map_or(0, |last_ms| last_ms.min(oldest_ms));
     lane.backoff.is_over(mono_ms) && mono_ms >= from_ms.saturating_add(rule.batch.max_wait_ms)
+}
+
+// === impl Lanes ===
+
+impl<'i> Lanes<'i> {
+    /// Sorts the sessions by what they could send now.
+    fn of(index: &'i Index, rules: &'i Rules, mono_ms: u64) -> Self {
+        let mut lanes = Self::default();
+        for (shard, waiting) in index.sessions() {
+            let Some(first) = waiting.eligible(mono_ms) else {
+                continue;
+            };
+            let rest = waiting.items.get(1..).unwrap_or_default();
+            let urgent = waiting.items.iter().any(|item| item.priority);
+            let lent = rest
+                .iter()
+                .any(|item| time_is_up(index, rules, item, mono_ms));
+            let Some(lane) = lanes.seen_mut(&first.lane, index, rules, mono_ms) else {
+                continue;
+            };
+            let pick = Pick {
+                shard,
+                session: waiting.session,
+                since_ms: first.since_ms,
+                bytes: first.bytes,
+                attempts: first.attempts,
+                urgent,
+            };
+            lane.ready.lent |= lent;
+            if let Some(rule) = lane.rule.filter(|_| !lane.batched && !urgent && !lent)
+                && mono_ms < first.since_ms.saturating_add(rule.batch.quiet_ms)
+            {
+                continue;
+            }
+            match lane.batched && first.attempts < ATTEMPTS_TOGETHER_MAX {
+                true => {
+                    lane.ready.bytes = lane.ready.bytes.saturating_add(first.bytes);
+                    lane.ready.together.push(pick);
+                }
+                false => lane.ready.alone.push(pick),
+            }
+        }
+        lanes
+    }
+
+    fn seen_mut(
+        &mut self,
+        key: &'i LaneKey,
+        index: &Index,
+        rules: &'i Rules,
+        mono_ms: u64,
+    ) -> Option<&mut Seen<'i>> {
+        if self.seen.get(self.last).is_none_or(|seen| seen.key != key) {
+            let next = self.seen.len();
+            self.last = *self.places.entry(key).or_insert(next);
+            if self.last == next {
+                let rule = rules.config.route_named(&key.route);
+                let rule = rule.map(|(_, rule)| rule);
+                let has_batch = rule.is_some_and(|rule| rule.batch.call.is_some());
+                self.seen.push(Seen {
+                    key,
+                    rule,
+                    batched: has_batch && index.mode(key, mono_ms) != Mode::Alone,
+                    ready: Ready::default(),
+                });
+            }
+        }
+        self.seen.get_mut(self.last)
+    }
 }
 
 // === impl Waiting ===
