@@ -26,13 +26,6 @@ const RECOVERY: Duration = Duration::from_secs(60);
 /// only tells "at once" from "after Laravel's timeout" while others use the processor.
 const P99_MAX_US: u64 = 250_000;
 
-const POST_ROUTES: [Kind; 4] = [
-    Kind::PostQr,
-    Kind::PostStatus,
-    Kind::PostQrBatch,
-    Kind::PostStatusBatch,
-];
-
 /// Five times as fast as in life, but no QR expires: what is lost must not hide behind that.
 fn config() -> Value {
     scaled(
@@ -46,7 +39,7 @@ async fn laravels_post_routes_down_for_20_s_under_load_lose_nothing() -> Result<
     let stack = Stack::configured("outage-500", config()).await?;
     let down_ms = stack.laravel.now_ms() + millis(BEFORE);
     let up_ms = down_ms + millis(DOWN);
-    let faults = POST_ROUTES.map(|kind| {
+    let faults = Kind::POSTS.map(|kind| {
         Fault::always(Misbehaviour::status(500))
             .on(kind)
             .between(down_ms, up_ms)
@@ -92,7 +85,7 @@ async fn laravels_post_routes_down_for_20_s_under_load_lose_nothing() -> Result<
     let refused = journal.answers().iter();
     assert!(
         refused
-            .filter(|((kind, status), _)| POST_ROUTES.contains(kind) && *status == 500)
+            .filter(|((kind, status), _)| Kind::POSTS.contains(kind) && *status == 500)
             .count()
             > 0,
         "there was an outage: {:?}",

@@ -19,12 +19,7 @@ pub(crate) fn measures(
     stats: &Stats,
 ) -> Measures {
     let posts = [Kind::PostQr, Kind::PostStatus];
-    let batches = [
-        Kind::PostQr,
-        Kind::PostStatus,
-        Kind::PostQrBatch,
-        Kind::PostStatusBatch,
-    ];
+    let batches = Kind::POSTS;
     let sent = posts
         .iter()
         .filter_map(|kind| report.sends.get(kind))

@@ -37,8 +37,9 @@ use crate::store::{CAS_ATTEMPTS_MAX, Expect, Keys, PutError, Store};
 use crate::time::Now;
 use crate::verdict::{Answer, VerdictLabel};
 
-/// Shards that the slow scan looks at in one tick of half a second, and in a shorter one in proportion; a new
-/// leader's first round takes as many in every tick. It finds what a lost doorbell left, so it need not be fast.
+/// Shards that the slow scan looks at in one tick of half a second, and in a shorter one in proportion: what a lost
+/// doorbell left need not be found fast. In a leader's first round, and while somebody else's claim is in the way,
+/// which ends without a ring, it takes as many in every tick.
 const SCAN_SHARDS_PER_TICK: u32 = 64;
 
 /// The leader's tick while something is pending: the granularity of quiet times and of the pace.
@@ -365,9 +366,11 @@ impl Dispatcher {
     /// The slow scan: a few shards a tick, round and round.
     fn scan(&mut self, now: Now, store: &mut impl Store, effects: &mut Vec<Effect>) {
         let shards = self.rules.config.shards;
-        let most = match self.tick_ms < TICK_IDLE_MS && self.scan_left == 0 {
-            true => SCAN_SHARDS_PER_BUSY_TICK,
-            false => SCAN_SHARDS_PER_TICK,
+        let epoch = self.candidate.epoch(now.mono_ms);
+        let hurries = self.scan_left > 0 || self.index.awaits_others(epoch, now.mono_ms);
+        let most = match hurries || self.tick_ms >= TICK_IDLE_MS {
+            true => SCAN_SHARDS_PER_TICK,
+            false => SCAN_SHARDS_PER_BUSY_TICK,
         };
         for _ in 0..most.min(shards) {
             let shard = self.scan_next;

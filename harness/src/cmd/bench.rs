@@ -7,9 +7,9 @@ use clap::Args;
 use comfy_table::presets::UTF8_FULL_CONDENSED;
 use comfy_table::{Cell, CellAlignment, Table};
 use embudo::live::bench::{self, BenchOptions, BenchReport};
-use embudo::live::paths;
 
 use super::progress::Progress;
+use super::summary::publish;
 
 /// Measure what a request costs Envoy with Embudo, and hold it against what is promised
 ///
@@ -49,10 +49,7 @@ pub(crate) async fn run(arguments: BenchArguments) -> Result<()> {
     progress.finish("over");
     println!("{}", arms(&report));
     println!("{}", promises(&report));
-    let path = paths::output().join("bench.json");
-    let json = format!("{:#}\n", serde_json::json!(report));
-    paths::write_atomically(&path, json.as_bytes())?;
-    println!("The figures are in {}.", path.display());
+    publish(&report, "bench.json")?;
     let judged = report.judged();
     let missed: Vec<_> = judged.iter().filter(|it| !it.holds()).collect();
     match missed.is_empty() {

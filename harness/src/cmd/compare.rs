@@ -6,12 +6,11 @@ use std::time::Duration;
 use anyhow::{Context as _, Result, bail};
 use embudo::live::laravel::LaravelServer;
 use embudo::live::load::{self, LoadOptions};
-use embudo::live::{Envoy, EnvoyOptions, Ledger, paths, wait};
-use embudo::report;
+use embudo::live::{Envoy, EnvoyOptions, Ledger, wait};
 
 use super::arm::{self, Outcome, Traffic};
 use super::front::RunArguments;
-use super::summary::{ArmSummary, RunSummary, write};
+use super::summary::{ArmSummary, RunSummary, publish};
 use super::table;
 
 /// How long the last updates may take: a flush and a call, or, after an unknown outcome, the 31 s
@@ -62,12 +61,7 @@ pub(crate) async fn run(arguments: RunArguments) -> Result<()> {
         summary.reduction_percent()
     );
     println!("{}", ledger_line(&ledger));
-    let figures = write(&summary, "run.json")?;
-    let pictures = report::write()?;
-    println!(
-        "The figures are in {figures}, drawn in {}.",
-        paths::short(&pictures)
-    );
+    publish(&summary, "run.json")?;
     judge(&summary)
 }
 

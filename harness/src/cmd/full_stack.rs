@@ -13,7 +13,7 @@ use serde::Serialize;
 
 use super::arm::{self, Outcome};
 use super::compare::{SETTLE_MAX, ledger_line, settled};
-use super::summary::{ArmSummary, RunSummary, write};
+use super::summary::{ArmSummary, RunSummary, publish};
 use super::table;
 
 /// What is promised for a thousand sessions with a real Laravel: percent fewer requests than the gateway sends, ms that
@@ -97,10 +97,7 @@ pub(crate) async fn run(arguments: FullStackArguments) -> Result<()> {
     );
     println!("{}", summary.text());
     println!("{}", ledger_line(&ledger));
-    println!(
-        "The figures are in {}.",
-        write(&summary, "full-stack.json")?
-    );
+    publish(&summary, "full-stack.json")?;
     summary.judge(arguments.secs)
 }
 

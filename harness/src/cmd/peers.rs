@@ -6,9 +6,10 @@ use anyhow::{Result, bail};
 use clap::Args;
 use comfy_table::presets::UTF8_FULL_CONDENSED;
 use comfy_table::{Cell, CellAlignment, Table};
-use embudo::live::paths;
 use embudo::live::peers::{self, Arm, Cpu, Figures, PeersReport, Plan};
 use serde_json::json;
+
+use super::summary::publish;
 
 /// Run the same events without anything, with a batcher in the gateway, and with Embudo
 ///
@@ -48,7 +49,6 @@ pub(crate) async fn run(arguments: PeersArguments) -> Result<()> {
         false => report.criteria(),
     };
 
-    let path = paths::output().join("peers.json");
     let written = json!({
         "seed": report.seed,
         "phases": report.phases,
@@ -56,14 +56,13 @@ pub(crate) async fn run(arguments: PeersArguments) -> Result<()> {
             "what": c.what, "found": c.found, "most": c.most, "holds": c.holds(),
         })).collect::<Vec<_>>(),
     });
-    paths::write_atomically(&path, format!("{written:#}\n").as_bytes())?;
     println!("{}", figures(&report));
     for criterion in &criteria {
         let verdict = if criterion.holds() { "pass" } else { "FAIL" };
         let (what, found, most) = (&criterion.what, criterion.found, criterion.most);
         println!("{verdict}  {what}: {found:.3}, at most {most:.3}");
     }
-    println!("The figures are in {}.", path.display());
+    publish(&written, "peers.json")?;
     match criteria.iter().filter(|c| !c.holds()).count() {
         0 => Ok(()),
         n => bail!(

@@ -7,7 +7,7 @@ use embudo::live::load::{Latencies, LoadReport};
 use embudo::live::staleness::staleness;
 use embudo::live::{Ledger, paths};
 use embudo::model::http::{Kind, Route};
-use embudo::report::{ArmSeries, Distribution, WholeSeconds};
+use embudo::report::{self, ArmSeries, Distribution, WholeSeconds};
 use hdrhistogram::Histogram;
 use serde::Serialize;
 
@@ -80,19 +80,11 @@ pub(crate) struct RunSummary {
     pub(crate) ledger: Ledger,
 }
 
-/// The routes that Embudo takes over: what "POSTs" are in every figure.
-pub(crate) const POSTS: [Kind; 4] = [
-    Kind::PostQr,
-    Kind::PostStatus,
-    Kind::PostQrBatch,
-    Kind::PostStatusBatch,
-];
-
 // === impl GatewaySide ===
 
 impl GatewaySide {
     pub(crate) fn new(load: &LoadReport) -> Self {
-        let posts = latencies(load, &POSTS);
+        let posts = latencies(load, &Kind::POSTS);
         let gets = latencies(load, &[Kind::GetStatus]);
         let sends = |kinds: &[Kind]| kinds.iter().filter_map(|k| load.sends.get(k)).sum::<u64>();
         Self {
@@ -103,7 +95,7 @@ impl GatewaySide {
             gateway_get_p50_ms: quantile_ms(&gets.from_due, 0.5),
             gateway_get_p99_ms: quantile_ms(&gets.from_due, 0.99),
             gateway_requests_per_minute: per_minute(load.sends.values().sum(), load.sent_for),
-            gateway_posts_per_minute: per_minute(sends(&POSTS), load.sent_for),
+            gateway_posts_per_minute: per_minute(sends(&Kind::POSTS), load.sent_for),
             gateway_gets_per_minute: per_minute(sends(&[Kind::GetStatus]), load.sent_for),
             gateway_retries: load.retries.values().sum(),
             gateway_failures: load.failures(),
@@ -131,7 +123,7 @@ impl ArmSummary {
             arrived,
         } = outcome;
         let count = |kinds: &[Kind]| kinds.iter().map(|&k| arrived.of(k).requests).sum::<u64>();
-        let bytes = POSTS
+        let bytes = Kind::POSTS
             .iter()
             .map(|&kind| arrived.of(kind).bytes)
             .sum::<u64>();
@@ -140,7 +132,7 @@ impl ArmSummary {
         let (qrs, states) = (stale(Route::Qr), stale(Route::Status));
         let laravel = LaravelSide {
             laravel_requests_per_minute: per_minute(arrived.requests(), load.sent_for),
-            laravel_posts_per_minute: per_minute(count(&POSTS), load.sent_for),
+            laravel_posts_per_minute: per_minute(count(&Kind::POSTS), load.sent_for),
             laravel_gets_per_minute: per_minute(count(&[Kind::GetStatus]), load.sent_for),
             laravel_bytes_per_minute: per_minute(bytes, load.sent_for),
             batch_items_mean: mean(&batches),
@@ -169,7 +161,7 @@ fn series(outcome: &Outcome, [qrs, states]: [&Histogram<u64>; 2]) -> ArmSeries {
     ArmSeries {
         sent_per_second: seconds.pick(load.per_second.iter().map(|(s, n)| (*s, n.sends))),
         laravel_per_second: seconds.pick(journal.per_second()),
-        post_latency: latency(&POSTS),
+        post_latency: latency(&Kind::POSTS),
         get_latency: latency(&[Kind::GetStatus]),
         qr_staleness: Distribution::of_ms(qrs),
         state_staleness: Distribution::of_ms(states),
@@ -206,12 +198,18 @@ impl RunSummary {
     }
 }
 
-/// Writes figures to `name` in `target/embudo/` and returns its name as a person would type it.
-pub(crate) fn write(figures: &impl Serialize, name: &str) -> Result<String> {
+/// Writes figures to `name` in `target/embudo/`, draws all that are there, and says where both are.
+pub(crate) fn publish(figures: &impl Serialize, name: &str) -> Result<()> {
     let file = paths::output().join(name);
     let json = serde_json::to_string_pretty(figures)?;
     paths::write_atomically(&file, format!("{json}\n").as_bytes())?;
-    Ok(paths::short(&file))
+    let pictures = report::write()?;
+    println!(
+        "The figures are in {}, drawn in {}.",
+        paths::short(&file),
+        paths::short(&pictures)
+    );
+    Ok(())
 }
 
 fn per_minute(count: u64, over: Duration) -> f64 {

@@ -184,6 +184,14 @@ impl Route {
 // === impl Kind ===
 
 impl Kind {
+    /// The routes that Embudo takes over: what "POSTs" are in every figure.
+    pub const POSTS: [Self; 4] = [
+        Self::PostQr,
+        Self::PostStatus,
+        Self::PostQrBatch,
+        Self::PostStatusBatch,
+    ];
+
     /// Every kind, in the order reports show them.
     pub const ALL: [Self; 6] = [
         Self::GetStatus,

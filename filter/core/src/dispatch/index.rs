@@ -205,6 +205,12 @@ impl Index {
             .min()
     }
 
+    /// Whether somebody else has a claim: its end, and what it leaves behind, must be looked for.
+    pub(super) fn awaits_others(&self, epoch: Option<u64>, mono_ms: u64) -> bool {
+        let mut claims = self.sessions().filter_map(|(_, waiting)| waiting.claim);
+        claims.any(|(id, deadline_ms)| mono_ms < deadline_ms && Some(id.epoch) != epoch)
+    }
+
     /// Takes in what a shard holds now.
     pub(super) fn look(&mut self, rules: &Rules, index: u32, shard: &Shard<'_>, mono_ms: u64) {
         let mut seen = Vec::new();

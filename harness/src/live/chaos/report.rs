@@ -36,13 +36,6 @@ const COMPARED_PERCENT_MIN: u64 = 90;
 /// Violations that are kept with all that their sessions sent and Laravel processed.
 const EXAMPLES_MAX: usize = 5;
 
-const POSTS: [Kind; 4] = [
-    Kind::PostQr,
-    Kind::PostStatus,
-    Kind::PostQrBatch,
-    Kind::PostStatusBatch,
-];
-
 /// What a run brings home.
 #[derive(Debug)]
 pub(super) struct Evidence {
@@ -191,7 +184,7 @@ impl ChaosReport {
         }
 
         let counts = stats.ledger();
-        let queued_here: u64 = POSTS
+        let queued_here: u64 = Kind::POSTS
             .iter()
             .map(|kind| report.outcomes(*kind, Some("queued")))
             .sum();
@@ -369,7 +362,7 @@ fn ledger(counts: &Ledger) -> String {
 fn answers(journal: &Journal) -> BTreeMap<u16, u64> {
     let mut answers = BTreeMap::new();
     let all = journal.answers().iter();
-    for ((_, status), count) in all.filter(|((kind, _), _)| POSTS.contains(kind)) {
+    for ((_, status), count) in all.filter(|((kind, _), _)| Kind::POSTS.contains(kind)) {
         *answers.entry(*status).or_default() += count;
     }
     answers

@@ -7,6 +7,7 @@ use std::time::Duration;
 use serde::Serialize;
 use serde_json::{Value, json};
 
+use crate::model::http::Kind;
 use crate::model::laravel::{Fault, Misbehaviour};
 
 /// Beside a crowd whose sizes the caller chooses, these are for effects that few sessions show as well.
@@ -142,12 +143,15 @@ impl Phase {
         let finish_after_ms = call_timeout_ms + LATE_MS;
         let hang = Misbehaviour::Hang { finish_after_ms };
         let slow = Misbehaviour::Slow { ms: 500 };
-        vec![
-            Fault::always(hang)
-                .with_probability(HANGING)
-                .between(from, to),
+        // The first call of each kind hangs for certain: whoever makes few would else be spared by the dice.
+        let first = |kind| Fault::always(hang.clone()).on(kind).times(1);
+        let certain = Kind::POSTS.map(|kind| first(kind).between(from, to));
+        let more = Fault::always(hang.clone()).with_probability(HANGING);
+        let rest = [
+            more.between(from, to),
             Fault::always(slow).between(from, to),
-        ]
+        ];
+        certain.into_iter().chain(rest).collect()
     }
 
     /// Which session is poison.
