@@ -1,11 +1,11 @@
-//! Clocks, randomness and the doorbell.
+//! What the SDK does not offer, or dearly: clocks, a request's headers, randomness and the doorbell.
 
 use std::cell::Cell;
 
 use embudo_core::time::Now;
 use log::warn;
 use proxy_wasm::hostcalls;
-use std::time::{SystemTime, UNIX_EPOCH};
+use std::time::UNIX_EPOCH;
 
 /// The shared queue as intake sees it: rung, never read.
 #[derive(Debug)]
@@ -16,20 +16,12 @@ pub(crate) struct Doorbell {
     queue: Cell<Option<u32>>,
 }
 
-/// Both clocks. Two host calls of 0.2–0.3 µs.
-pub(crate) fn now() -> Now {
-    let wall = hostcalls::get_current_time().unwrap_or(UNIX_EPOCH);
-    Now {
-        mono_ms: mono_ms(),
-        wall_ms: since_epoch_ms(wall),
-    }
-}
-
-fn since_epoch_ms(time: SystemTime) -> u64 {
-    let since = time.duration_since(UNIX_EPOCH).unwrap_or_default();
-    let ms = since.as_secs().saturating_mul(1_000);
-    ms.saturating_add(u64::from(since.subsec_millis()))
-}
+/// How far the wall clock is ahead of the monotonic one, milliseconds, as a root has last seen it.
+///
+/// A clock is a host call of 0.2 to 0.3 µs, and a request's wall time only becomes its item's `timestamp`: so the
+/// root looks, at each of its ticks, and requests read one clock only.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct WallOffset(u64);
 
 /// The host's monotonic clock, the same for all threads of the process.
 ///
@@ -52,6 +44,40 @@ pub(crate) fn mono_ms() -> u64 {
     0
 }
 
+/// The request's headers, in one buffer that [`embudo_core::headers`] reads: the SDK would make two allocations
+/// of each header.
+#[cfg(target_os = "wasi")]
+#[expect(
+    unsafe_code,
+    reason = "the SDK keeps the host's buffer to itself; this is its own call, and the buffer is taken as it takes it"
+)]
+pub(crate) fn request_headers() -> Vec<u8> {
+    use proxy_wasm::types::MapType;
+
+    #[link(wasm_import_module = "env")]
+    unsafe extern "C" {
+        fn proxy_get_header_map_pairs(map: u32, data: *mut *mut u8, size: *mut usize) -> u32;
+    }
+    let mut data = std::ptr::null_mut();
+    let mut size = 0;
+    // SAFETY: the host writes to these two places only.
+    let status = unsafe {
+        proxy_get_header_map_pairs(MapType::HttpRequestHeaders as u32, &mut data, &mut size)
+    };
+    if status != 0 || data.is_null() {
+        return Vec::new();
+    }
+    // SAFETY: the host got the buffer from `proxy_on_memory_allocate`, which makes a boxed slice of this size with
+    // the global allocator, filled it, and has given it to us.
+    unsafe { Vec::from_raw_parts(data, size, size) }
+}
+
+/// See [`mono_ms`].
+#[cfg(not(target_os = "wasi"))]
+pub(crate) fn request_headers() -> Vec<u8> {
+    Vec::new()
+}
+
 /// Random bytes; Envoy's are from a good source.
 pub(crate) fn random<const N: usize>() -> [u8; N] {
     let mut bytes = [0; N];
@@ -60,6 +86,28 @@ pub(crate) fn random<const N: usize>() -> [u8; N] {
         warn!("no randomness from the host ({error}): hashes are predictable");
     }
     bytes
+}
+
+// === impl WallOffset ===
+
+impl WallOffset {
+    /// Reads both clocks.
+    pub(crate) fn look() -> Self {
+        let wall = hostcalls::get_current_time().unwrap_or(UNIX_EPOCH);
+        let since = wall.duration_since(UNIX_EPOCH).unwrap_or_default();
+        let ms = since.as_secs().saturating_mul(1_000);
+        let wall_ms = ms.saturating_add(u64::from(since.subsec_millis()));
+        Self(wall_ms.wrapping_sub(mono_ms()))
+    }
+
+    /// Both clocks; one host call.
+    pub(crate) fn now(self) -> Now {
+        let mono_ms = mono_ms();
+        Now {
+            mono_ms,
+            wall_ms: mono_ms.wrapping_add(self.0),
+        }
+    }
 }
 
 // === impl Doorbell ===

@@ -25,8 +25,9 @@ use embudo_core::ack::Waiters;
 use embudo_core::circuit;
 use embudo_core::route::Rules;
 use embudo_core::store::Keys;
+use embudo_core::time::Now;
 
-use crate::host::Doorbell;
+use crate::host::{Doorbell, WallOffset};
 use crate::stats::Stats;
 
 mod start {
@@ -53,6 +54,8 @@ struct Plugin {
     number: Cell<u64>,
     /// As it was at the root's last tick: a request does not ask the store for it.
     circuit: Cell<circuit::State>,
+    /// The same for the wall clock.
+    wall: Cell<WallOffset>,
     /// Streams that are held until their update is settled.
     waiters: RefCell<Waiters>,
     /// The root ticks faster than its dispatcher asks for, because of them.
@@ -62,6 +65,11 @@ struct Plugin {
 // === impl Plugin ===
 
 impl Plugin {
+    /// The time.
+    fn now(&self) -> Now {
+        self.wall.get().now()
+    }
+
     /// A number that no other request of this process has.
     fn next_number(&self) -> u64 {
         let number = self.number.get().wrapping_add(1);

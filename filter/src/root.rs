@@ -15,6 +15,7 @@ use embudo_core::lease::Candidate;
 use embudo_core::route::Rules;
 use embudo_core::sabotage::{self, Sabotage};
 use embudo_core::store::Keys;
+use embudo_core::time::Now;
 use embudo_core::verdict::Answer;
 use log::{error, info, warn};
 use proxy_wasm::hostcalls;
@@ -22,7 +23,7 @@ use proxy_wasm::traits::{Context, HttpContext, RootContext};
 use proxy_wasm::types::{ContextType, Status};
 
 use crate::Plugin;
-use crate::host::{self, Doorbell};
+use crate::host::{self, Doorbell, WallOffset};
 use crate::stats::Stats;
 use crate::store::SharedData;
 use crate::stream::{self, Stream};
@@ -113,6 +114,7 @@ impl Root {
                 stats,
                 number: Cell::new(u64::from_le_bytes(host::random())),
                 circuit: Cell::default(),
+                wall: Cell::new(WallOffset::look()),
                 waiters: RefCell::default(),
                 polls: Cell::new(false),
             }),
@@ -194,6 +196,7 @@ impl RootContext for Root {
 
     fn on_tick(&mut self) {
         if let Some(work) = &mut self.work {
+            work.plugin.wall.set(WallOffset::look());
             work.tick(self.id);
             let plugin = &work.plugin;
             let circuit = circuit::State::read(&SharedData, &plugin.keys);
@@ -203,11 +206,12 @@ impl RootContext for Root {
 
     fn on_queue_ready(&mut self, queue: u32) {
         let Some(work) = &mut self.work else { return };
+        let now = work.plugin.now();
         for _ in 0..RINGS_PER_WAKE_UP {
             let Some(shard) = Doorbell::next(queue) else {
                 return;
             };
-            work.handle(Event::Doorbell(shard));
+            work.handle_at(Event::Doorbell(shard), now);
         }
     }
 
@@ -271,18 +275,22 @@ impl Work {
         }
     }
 
-    /// Feeds an event to the dispatcher and carries out what it wants, in order.
     fn handle(&mut self, event: Event<'_>) {
+        self.handle_at(event, self.plugin.now());
+    }
+
+    /// Feeds an event to the dispatcher and carries out what it wants, in order.
+    fn handle_at(&mut self, event: Event<'_>, now: Now) {
         let mut effects = Vec::new();
         self.dispatcher
-            .step(event, host::now(), &mut SharedData, &mut effects);
+            .step(event, now, &mut SharedData, &mut effects);
         let mut todo = VecDeque::from(effects);
         while let Some(effect) = todo.pop_front() {
             if let Some((call, why)) = self.carry_out(effect) {
                 let mut more = Vec::new();
                 let event = Event::NotSent(call, why);
                 self.dispatcher
-                    .step(event, host::now(), &mut SharedData, &mut more);
+                    .step(event, self.plugin.now(), &mut SharedData, &mut more);
                 todo.extend(more);
             }
         }

@@ -21,6 +21,7 @@ use std::time::Duration;
 use embudo_core::ack::{POLL_MS, Told, Wait};
 use embudo_core::config::Config;
 use embudo_core::dispatch::{Counter, End};
+use embudo_core::headers::Headers;
 use embudo_core::intake::{self, Reply};
 use embudo_core::kept::{self, Fetch, Found};
 use embudo_core::passing::{self, Fate, Pass};
@@ -106,7 +107,7 @@ impl Stream {
             &update,
             plugin.next_number(),
             plugin.circuit.get(),
-            host::now(),
+            plugin.now(),
         );
         // First the store, then the ring: a dispatcher that is woken finds what it was woken for.
         if let Some(shard) = taken.ring {
@@ -121,7 +122,7 @@ impl Stream {
         if let (Reply::Passing(reason), Some(pass)) = (taken.reply, taken.pass) {
             let late = host::mono_ms() > pass.send_by_ms;
             if late && !sabotage::is(Sabotage::PassAtAnyTime) {
-                let now = host::now();
+                let now = plugin.now();
                 passing::end(
                     &mut SharedData,
                     &plugin.keys,
@@ -180,7 +181,7 @@ impl Stream {
             &plugin.rules,
             asked,
             plugin.circuit.get().is_down(),
-            host::now(),
+            plugin.now(),
         ) {
             Found::Cached(body) => {
                 plugin.stats.borrow().read(index, ReadOutcome::Cached);
@@ -221,7 +222,7 @@ impl Stream {
                 &plugin.keys,
                 &plugin.rules,
                 &fetch,
-                host::now(),
+                plugin.now(),
             )
         {
             plugin
@@ -280,7 +281,7 @@ impl Stream {
             &plugin.rules,
             &fetch,
             &body,
-            host::now(),
+            plugin.now(),
         );
         if let Some(patched) = patched {
             self.set_http_response_header("content-length", Some(&patched.len().to_string()));
@@ -308,7 +309,7 @@ impl Stream {
             &plugin.rules,
             pass,
             Fate::of(status, from_upstream, body),
-            host::now(),
+            plugin.now(),
         );
         self.state = State::Answered;
     }
@@ -375,11 +376,12 @@ impl Context for Stream {
 
 impl HttpContext for Stream {
     fn on_http_request_headers(&mut self, _: usize, end_of_stream: bool) -> Action {
-        let headers = self.get_http_request_headers_bytes();
-        if end_of_stream && let Some(asked) = self.plugin.rules.asked(&headers) {
+        let buffer = host::request_headers();
+        let headers = Headers::new(&buffer);
+        if end_of_stream && let Some(asked) = self.plugin.rules.asked(headers.clone()) {
             return self.read(asked);
         }
-        match self.plugin.rules.head(&headers) {
+        match self.plugin.rules.head(headers) {
             Err(reason) => self.pass(None, reason),
             Ok(head) if end_of_stream => self.pass(Some(head.route), Bypass::Empty),
             Ok(head) => {

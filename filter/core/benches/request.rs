@@ -9,6 +9,7 @@ use criterion::{BatchSize, Criterion, criterion_group, criterion_main};
 use embudo_core::circuit::State;
 use embudo_core::config::Config;
 use embudo_core::hash::HashKey;
+use embudo_core::headers::borrowed;
 use embudo_core::intake::{self, Reply};
 use embudo_core::route::Rules;
 use embudo_core::store::{Keys, MemoryStore};
@@ -52,7 +53,7 @@ impl World {
     }
 
     fn post(&self, store: &mut MemoryStore, body: &[u8]) -> Option<Reply> {
-        let head = self.rules.head(&self.headers).ok()?;
+        let head = self.rules.head(borrowed(&self.headers)).ok()?;
         let update = self.rules.update(&head, body).ok()?;
         let (keys, rules) = (&self.keys, &self.rules);
         Some(intake::take_in(store, keys, rules, &update, 0, State::Closed, NOW).reply)

@@ -32,7 +32,7 @@ use crate::circuit::Circuit;
 use crate::lease::{Candidate, Change};
 use crate::route::Rules;
 use crate::sabotage::{self, Sabotage};
-use crate::shard::{ClaimId, Claimed, Outcome, Shard};
+use crate::shard::{self, ClaimId, Claimed, Outcome, Shard};
 use crate::store::{CAS_ATTEMPTS_MAX, Expect, Keys, PutError, Store};
 use crate::time::Now;
 use crate::verdict::{Answer, VerdictLabel};
@@ -393,14 +393,23 @@ impl Dispatcher {
                 self.say_unreadable(index, effects);
                 return;
             };
-            if !shard.rung && !shard.has_expired(&self.rules, now) {
+            let expires = shard.has_expired(&self.rules, now);
+            if !shard.rung && !expires {
                 self.index.look(&self.rules, index, &shard, now.mono_ms);
                 return;
             }
-            shard.rung = false;
-            let (dropped, revived) = shard.expire(&self.rules, now);
-            shard.prune(now.mono_ms);
-            match store.put(&key, &shard.encode(), Expect::of(read.as_ref())) {
+            let (mut dropped, mut revived) = (Vec::new(), Vec::new());
+            let written = match expires {
+                // Nothing but the ring has to be answered.
+                false => shard::without_ring(bytes),
+                true => {
+                    shard.rung = false;
+                    (dropped, revived) = shard.expire(&self.rules, now);
+                    shard.prune(now.mono_ms);
+                    shard.encode()
+                }
+            };
+            match store.put(&key, &written, Expect::of(read.as_ref())) {
                 Ok(()) => {
                     let expired = dropped.iter().map(|r| Counter::Items(*r, End::Expired));
                     let revived = revived.iter().map(|r| Counter::Revived(*r));

@@ -24,12 +24,15 @@ use alloc::vec::Vec;
 pub use self::scan::quoted;
 use self::scan::{Broken, Scanner, Token};
 pub(crate) use self::tree::{Object, Value, parse};
-use self::walk::{Node, Walk};
+use self::walk::{Node, Paths, Walk};
 use crate::hash::HashKey;
 
 /// Levels of nesting that are still queued. PHP's own limit is 512 and gateways use 4; 32 keeps the
 /// walk's stack small in a VM whose stack overflow would be a trap.
 pub const DEPTH_MAX: u32 = 32;
+
+/// Pointers that one walk follows at most; the configuration allows no more.
+pub const PATHS_MAX: usize = 64;
 
 /// An RFC 6901 JSON pointer, split into its decoded segments.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -103,7 +106,7 @@ pub fn read<'a>(
             keys: Vec::new(),
         },
     };
-    let paths = (0..wanted.len().saturating_add(same.len())).collect();
+    let paths = Paths::first(wanted.len().saturating_add(same.len()));
     let node = Node {
         walk: &mut walk,
         depth: 0,

@@ -10,6 +10,7 @@ pub mod circuit;
 pub mod config;
 pub mod dispatch;
 pub mod hash;
+pub mod headers;
 pub mod intake;
 pub mod json;
 pub mod kept;

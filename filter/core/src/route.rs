@@ -16,6 +16,7 @@ pub use self::body::Update;
 pub use self::destination::Destination;
 use crate::config::{Config, Read, Route};
 use crate::hash::HashKey;
+use crate::headers::Header;
 use crate::json::Unreadable;
 use crate::trust;
 
@@ -27,14 +28,14 @@ pub const BODY_BYTES_MAX: usize = 64 * 1024;
 const DESTINATION_BYTES_MAX: usize = 4 * 1024;
 
 /// Headers that sign the body: a batch could not carry the signature, and Laravel would miss it.
-const SIGNATURES: [&str; 7] = [
-    "x-hub-signature-256",
-    "x-webhook-hmac",
-    "x-webhook-signature",
-    "x-whatsapp-signature",
-    "x-baileys-signature",
-    "x-openwa-signature",
-    "x-hmac-signature",
+const SIGNATURES: [&[u8]; 7] = [
+    b"x-hub-signature-256",
+    b"x-webhook-hmac",
+    b"x-webhook-signature",
+    b"x-whatsapp-signature",
+    b"x-baileys-signature",
+    b"x-openwa-signature",
+    b"x-hmac-signature",
 ];
 
 /// The configuration and the hash key: everything that recognising and comparing needs.
@@ -126,11 +127,11 @@ impl Rules {
         self.config.routes.get(index)
     }
 
-    /// Recognises a request by its headers. Header names are lower case, as Envoy has them.
+    /// Recognises a request by its headers.
     ///
     /// # Errors
     /// The reason to pass it through.
-    pub fn head(&self, headers: &[(String, Vec<u8>)]) -> Result<Head, Bypass> {
+    pub fn head<'h>(&self, headers: impl Iterator<Item = Header<'h>>) -> Result<Head, Bypass> {
         let mut method: &[u8] = b"";
         let mut path: &[u8] = b"";
         let mut destination = Destination::default();
@@ -139,23 +140,25 @@ impl Rules {
         // One pass over the headers; they come in one host call.
         let mut refusal = None;
         for (name, value) in headers {
-            match name.as_str() {
-                ":method" => method = value,
-                ":path" => path = value,
-                ":authority" => destination.authority = utf8(value)?,
-                "x-forwarded-proto" => destination.scheme = utf8(value)?,
-                "content-type" => json = is_json(value),
-                "content-encoding" if value != b"identity" => refusal = Some(Bypass::Encoding),
-                "content-length" if declares_too_much(value) => refusal = Some(Bypass::TooLarge),
-                name if name == self.config.bypass_header => refusal = Some(Bypass::Header),
+            match name {
+                b":method" => method = value,
+                b":path" => path = value,
+                b":authority" => destination.authority = utf8(value)?,
+                b"x-forwarded-proto" => destination.scheme = utf8(value)?,
+                b"content-type" => json = is_json(value),
+                b"content-encoding" if value != b"identity" => refusal = Some(Bypass::Encoding),
+                b"content-length" if declares_too_much(value) => refusal = Some(Bypass::TooLarge),
+                name if name == self.config.bypass_header.as_bytes() => {
+                    refusal = Some(Bypass::Header);
+                }
                 name if SIGNATURES.contains(&name) => refusal = Some(Bypass::Signature),
-                name if self.is_credential(name) => {
-                    destination.credentials.push((name.into(), utf8(value)?));
+                name => {
+                    if let Some(name) = named(&self.config.credentials.headers, name) {
+                        destination.credentials.push((name, utf8(value)?));
+                    } else if let Some(name) = named(&self.config.session_headers, name) {
+                        kept.push((name, utf8(value)?));
+                    }
                 }
-                name if self.config.session_headers.iter().any(|h| h == name) => {
-                    kept.push((name.into(), utf8(value)?));
-                }
-                _ => {}
             }
         }
         let (route, candidates, prefix, segment) =
@@ -216,36 +219,27 @@ impl Rules {
         found
     }
 
-    fn is_credential(&self, name: &str) -> bool {
-        self.config
-            .credentials
-            .headers
-            .iter()
-            .any(|header| header == name)
-    }
-
     /// Recognises a GET whose answer may be kept. `None` for whatever else, and for what Laravel has to
     /// judge by itself.
     #[must_use]
-    pub fn asked(&self, headers: &[(String, Vec<u8>)]) -> Option<Asked> {
+    pub fn asked<'h>(&self, headers: impl Iterator<Item = Header<'h>>) -> Option<Asked> {
         let mut destination = Destination::default();
         let mut path: &[u8] = b"";
         let mut no_cache = false;
         for (name, value) in headers {
-            match name.as_str() {
-                ":method" if value != b"GET" => return None,
-                ":path" => path = value,
-                ":authority" => destination.authority = utf8(value).ok()?,
-                "cache-control" | "pragma" => no_cache |= holds(value, b"no-cache"),
+            match name {
+                b":method" if value != b"GET" => return None,
+                b":path" => path = value,
+                b":authority" => destination.authority = utf8(value).ok()?,
+                b"cache-control" | b"pragma" => no_cache |= holds(value, b"no-cache"),
                 // What would change the answer's form, or make it a part of one.
-                "range" => return None,
-                name if name == self.config.bypass_header => return None,
-                name if self.is_credential(name) => {
-                    destination
-                        .credentials
-                        .push((name.into(), utf8(value).ok()?));
+                b"range" => return None,
+                name if name == self.config.bypass_header.as_bytes() => return None,
+                name => {
+                    if let Some(name) = named(&self.config.credentials.headers, name) {
+                        destination.credentials.push((name, utf8(value).ok()?));
+                    }
                 }
-                _ => {}
             }
         }
         let (read, prefix, segment) =
@@ -349,6 +343,12 @@ fn split_query(path: &[u8]) -> (&[u8], Option<&[u8]>) {
         }
         None => (path, None),
     }
+}
+
+/// The one of `names` that this header has.
+fn named(names: &[String], header: &[u8]) -> Option<String> {
+    let known = names.iter().find(|name| name.as_bytes() == header);
+    known.cloned()
 }
 
 fn holds(value: &[u8], wanted: &[u8]) -> bool {

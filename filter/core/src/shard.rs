@@ -32,6 +32,7 @@ use alloc::borrow::Cow;
 use alloc::vec::Vec;
 
 pub use self::claim::{ATTEMPTS_TOGETHER_MAX, Claimed, Outcome, Settled, Wanted, balance};
+pub use self::codec::without_ring;
 pub use self::ending::{ENDED_MAX, Ended, Ending, Item};
 pub use self::kept::{Kept, Place, patch};
 pub use self::offer::{Decision, Superseded};

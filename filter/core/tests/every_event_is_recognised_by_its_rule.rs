@@ -7,6 +7,7 @@ use std::path::Path;
 
 use embudo_core::config::Config;
 use embudo_core::hash::HashKey;
+use embudo_core::headers::borrowed;
 use embudo_core::route::Rules;
 use serde_json::Value;
 
@@ -49,7 +50,7 @@ fn post(path: &str) -> Vec<(String, Vec<u8>)> {
 
 /// The rule that recognises an event, and whether its value is one for at once.
 fn recognised(rules: &Rules, path: &str, body: &[u8]) -> Option<(String, bool)> {
-    let head = rules.head(&post(path)).ok()?;
+    let head = rules.head(borrowed(&post(path))).ok()?;
     let update = rules.update(&head, body).ok()?;
     Some((
         rules.route(update.route).unwrap().name.clone(),
@@ -103,7 +104,7 @@ fn every_qr_expires_and_is_void_once_the_session_is_connected_or_gone() {
             if !ends || event["what"] == "the line times out" {
                 continue;
             }
-            let head = rules.head(&post("/webhook")).unwrap();
+            let head = rules.head(borrowed(&post("/webhook"))).unwrap();
             let body = event["body"].to_string();
             let update = rules.update(&head, body.as_bytes()).unwrap();
             let voids = rules.route(update.route).unwrap().voids.as_ref().unwrap();
@@ -148,7 +149,7 @@ fn a_gateway_whose_address_names_the_session_needs_one_line() {
         for (name, value) in headers {
             all.push(((*name).to_owned(), value.as_bytes().to_vec()));
         }
-        let head = rules.head(&all).unwrap();
+        let head = rules.head(borrowed(&all)).unwrap();
         rules
             .update(&head, body.as_bytes())
             .map(|update| update.session)

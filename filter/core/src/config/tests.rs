@@ -56,6 +56,22 @@ fn every_problem_is_reported_at_its_place() {
 }
 
 #[test]
+fn a_rule_has_no_more_pointers_than_a_walk_can_follow() {
+    let many = |count: usize| {
+        let pointers: Vec<_> = (0..count).map(|n| alloc::format!("\"/{n}\"")).collect();
+        let list = pointers.join(",");
+        problems(&alloc::format!(
+            r#"{{"routes":[{{"name":"qr","session":[{list}],"value":[{list}],"same":[{list}],"order":[{list}]}}]}}"#
+        ))
+    };
+    assert_eq!(many(16), [""; 0]);
+    let too_many = |name| alloc::format!("/routes/0/{name}: at most 16, found 17");
+    let mut found = many(17);
+    found.sort();
+    assert_eq!(found, ["order", "same", "session", "value"].map(too_many));
+}
+
+#[test]
 fn one_mistake_is_one_problem() {
     assert_eq!(
         problems(r#"{"routes":[{"name":"qr","batch":3}]}"#),

@@ -10,7 +10,7 @@ use alloc::format;
 use alloc::vec::Vec;
 
 use super::index::Waiting;
-use super::{Counter, Dispatcher, Effect, End, FlightItem, Level, NotSent};
+use super::{Counter, Dispatcher, Effect, FlightItem, Level, NotSent};
 use crate::backoff::Backoff;
 use crate::batch::{self, Call};
 use crate::circuit::State;
@@ -96,12 +96,11 @@ impl Dispatcher {
     /// A rejected item becomes a dead letter.
     pub(super) fn is_dead(
         &mut self,
-        route: usize,
+        route: Option<usize>,
         item: &FlightItem,
-        end: End,
         effects: &mut Vec<Effect>,
     ) {
-        let (End::Rejected, Some(dead)) = (end, &item.dead) else {
+        let (Some(route), Some(dead)) = (route, &item.dead) else {
             return;
         };
         effects.push(Effect::Count(Counter::DeadLetters(route), 1));

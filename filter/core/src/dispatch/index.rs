@@ -19,12 +19,22 @@ pub(super) struct Index {
     lanes: BTreeMap<LaneKey, Lane>,
     places: BTreeMap<PlaceKey, Place>,
     pending: usize,
+    /// Live or not, whoever made them.
+    claims: BTreeMap<ClaimId, Claims>,
     /// Keys of lanes, the newest first.
     recent: Vec<LaneKey>,
 }
 
 /// Keys that are remembered so that equal ones are one: more lanes than these are seldom busy at once.
 const RECENT_MAX: usize = 8;
+
+/// What is known of one claim's sessions: they are asked for at every ring, when there may be a thousand.
+#[derive(Debug, Default)]
+struct Claims {
+    sessions: usize,
+    /// The last of them; monotonic.
+    deadline_ms: u64,
+}
 
 /// One session.
 #[derive(Debug)]
@@ -207,8 +217,19 @@ impl Index {
 
     /// Whether somebody else has a claim: its end, and what it leaves behind, must be looked for.
     pub(super) fn awaits_others(&self, epoch: Option<u64>, mono_ms: u64) -> bool {
-        let mut claims = self.sessions().filter_map(|(_, waiting)| waiting.claim);
-        claims.any(|(id, deadline_ms)| mono_ms < deadline_ms && Some(id.epoch) != epoch)
+        self.foreign_claims(epoch, mono_ms).next().is_some()
+    }
+
+    /// Claims of others that have not run out.
+    pub(super) fn foreign_claims(
+        &self,
+        epoch: Option<u64>,
+        mono_ms: u64,
+    ) -> impl Iterator<Item = &ClaimId> {
+        let claims = self.claims.iter();
+        claims
+            .filter(move |(id, claims)| mono_ms < claims.deadline_ms && Some(id.epoch) != epoch)
+            .map(|(id, _)| id)
     }
 
     /// Takes in what a shard holds now.
@@ -218,7 +239,7 @@ impl Index {
             let claim = session
                 .live_claim(mono_ms)
                 .map(|claim| (claim.id, claim.deadline_ms));
-            let mut items: Vec<(u64, Item)> = Vec::new();
+            let mut items: Vec<Item> = Vec::new();
             for entry in &session.entries {
                 let State::Dirty(dirty) = &entry.state else {
                     continue;
@@ -237,13 +258,12 @@ impl Index {
                     attempts: dirty.attempts,
                     priority: dirty.priority,
                 };
-                items.push((entry.seq, item));
+                let at = items.partition_point(|other| other.seq <= item.seq);
+                items.insert(at, item);
             }
             if items.is_empty() && claim.is_none() {
                 continue;
             }
-            items.sort_by_key(|(seq, _)| *seq);
-            let items = items.into_iter().map(|(_, item)| item).collect();
             seen.push(Waiting {
                 session: session.id,
                 told_seq: session.told_seq,
@@ -259,19 +279,27 @@ impl Index {
             lane.urgent = lane.urgent.saturating_add(usize::from(item.priority));
             self.pending = self.pending.saturating_add(1);
         }
+        for (id, deadline_ms) in seen.iter().filter_map(|waiting| waiting.claim) {
+            let claims = self.claims.entry(id).or_default();
+            claims.sessions = claims.sessions.saturating_add(1);
+            claims.deadline_ms = claims.deadline_ms.max(deadline_ms);
+        }
         if !seen.is_empty() {
             self.shards.insert(index, seen);
         }
     }
 
     fn forget(&mut self, index: u32) {
-        for item in self
-            .shards
-            .remove(&index)
-            .unwrap_or_default()
-            .iter()
-            .flat_map(|w| &w.items)
-        {
+        let seen = self.shards.remove(&index).unwrap_or_default();
+        for (id, _) in seen.iter().filter_map(|waiting| waiting.claim) {
+            if let Some(claims) = self.claims.get_mut(&id) {
+                claims.sessions = claims.sessions.saturating_sub(1);
+                if claims.sessions == 0 {
+                    self.claims.remove(&id);
+                }
+            }
+        }
+        for item in seen.iter().flat_map(|waiting| &waiting.items) {
             if let Some(lane) = self.lanes.get_mut(&item.lane) {
                 lane.items = lane.items.saturating_sub(1);
                 lane.bytes = lane.bytes.saturating_sub(item.bytes);

@@ -127,6 +127,20 @@ pub(super) fn next(index: &Index, rules: &Rules, mono_ms: u64, allowed: Allowed)
     Some(ready.plan(index, rules, key, urgent, items_max, mono_ms))
 }
 
+/// So many of them as fit into a call, the first ones first. A thousand may wait where fifty fit: to sort them all
+/// would be most of a plan's work.
+fn foremost(picks: Vec<Pick>, most: usize) -> Vec<Pick> {
+    let mut first: Vec<Pick> = Vec::new();
+    for pick in picks {
+        let at = first.partition_point(|other| other.rank() <= pick.rank());
+        if at < most {
+            first.truncate(most.saturating_sub(1));
+            first.insert(at, pick);
+        }
+    }
+    first
+}
+
 /// Whether an item has been quiet for long enough, and its lane silent.
 fn time_is_up(index: &Index, rules: &Rules, item: &Item, mono_ms: u64) -> bool {
     let Some((_, rule)) = rules.config.route_named(&item.lane.route) else {
@@ -147,6 +161,15 @@ fn is_paced(index: &Index, rule: &Route, key: &LaneKey, oldest_ms: u64, mono_ms:
         .last_flush_ms
         .map_or(0, |last_ms| last_ms.min(oldest_ms));
     lane.backoff.is_over(mono_ms) && mono_ms >= from_ms.saturating_add(rule.batch.max_wait_ms)
+}
+
+// === impl Pick ===
+
+impl Pick {
+    /// Urgent ones first, then whoever has been refused least, then the oldest.
+    fn rank(&self) -> (bool, u16, u64) {
+        (!self.urgent, self.attempts, self.since_ms)
+    }
 }
 
 // === impl Lanes ===
@@ -299,9 +322,7 @@ impl Ready {
         mono_ms: u64,
     ) -> Plan {
         let alone = self.goes_alone;
-        let mut picks = if alone { self.alone } else { self.together };
-        // Urgent ones first, then whoever has been refused least, then the oldest.
-        picks.sort_by_key(|pick| (!pick.urgent, pick.attempts, pick.since_ms));
+        let picks = if alone { self.alone } else { self.together };
         let rule = rules.config.route_named(&key.route).map(|(_, rule)| rule);
         let (items_max, bytes_max) = match (alone, rule) {
             (false, Some(rule)) => {
@@ -310,6 +331,7 @@ impl Ready {
             }
             _ => (1, usize::MAX),
         };
+        let mut picks = foremost(picks, items_max);
         let mut bytes = 0_usize;
         let mut kept = 0_usize;
         picks.retain(|pick| {

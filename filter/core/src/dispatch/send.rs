@@ -1,6 +1,5 @@
 //! Which calls are made now: claim what a plan names, and emit the call.
 
-use alloc::collections::{BTreeMap, BTreeSet};
 use alloc::format;
 use alloc::vec::Vec;
 
@@ -12,6 +11,7 @@ use crate::circuit::{Gate, PROBE_ITEMS_MAX};
 use crate::route::Destination;
 use crate::sabotage::{self, Sabotage};
 use crate::shard::{ClaimId, Claimed, Shard, Wanted};
+use crate::sort;
 use crate::store::{CAS_ATTEMPTS_MAX, Expect, PutError, Store};
 use crate::time::Now;
 
@@ -60,7 +60,8 @@ impl Dispatcher {
             _ if sabotage::is(Sabotage::ProbeWithMany) => Gate::Open,
             gate => gate,
         };
-        if gate == Gate::Shut {
+        let [batches, singles] = [false, true].map(|single| self.pace.allows(single, now.mono_ms));
+        if gate == Gate::Shut || !(batches || singles) {
             return Allowed {
                 together: false,
                 alone: false,
@@ -82,12 +83,8 @@ impl Dispatcher {
         };
         let is_open = gate == Gate::Open || all == 0;
         Allowed {
-            together: is_open
-                && self.pace.allows(false, now.mono_ms)
-                && room(together, max_in_flight),
-            alone: is_open
-                && self.pace.allows(true, now.mono_ms)
-                && room(alone, SINGLES_IN_FLIGHT_MAX),
+            together: is_open && batches && room(together, max_in_flight),
+            alone: is_open && singles && room(alone, SINGLES_IN_FLIGHT_MAX),
             urgent_last: self.urgent_last,
             items_max: match gate {
                 Gate::Probe => PROBE_ITEMS_MAX,
@@ -125,17 +122,12 @@ impl Dispatcher {
 
     fn foreign_claims(&self, now: Now) -> usize {
         let epoch = self.candidate.epoch(now.mono_ms);
-        let own: BTreeSet<ClaimId> = self.flights.values().map(|flight| flight.claim).collect();
-        let foreign: BTreeSet<ClaimId> = self
-            .index
-            .sessions()
-            .filter_map(|(_, waiting)| waiting.claim)
-            .filter(|(id, deadline_ms)| now.mono_ms < *deadline_ms && Some(id.epoch) != epoch)
+        let is_own = |id: &ClaimId| self.flights.values().any(|flight| flight.claim == *id);
+        self.index
+            .foreign_claims(epoch, now.mono_ms)
             // What passes through is the gateway's own call, on another cluster.
-            .filter(|(id, _)| id.epoch != ClaimId::PASSING)
-            .map(|(id, _)| id)
-            .collect();
-        foreign.difference(&own).count()
+            .filter(|id| id.epoch != ClaimId::PASSING && !is_own(id))
+            .count()
     }
 
     /// Claims what the plan names and emits the call. False where there was nothing to claim after all.
@@ -235,16 +227,17 @@ impl Dispatcher {
         now: Now,
         store: &mut impl Store,
     ) -> (Vec<Claimed>, Vec<FlightItem>) {
-        let mut by_shard: BTreeMap<u32, Vec<Pick>> = BTreeMap::new();
-        for pick in &plan.picks {
-            by_shard.entry(pick.shard).or_default().push(*pick);
-        }
+        let mut picks = plan.picks.clone();
+        sort::by_key(&mut picks, |pick| u128::from(pick.shard));
         let bytes_max = plan.bytes_max;
         let keeps_bodies = self.rules.config.fallback.is_some();
         let mut bytes = 0_usize;
         let mut claimed: Vec<Claimed> = Vec::new();
         let mut items = Vec::new();
-        for (index, picks) in by_shard {
+        for picks in picks.chunk_by(|a, b| a.shard == b.shard) {
+            let Some(Pick { shard: index, .. }) = picks.first().copied() else {
+                continue;
+            };
             let key = self.keys.shard(index);
             for _ in 0..CAS_ATTEMPTS_MAX {
                 let read = store.get(&key);
@@ -254,7 +247,7 @@ impl Dispatcher {
                 };
                 let mut taken = Vec::new();
                 let mut size = bytes;
-                for pick in &picks {
+                for pick in picks {
                     let first = claimed.is_empty() && taken.is_empty();
                     let room = bytes_max
                         .saturating_sub(size)

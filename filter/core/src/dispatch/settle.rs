@@ -1,6 +1,5 @@
 //! What an answer, or the lack of one, does to the store and to the lane it came from.
 
-use alloc::collections::BTreeMap;
 use alloc::format;
 use alloc::vec::Vec;
 
@@ -11,6 +10,7 @@ use super::{
 use crate::circuit::State;
 use crate::sabotage::{self, Sabotage};
 use crate::shard::{ClaimId, Outcome, Settled, Shard};
+use crate::sort;
 use crate::store::{CAS_ATTEMPTS_MAX, Expect, PutError, Store};
 use crate::time::Now;
 use crate::trust;
@@ -406,7 +406,7 @@ impl Dispatcher {
         &mut self,
         lane: &LaneKey,
         claim: ClaimId,
-        items: Vec<(FlightItem, Outcome)>,
+        mut items: Vec<(FlightItem, Outcome)>,
         now: Now,
         store: &mut impl Store,
         effects: &mut Vec<Effect>,
@@ -416,32 +416,35 @@ impl Dispatcher {
             .config
             .route_named(&lane.route)
             .map(|(index, _)| index);
-        let mut by_shard: BTreeMap<u32, Vec<(FlightItem, Outcome)>> = BTreeMap::new();
-        for item in items {
-            by_shard.entry(item.0.shard).or_default().push(item);
-        }
-        for (index, items) in by_shard {
-            let Some(ended) = self.settle_shard(index, claim, &items, now, store) else {
-                let lane = lane.clone();
+        sort::by_key(&mut items, |(item, _)| u128::from(item.shard));
+        let (mut delivered, mut rejected) = (0_u64, 0_u64);
+        for items in items.chunk_by(|(a, _), (b, _)| a.shard == b.shard) {
+            let Some((FlightItem { shard, .. }, _)) = items.first() else {
+                continue;
+            };
+            let Some(ended) = self.settle_shard(*shard, claim, items, now, store) else {
+                let (lane, items) = (lane.clone(), items.to_vec());
                 self.unsettled.push(Unsettled { lane, claim, items });
                 continue;
             };
             for (item, outcome) in ended.items {
-                let end = match outcome {
-                    Outcome::Rejected => End::Rejected,
-                    _ => End::Delivered,
-                };
-                if let Some(route) = route {
-                    effects.push(Effect::Count(Counter::Items(route, end), 1));
-                    self.is_dead(route, &item, end, effects);
-                }
-                if end == End::Delivered {
+                if outcome == Outcome::Rejected {
+                    rejected = rejected.saturating_add(1);
+                    self.is_dead(route, &item, effects);
+                } else {
+                    delivered = delivered.saturating_add(1);
                     let staleness_ms = now.mono_ms.saturating_sub(item.accepted_ms);
                     effects.push(Effect::Record(Histogram::StalenessMs, staleness_ms));
                 }
             }
             let revived = ended.revived.into_iter().map(Counter::Revived);
             effects.extend(revived.map(|counter| Effect::Count(counter, 1)));
+        }
+        let Some(route) = route else { return };
+        for (end, count) in [(End::Delivered, delivered), (End::Rejected, rejected)] {
+            if count > 0 {
+                effects.push(Effect::Count(Counter::Items(route, end), count));
+            }
         }
     }
 

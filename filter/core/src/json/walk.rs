@@ -27,8 +27,13 @@ pub(super) struct Walk<'w, 'a> {
 pub(super) struct Node<'n, 'w, 'a> {
     pub(super) walk: &'n mut Walk<'w, 'a>,
     pub(super) depth: u32,
-    pub(super) paths: Vec<usize>,
+    pub(super) paths: Paths,
 }
+
+/// Pointers by their place, a bit each: they are asked for at every value, and a list of them would be an
+/// allocation every time.
+#[derive(Clone, Copy)]
+pub(super) struct Paths(u64);
 
 /// Tags keep `"1"`, `1` and `[1]` apart in a digest.
 #[derive(Clone, Copy)]
@@ -69,37 +74,26 @@ impl<'w, 'a> Walk<'w, 'a> {
 
 impl<'a> Node<'_, '_, 'a> {
     /// The pointers that go on through `segment`.
-    fn descend(&self, segment: &str) -> Vec<usize> {
+    fn descend(&self, segment: &str) -> Paths {
         let depth = self.depth as usize;
+        let next = |path: usize| self.walk.segments(path).get(depth);
         self.paths
-            .iter()
-            .copied()
-            .filter(|path| {
-                self.walk
-                    .segments(*path)
-                    .get(depth)
-                    .is_some_and(|s| s == segment)
-            })
-            .collect()
+            .which(|path| next(path).is_some_and(|s| s == segment))
     }
 
     /// Pointers that end at this very value.
-    fn ending(&self) -> impl Iterator<Item = usize> + '_ {
+    fn ending(&self) -> Paths {
         let depth = self.depth as usize;
         self.paths
-            .iter()
-            .copied()
-            .filter(move |path| self.walk.segments(*path).len() == depth)
+            .which(|path| self.walk.segments(path).len() == depth)
     }
 
     fn open(&mut self) -> usize {
         let before = self.walk.digesting.len();
-        let starting: Vec<usize> = self
-            .ending()
-            .filter_map(|path| path.checked_sub(self.walk.wanted.len()))
-            .collect();
-        for same in starting {
-            self.walk.digesting.push((same, self.walk.key.digest()));
+        for path in self.ending() {
+            if let Some(same) = path.checked_sub(self.walk.wanted.len()) {
+                self.walk.digesting.push((same, self.walk.key.digest()));
+            }
         }
         before
     }
@@ -113,8 +107,7 @@ impl<'a> Node<'_, '_, 'a> {
     }
 
     fn keep(&mut self, scalar: &Scalar<'a>) {
-        let ending: Vec<usize> = self.ending().collect();
-        for path in ending {
+        for path in self.ending() {
             if let Some(slot) = self.walk.out.found.get_mut(path) {
                 *slot = Some(scalar.clone());
             }
@@ -231,6 +224,35 @@ impl<'a> Node<'_, '_, 'a> {
         self.walk.digest(Tag::End, &[]);
         self.close(before);
         self.keep(&Scalar::Other);
+    }
+}
+
+// === impl Paths ===
+
+impl Paths {
+    /// The first `count` of all. No rule has more than [`PATHS_MAX`](super::PATHS_MAX).
+    pub(super) fn first(count: usize) -> Self {
+        let rest = u64::BITS.saturating_sub(u32::try_from(count).unwrap_or(u32::MAX));
+        Self(u64::MAX.checked_shr(rest).unwrap_or(0))
+    }
+
+    fn is_empty(self) -> bool {
+        self.0 == 0
+    }
+
+    fn which(self, wanted: impl Fn(usize) -> bool) -> Self {
+        let bits = self.filter(|path| wanted(*path));
+        Self(bits.fold(0, |bits, path| bits | 1 << path))
+    }
+}
+
+impl Iterator for Paths {
+    type Item = usize;
+
+    fn next(&mut self) -> Option<usize> {
+        let path = (self.0 != 0).then_some(self.0.trailing_zeros() as usize);
+        self.0 &= self.0.wrapping_sub(1);
+        path
     }
 }
 

@@ -29,6 +29,19 @@ const DELIVERED: u16 = 0;
 const EXPIRED: u16 = 1;
 const VOIDED: u16 = 2;
 
+/// Where the ring stands in a shard's bytes: behind its sequence and its wall time.
+const RUNG_AT: usize = 16;
+
+/// The bytes of a shard, its ring answered.
+#[must_use]
+pub fn without_ring(bytes: &[u8]) -> Vec<u8> {
+    let mut bytes = bytes.to_vec();
+    if let Some(rung) = bytes.get_mut(RUNG_AT) {
+        *rung = 0;
+    }
+    bytes
+}
+
 // === impl Shard ===
 
 impl<'a> Shard<'a> {
@@ -511,6 +524,17 @@ mod tests {
             Ok(Shard::default())
         );
         assert_eq!(Shard::decode(&[]), Ok(Shard::default()));
+    }
+
+    #[test]
+    fn an_answered_ring_is_all_that_changes() {
+        let answered = without_ring(&sample().encode());
+        let wanted = Shard {
+            rung: false,
+            ..sample()
+        };
+        assert_eq!(Shard::decode(&answered), Ok(wanted));
+        assert!(without_ring(&[]).is_empty());
     }
 
     #[test]

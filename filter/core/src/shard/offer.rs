@@ -1,6 +1,6 @@
 //! What intake does to a shard: the one transition that accepts an update.
 
-use alloc::borrow::{Cow, ToOwned};
+use alloc::borrow::Cow;
 use alloc::vec::Vec;
 
 use super::{Dirty, Ending, Entry, Item, SESSIONS_MAX, SESSIONS_SHARE_MAX, Session, Shard, State};
@@ -40,7 +40,7 @@ pub enum Decision {
 
 impl<'a> Shard<'a> {
     /// Offers an update. On [`Decision::Duplicate`] with `slid: true` and on [`Decision::Queued`] the shard has changed and must be written.
-    pub fn offer(&mut self, rules: &Rules, update: &Update<'a>, now: Now) -> Decision {
+    pub fn offer(&mut self, rules: &'a Rules, update: &'a Update<'a>, now: Now) -> Decision {
         let Some(rule) = rules.route(update.route) else {
             return Decision::Full;
         };
@@ -71,7 +71,13 @@ impl<'a> Shard<'a> {
     //
     // The claim is never touched: whatever is under way stays under way, and its answer will find that the
     // entry has moved on.
-    fn accept(&mut self, rules: &Rules, rule: &Route, update: &Update<'a>, now: Now) -> Decision {
+    fn accept(
+        &mut self,
+        rules: &'a Rules,
+        rule: &'a Route,
+        update: &'a Update<'a>,
+        now: Now,
+    ) -> Decision {
         let seq = self.last_seq.saturating_add(1);
         self.last_seq = seq;
         let timestamp_ms = now.wall_ms.max(self.last_wall_ms.saturating_add(1));
@@ -111,19 +117,19 @@ impl<'a> Shard<'a> {
             previous, Some(Entry { state: State::Dirty(dirty), .. }) if dirty.priority
         );
         session.replace(Entry {
-            route: Cow::Owned(rule.name.clone()),
+            route: Cow::Borrowed(&rule.name),
             credential: update.credential,
             seq,
             value: update.value,
             accepted_ms: now.mono_ms,
             order: update.order,
-            text: update.text.clone().map(Cow::Owned),
+            text: update.text.as_deref().map(Cow::Borrowed),
             state: State::Dirty(Dirty {
                 since_ms,
                 timestamp_ms,
                 attempts,
                 priority,
-                destination: Cow::Owned(update.destination.clone()),
+                destination: Cow::Borrowed(&update.destination),
                 body: Cow::Borrowed(update.body),
             }),
         });
@@ -303,8 +309,8 @@ impl<'a> Session<'a> {
     // ## the implied route: absent | Clean | Dirty | Implied => Implied
     fn imply(
         &mut self,
-        rules: &Rules,
-        rule: &Route,
+        rules: &'a Rules,
+        rule: &'a Route,
         update: &Update<'_>,
         seq: u64,
         mono_ms: u64,
@@ -321,13 +327,13 @@ impl<'a> Session<'a> {
             superseded.push(implies.route);
         }
         self.replace(Entry {
-            route: Cow::Owned(target.name.to_owned()),
+            route: Cow::Borrowed(&target.name),
             credential: update.credential,
             seq,
             value: rules.plain_value_hash(target, &implies.value),
             accepted_ms: mono_ms,
             order: None,
-            text: target.is_shown.then(|| implies.value.clone().into()),
+            text: target.is_shown.then(|| Cow::Borrowed(&*implies.value)),
             state: State::Implied { by: seq },
         });
     }

@@ -313,7 +313,6 @@ proptest! {
 #[test]
 fn a_shard_keeps_its_limits_and_never_drops_for_space() {
     let rules = rules("{}");
-    let mut shard = Shard::default();
     let now = Now {
         mono_ms: 1,
         wall_ms: 1,
@@ -332,18 +331,19 @@ fn a_shard_keeps_its_limits_and_never_drops_for_space() {
         segment: String::new(),
         headers: Vec::new(),
     };
-    let mut decisions = Vec::new();
-    for (index, body) in bodies.iter().enumerate() {
-        let head = head(index % 2);
-        let update = rules.update(&head, body.as_bytes()).unwrap();
-        decisions.push(shard.offer(&rules, &update, now));
-    }
-    let full = decisions.iter().filter(|d| **d == Decision::Full).count();
+    let update = |caller, body| rules.update(&head(caller), body).unwrap();
+    let bodies = bodies.iter().enumerate();
+    let updates: Vec<_> = bodies
+        .map(|(index, body)| update(index % 2, body.as_bytes()))
+        .collect();
+    let newer = update(0, br#"{"session_id":"s0","qr":"2@y"}"#);
+    let mut shard = Shard::default();
+    let decisions = updates
+        .iter()
+        .map(|update| shard.offer(&rules, update, now));
+    let full = decisions.filter(|d| *d == Decision::Full).count();
     assert_eq!((full, shard.pending()), (1, SESSIONS_MAX));
-    let newer = br#"{"session_id":"s0","qr":"2@y"}"#;
-    let head = head(0);
-    let update = rules.update(&head, newer).unwrap();
-    let decision = shard.offer(&rules, &update, now);
+    let decision = shard.offer(&rules, &newer, now);
     assert!(
         matches!(decision, Decision::Queued { .. }),
         "what is pending keeps its place"

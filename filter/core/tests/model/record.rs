@@ -151,9 +151,12 @@ impl Records {
                 segment: String::new(),
                 headers: Vec::new(),
             };
-            rules
-                .update(&head, value.body().as_bytes())
-                .expect("an update")
+            let update = rules.update(&head, value.body().as_bytes());
+            let update = update.expect("an update");
+            Update {
+                voids: update.voids && mutation != Some(Mutation::NothingIsVoid),
+                ..update
+            }
         });
         let mut records = Self {
             updates: updates.to_vec(),
@@ -190,17 +193,19 @@ impl Records {
             wall_ms: 0,
         };
         let (said, writes) = self.decide(&mut shard, op, now);
+        let balanced = balance(&shard).is_ok();
+        let written = writes.then(|| shard.encode());
         let answer = Move {
             said,
-            balanced: balance(&shard).is_ok(),
-            write: writes.then(|| self.number(shard)),
+            balanced,
+            write: written.map(|bytes| self.number(Shard::decode(&bytes).expect("just written"))),
         };
         self.moves[record as usize][code] = Some(answer);
         answer
     }
 
     /// As the shell and the dispatcher do it between a get and a put; a mutation does it wrongly.
-    fn decide(&self, shard: &mut Shard<'_>, op: Op, now: Now) -> (Said, bool) {
+    fn decide<'a>(&'a self, shard: &mut Shard<'a>, op: Op, now: Now) -> (Said, bool) {
         let before = shard.clone();
         match op {
             Op::Tick => {
@@ -208,9 +213,8 @@ impl Records {
                 (Said::Nothing, true)
             }
             Op::Offer(value) => {
-                let mut update = self.updates[value as usize].clone();
-                self.bend_offer(shard, value, &mut update);
-                let decision = shard.offer(&self.rules, &update, now);
+                self.bend_offer(shard, value);
+                let decision = shard.offer(&self.rules, &self.updates[value as usize], now);
                 self.bend_offered(shard, &before, value);
                 match decision {
                     Decision::Duplicate { slid } => (Said::Duplicate, slid),
@@ -325,10 +329,7 @@ impl Records {
         self.mutation == Some(mutation)
     }
 
-    fn bend_offer(&self, shard: &mut Shard<'_>, value: Value, update: &mut Update<'_>) {
-        if self.is(Mutation::NothingIsVoid) {
-            update.voids = false;
-        }
+    fn bend_offer(&self, shard: &mut Shard<'_>, value: Value) {
         if self.is(Mutation::ImpliedByAnyQr) && value == Value::Pending {
             for session in &mut shard.sessions {
                 let qr = session.entry("qr", 0).map(|entry| entry.seq);

@@ -1,5 +1,6 @@
 //! What the gateway is told, and whether it is true.
 
+use embudo_core::headers::borrowed;
 use embudo_core::route::{Head, Update};
 use embudo_core::shard::ClaimId;
 
@@ -126,7 +127,7 @@ impl Checker {
         headers.push((":method".into(), request.method.clone().into_bytes()));
         headers.push((":path".into(), request.path.clone().into_bytes()));
         headers.push((":authority".into(), super::super::AUTHORITY.into()));
-        let head: Head = rules.head(&headers).ok()?;
+        let head: Head = rules.head(borrowed(&headers)).ok()?;
         let update: Update<'_> = rules.update(&head, &request.body).ok()?;
         Some(Sent {
             session: update.session,

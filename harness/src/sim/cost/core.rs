@@ -3,6 +3,7 @@
 use embudo_core::circuit::State;
 use embudo_core::config::Config;
 use embudo_core::hash::HashKey;
+use embudo_core::headers::borrowed;
 use embudo_core::intake;
 use embudo_core::route::Rules;
 use embudo_core::store::{Expect, Keys, MemoryStore, PutError, Store, Token};
@@ -81,7 +82,7 @@ fn take_in(store: &mut Aside, keys: &Keys, rules: &Rules, post: &Post) -> u64 {
     let headers = post.headers();
     store.allocations.set(0);
     let before = allocations();
-    if let Ok(head) = rules.head(&headers)
+    if let Ok(head) = rules.head(borrowed(&headers))
         && let Ok(update) = rules.update(&head, post.body().as_bytes())
     {
         let taken = intake::take_in(store, keys, rules, &update, 0, State::Closed, now);

@@ -233,6 +233,7 @@ pub(super) fn as_laravel_has_it(mut request: Request) -> Request {
 mod tests {
     use embudo_core::config::Config;
     use embudo_core::hash::HashKey;
+    use embudo_core::headers::borrowed;
     use embudo_core::route::{Bypass, Rules};
 
     use super::*;
@@ -258,7 +259,7 @@ mod tests {
                 ] {
                     headers.push((name.to_owned(), value.as_bytes().to_vec()));
                 }
-                let head = rules.head(&headers).expect(preset.name);
+                let head = rules.head(borrowed(&headers)).expect(preset.name);
                 let found = rules.update(&head, &sent.request.body);
                 let text = String::from_utf8_lossy(&sent.request.body);
                 match (&sent.update, found) {

@@ -8,7 +8,10 @@ use alloc::vec::Vec;
 use crate::config::fields::{Fields, kind};
 use crate::config::parse::check_header_name;
 use crate::config::{Match, Path, Place};
-use crate::json::{Object, Pointer, Value};
+use crate::json::{Object, PATHS_MAX, Pointer, Value};
+
+/// Places and pointers in one list: a rule has four lists that a walk may have to follow.
+const LIST_MAX: usize = PATHS_MAX / 4;
 
 pub(super) fn fits(fields: &mut Fields<'_>) -> Option<Match> {
     if !fields.has("match") {
@@ -42,6 +45,7 @@ pub(super) fn places(fields: &mut Fields<'_>, path: Option<&Path>) -> Vec<Place>
             "needs at least one place, as in [\"/session_id\"]",
         );
     }
+    check_length(fields, "session", items.len());
     let mut places = Vec::with_capacity(items.len());
     for (index, item) in items.into_iter().enumerate() {
         match place(item, path) {
@@ -96,6 +100,7 @@ pub(super) fn pointers(fields: &mut Fields<'_>, name: &'static str, needed: bool
             "needs at least one JSON pointer, as in [\"/session_id\"]",
         );
     }
+    check_length(fields, name, texts.len());
     let mut pointers = Vec::with_capacity(texts.len());
     for (index, text) in texts.iter().enumerate() {
         match Pointer::parse(text) {
@@ -104,4 +109,10 @@ pub(super) fn pointers(fields: &mut Fields<'_>, name: &'static str, needed: bool
         }
     }
     pointers
+}
+
+fn check_length(fields: &mut Fields<'_>, name: &'static str, length: usize) {
+    if length > LIST_MAX {
+        fields.report(name, format!("at most {LIST_MAX}, found {length}"));
+    }
 }

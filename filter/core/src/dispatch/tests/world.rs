@@ -149,8 +149,11 @@ impl World {
     }
 
     pub(super) fn ends(&self, end: End) -> usize {
-        let is = |effect: &&Effect| matches!(effect, Effect::Count(Counter::Items(_, e), _) if *e == end);
-        self.effects.iter().filter(is).count()
+        let counts = self.effects.iter().map(|effect| match effect {
+            Effect::Count(Counter::Items(_, known), count) if *known == end => *count as usize,
+            _ => 0,
+        });
+        counts.sum()
     }
 
     pub(super) fn circuit(&self) -> crate::circuit::State {

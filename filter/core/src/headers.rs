@@ -1,0 +1,117 @@
+//! A request's headers as the host hands them over: one buffer, read in place.
+//!
+//! Each header as a string of its own would be two allocations, some twenty a request, for a handful that are ever
+//! looked at.
+
+use alloc::string::String;
+use alloc::vec::Vec;
+
+/// Name and value. Names are lower case, as Envoy has them; neither need be UTF-8.
+pub type Header<'h> = (&'h [u8], &'h [u8]);
+
+/// The headers in the host's buffer: their count, the lengths of each name and value, then names and values
+/// themselves, each with a 0 behind it. All numbers are 32 bits, little-endian.
+#[derive(Clone, Debug)]
+pub struct Headers<'h> {
+    lengths: &'h [[u8; 8]],
+    texts: &'h [u8],
+}
+
+/// Headers that are held one by one.
+pub fn borrowed(headers: &[(String, Vec<u8>)]) -> impl Iterator<Item = Header<'_>> {
+    headers
+        .iter()
+        .map(|(name, value)| (name.as_bytes(), value.as_slice()))
+}
+
+// === impl Headers ===
+
+impl<'h> Headers<'h> {
+    /// Reads the host's buffer. It ends where the buffer does, whatever that promised.
+    #[must_use]
+    pub fn new(buffer: &'h [u8]) -> Self {
+        let (count, rest) = buffer.split_first_chunk().unwrap_or((&[0; 4], &[]));
+        let (lengths, _) = rest.as_chunks::<8>();
+        let count = u32::from_le_bytes(*count) as usize;
+        match rest.split_at_checked(count.saturating_mul(8)) {
+            Some((_, texts)) => Self {
+                lengths: lengths.get(..count).unwrap_or_default(),
+                texts,
+            },
+            None => Self {
+                lengths: &[],
+                texts: &[],
+            },
+        }
+    }
+
+    fn text(&mut self, length: [u8; 4]) -> Option<&'h [u8]> {
+        let length = u32::from_le_bytes(length) as usize;
+        let (text, rest) = self.texts.split_at_checked(length)?;
+        self.texts = rest.get(1..)?;
+        Some(text)
+    }
+}
+
+impl<'h> Iterator for Headers<'h> {
+    type Item = Header<'h>;
+
+    fn next(&mut self) -> Option<Self::Item> {
+        let ([n0, n1, n2, n3, v0, v1, v2, v3], rest) = self.lengths.split_first()?;
+        self.lengths = rest;
+        Some((
+            self.text([*n0, *n1, *n2, *n3])?,
+            self.text([*v0, *v1, *v2, *v3])?,
+        ))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn buffer(headers: &[Header<'_>]) -> Vec<u8> {
+        let number = |n: usize| u32::try_from(n).unwrap().to_le_bytes();
+        let mut out = number(headers.len()).to_vec();
+        for (name, value) in headers {
+            out.extend(number(name.len()));
+            out.extend(number(value.len()));
+        }
+        for text in headers.iter().flat_map(|(name, value)| [name, value]) {
+            out.extend_from_slice(text);
+            out.push(0);
+        }
+        out
+    }
+
+    #[test]
+    fn what_the_host_writes_is_read() {
+        for headers in [
+            &[][..],
+            &[(b":path".as_slice(), b"/qr".as_slice())],
+            &[(b"a", b""), (b"", b"\xff\x00\n"), (b"b", b"c")],
+        ] {
+            let read: Vec<_> = Headers::new(&buffer(headers))
+                .map(|h| (h.0.to_vec(), h.1.to_vec()))
+                .collect();
+            let wanted: Vec<_> = headers
+                .iter()
+                .map(|h| (h.0.to_vec(), h.1.to_vec()))
+                .collect();
+            assert_eq!(read, wanted);
+        }
+    }
+
+    #[test]
+    fn a_buffer_that_breaks_its_promises_ends_early() {
+        let whole = buffer(&[(b"a", b"b"), (b"cd", b"ef")]);
+        for cut in 0..whole.len() {
+            assert!(Headers::new(&whole[..cut]).count() < 2, "cut at {cut}");
+        }
+        for at in 0..whole.len() {
+            let mut bent = whole.clone();
+            bent[at] ^= 0xff;
+            assert!(Headers::new(&bent).count() <= 2);
+        }
+    }
+}
