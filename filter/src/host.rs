@@ -1,20 +1,9 @@
-//! What the SDK does not offer, or dearly: clocks, a request's headers, randomness and the doorbell.
-
-use std::cell::Cell;
+//! What the SDK does not offer, or dearly: clocks, a request's headers and randomness.
 
 use embudo_core::time::Now;
 use log::warn;
 use proxy_wasm::hostcalls;
 use std::time::UNIX_EPOCH;
-
-/// The shared queue as intake sees it: rung, never read.
-#[derive(Debug)]
-pub(crate) struct Doorbell {
-    vm_id: String,
-    name: String,
-    /// Known once a dispatcher has registered the queue; the same for the life of the process.
-    queue: Cell<Option<u32>>,
-}
 
 /// How far the wall clock is ahead of the monotonic one, milliseconds, as a root has last seen it.
 ///
@@ -107,44 +96,5 @@ impl WallOffset {
             mono_ms,
             wall_ms: mono_ms.wrapping_add(self.0),
         }
-    }
-}
-
-// === impl Doorbell ===
-
-impl Doorbell {
-    pub(crate) fn new(vm_id: String, name: String) -> Self {
-        Self {
-            vm_id,
-            name,
-            queue: Cell::new(None),
-        }
-    }
-
-    /// Tells the dispatcher of a shard. Best effort: a ring that is lost costs the time until the slow
-    /// scan comes by.
-    pub(crate) fn ring(&self, shard: u32) {
-        if self.queue.get().is_none() {
-            self.queue
-                .set(hostcalls::resolve_shared_queue(&self.vm_id, &self.name).unwrap_or(None));
-        }
-        let Some(queue) = self.queue.get() else {
-            return;
-        };
-        if hostcalls::enqueue_shared_queue(queue, Some(&shard.to_le_bytes())).is_err() {
-            self.queue.set(None);
-        }
-    }
-
-    /// Makes this VM the one that is woken.
-    pub(crate) fn register(&self) {
-        self.queue
-            .set(hostcalls::register_shared_queue(&self.name).ok());
-    }
-
-    /// The next shard in the queue.
-    pub(crate) fn next(queue: u32) -> Option<u32> {
-        let bytes = hostcalls::dequeue_shared_queue(queue).ok().flatten()?;
-        Some(u32::from_le_bytes(bytes.try_into().ok()?))
     }
 }

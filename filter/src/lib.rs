@@ -7,12 +7,14 @@
 //!   dispatcher's hands.
 //! * `stream`: one for each intercepted request. Intake's hands.
 //! * `store`: Envoy's shared data as the core's `Store`.
-//! * `host`: clocks, randomness and the doorbell.
+//! * `doorbell`: how a worker wakes the dispatcher.
+//! * `host`: clocks, headers and randomness.
 //! * `stats`: the metrics.
 //!
 //! Nothing here decides anything, and nothing here may panic: a panic kills the VM of one worker, with
 //! every stream that it holds.
 
+mod doorbell;
 mod host;
 mod root;
 mod stats;
@@ -20,14 +22,17 @@ mod store;
 mod stream;
 
 use std::cell::{Cell, RefCell};
+use std::time::Duration;
 
-use embudo_core::ack::Waiters;
+use embudo_core::ack::{POLL_MS, Waiters};
 use embudo_core::circuit;
 use embudo_core::route::Rules;
 use embudo_core::store::Keys;
 use embudo_core::time::Now;
+use proxy_wasm::hostcalls;
 
-use crate::host::{Doorbell, WallOffset};
+use crate::doorbell::Doorbell;
+use crate::host::WallOffset;
 use crate::stats::Stats;
 
 mod start {
@@ -58,7 +63,7 @@ struct Plugin {
     wall: Cell<WallOffset>,
     /// Streams that are held until their update is settled.
     waiters: RefCell<Waiters>,
-    /// The root ticks faster than its dispatcher asks for, because of them.
+    /// The root ticks faster than its dispatcher asks for, because of them or for the doorbell.
     polls: Cell<bool>,
 }
 
@@ -68,6 +73,14 @@ impl Plugin {
     /// The time.
     fn now(&self) -> Now {
         self.wall.get().now()
+    }
+
+    /// Lets the root tick soon.
+    fn poll(&self) {
+        // The timer is the root's, whoever sets it.
+        if !self.polls.replace(true) {
+            let _ = hostcalls::set_tick_period(Duration::from_millis(POLL_MS));
+        }
     }
 
     /// A number that no other request of this process has.

@@ -23,7 +23,8 @@ use proxy_wasm::traits::{Context, HttpContext, RootContext};
 use proxy_wasm::types::{ContextType, Status};
 
 use crate::Plugin;
-use crate::host::{self, Doorbell, WallOffset};
+use crate::doorbell::Doorbell;
+use crate::host::{self, WallOffset};
 use crate::stats::Stats;
 use crate::store::SharedData;
 use crate::stream::{self, Stream};
@@ -164,6 +165,7 @@ impl Context for Root {
         let Some(work) = &mut self.work else {
             return true;
         };
+        work.plugin.doorbell.tell_the_rest();
         work.handle(Event::Done);
         let idle = work.dispatcher.is_idle();
         // Not idle: the host waits until the last call is answered and settled.
@@ -208,10 +210,10 @@ impl RootContext for Root {
         let Some(work) = &mut self.work else { return };
         let now = work.plugin.now();
         for _ in 0..RINGS_PER_WAKE_UP {
-            let Some(shard) = Doorbell::next(queue) else {
+            let Some(shards) = Doorbell::next(queue) else {
                 return;
             };
-            work.handle_at(Event::Doorbell(shard), now);
+            work.handle_at(Event::Doorbell(&shards), now);
         }
     }
 
@@ -229,11 +231,13 @@ impl RootContext for Root {
 // === impl Work ===
 
 impl Work {
-    /// The dispatcher's tick, and, while callers wait, a look at what has become of their updates in between.
+    /// The dispatcher's tick, and the ring that was put off; while callers wait, a look at what has become of their
+    /// updates in between.
     fn tick(&mut self, root: u32) {
         if !self.plugin.polls.get() {
             return self.handle(Event::Tick);
         }
+        self.plugin.doorbell.tell_the_rest();
         let now_ms = host::mono_ms();
         if now_ms >= self.next_tick_ms {
             self.handle(Event::Tick);

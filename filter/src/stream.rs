@@ -2,9 +2,9 @@
 //!
 //! # What it costs
 //!
-//! A duplicate, or an implied state, takes seven host calls: the headers as one map, the body as one copy,
-//! two clocks, one get from the store, one counter, the answer. A new value takes a put more (eight), and one
-//! more each where the dispatcher has to be told and where it takes another's place (nine; a counter then).
+//! A duplicate, or an implied state, takes six host calls: the headers as one buffer, the body as one copy,
+//! a clock, one get from the store, one counter, the answer. A new value takes a put more (seven), and one
+//! more each where the dispatcher has to be told and where it takes another's place (eight; a counter then).
 //! A request that passes through takes three or four: the headers, the body if it came to that, a counter,
 //! and the header on the answer. The first ring of a VM resolves the queue, and the first bypass for a reason
 //! defines its metric: one more, once. `embudo cost` counts them, and a test holds them.
@@ -12,13 +12,12 @@
 //! Where the route's callers wait for what becomes of their updates, the answer comes from the root's tick; the
 //! first of them to wait sets the timer, one call more.
 //!
-//! A read that is answered from the store takes five: the headers, two clocks, one get, the answer, and a
+//! A read that is answered from the store takes five: the headers, a clock, one get, the answer, and a
 //! counter. A credential costs one get more.
 
 use std::rc::Rc;
-use std::time::Duration;
 
-use embudo_core::ack::{POLL_MS, Told, Wait};
+use embudo_core::ack::{Told, Wait};
 use embudo_core::config::Config;
 use embudo_core::dispatch::{Counter, End};
 use embudo_core::headers::Headers;
@@ -100,6 +99,7 @@ impl Stream {
             Err(_) if sabotage::is(Sabotage::TrapOnBadJson) => std::process::abort(),
             Err(reason) => return self.pass(Some(head.route), reason),
         };
+        let now = plugin.now();
         let taken = intake::take_in(
             &mut SharedData,
             &plugin.keys,
@@ -107,11 +107,13 @@ impl Stream {
             &update,
             plugin.next_number(),
             plugin.circuit.get(),
-            plugin.now(),
+            now,
         );
         // First the store, then the ring: a dispatcher that is woken finds what it was woken for.
-        if let Some(shard) = taken.ring {
-            plugin.doorbell.ring(shard);
+        if let Some(shard) = taken.ring
+            && !plugin.doorbell.ring(shard, update.priority, now.mono_ms)
+        {
+            plugin.poll();
         }
         let mut stats = plugin.stats.borrow_mut();
         for route in taken.superseded {
@@ -153,10 +155,7 @@ impl Stream {
         let held = plugin.waiters.borrow_mut().hold(self.id, wait);
         if held {
             self.state = State::Waiting;
-            // The timer is the root's, whoever sets it.
-            if !plugin.polls.replace(true) {
-                let _ = hostcalls::set_tick_period(Duration::from_millis(POLL_MS));
-            }
+            plugin.poll();
         }
         held
     }

@@ -60,8 +60,8 @@ const ANSWER_GRACE_MS: u64 = 5_000;
 pub enum Event<'a> {
     /// The timer.
     Tick,
-    /// The doorbell rang for this shard.
-    Doorbell(u32),
+    /// The doorbell rang for these shards.
+    Doorbell(&'a [u32]),
     /// A call was not made.
     NotSent(u64, NotSent),
     /// A call was answered.
@@ -272,9 +272,11 @@ impl Dispatcher {
     ) {
         match event {
             Event::Tick => self.tick(now, store, effects),
-            Event::Doorbell(shard) => {
+            Event::Doorbell(shards) => {
                 if self.candidate.epoch(now.mono_ms).is_some() {
-                    self.visit(shard, now, store, effects);
+                    for shard in shards {
+                        self.visit(*shard, now, store, effects);
+                    }
                     if self.is_worth_planning(now) {
                         self.call_what_is_due(now, store, effects);
                     }

@@ -4,7 +4,7 @@ use alloc::string::String;
 
 use crate::route::{Rules, Update};
 use crate::sabotage::{self, Sabotage};
-use crate::shard::{ClaimId, Passed, Shard};
+use crate::shard::{Before, ClaimId, Passed, Shard};
 use crate::store::{CAS_ATTEMPTS_MAX, Expect, Keys, PutError, Store};
 use crate::time::Now;
 use crate::trust;
@@ -19,8 +19,8 @@ pub struct Pass {
     pub session: u128,
     /// Its sequence.
     pub seq: u64,
-    /// The session's `passed_seq` before it.
-    pub before_seq: u64,
+    /// What the session was before it.
+    pub before: Before,
     /// Its claim.
     pub claim: ClaimId,
     /// Keyed hash of the value.
@@ -85,29 +85,14 @@ pub fn begin(
         let Ok(mut shard) = Shard::decode(bytes) else {
             return Attempt::Untracked;
         };
-        let (seq, before_seq) = match shard.pass(rules, update, claim, now) {
-            Passed::Claimed { seq, before_seq } => (seq, before_seq),
+        let (seq, before) = match shard.pass(rules, update, claim, now) {
+            Passed::Claimed { seq, before } => (seq, before),
             Passed::Busy => return Attempt::Busy,
             Passed::Untracked => return Attempt::Untracked,
         };
         match store.put(&key, &shard.encode(), Expect::of(read.as_ref())) {
             Ok(()) => {
-                return Attempt::Passing(Pass {
-                    route: update.route,
-                    session: update.session,
-                    seq,
-                    before_seq,
-                    claim,
-                    value: update.value,
-                    text: update.text.clone(),
-                    order: update.order,
-                    voids: update.voids,
-                    credential: update.credential,
-                    send_by_ms: now
-                        .mono_ms
-                        .saturating_add(rules.config.times.send_window_ms),
-                    mark: update.mark,
-                });
+                return Attempt::Passing(Pass::of(rules, update, claim, seq, before, now));
             }
             Err(PutError::Mismatch) => {}
             Err(PutError::Refused) => return Attempt::Untracked,
@@ -138,6 +123,36 @@ pub fn end(store: &mut impl Store, keys: &Keys, rules: &Rules, pass: &Pass, fate
         match store.put(&key, &shard.encode(), Expect::Token(token)) {
             Err(PutError::Mismatch) => {}
             Ok(()) | Err(PutError::Refused) => return,
+        }
+    }
+}
+
+// === impl Pass ===
+
+impl Pass {
+    /// What an update's answer will need, once it has the claim.
+    pub(crate) fn of(
+        rules: &Rules,
+        update: &Update<'_>,
+        claim: ClaimId,
+        seq: u64,
+        before: Before,
+        now: Now,
+    ) -> Self {
+        let window_ms = rules.config.times.send_window_ms;
+        Self {
+            route: update.route,
+            session: update.session,
+            seq,
+            before,
+            claim,
+            value: update.value,
+            text: update.text.clone(),
+            order: update.order,
+            voids: update.voids,
+            credential: update.credential,
+            send_by_ms: now.mono_ms.saturating_add(window_ms),
+            mark: update.mark,
         }
     }
 }

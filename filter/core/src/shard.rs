@@ -26,7 +26,7 @@ mod offer;
 mod pass;
 
 #[cfg(test)]
-mod tests;
+pub(crate) mod tests;
 
 use alloc::borrow::Cow;
 use alloc::vec::Vec;
@@ -36,7 +36,7 @@ pub use self::codec::without_ring;
 pub use self::ending::{ENDED_MAX, Ended, Ending, Item};
 pub use self::kept::{Kept, Place, patch};
 pub use self::offer::{Decision, Superseded};
-pub use self::pass::Passed;
+pub use self::pass::{Before, Passed};
 use crate::sabotage::{self, Sabotage};
 
 /// Sessions in one shard. About 8 are expected.
@@ -61,6 +61,9 @@ pub const BYTES_MAX: usize = 256 * 1024;
 /// than 65 minutes together. What lies farther was spoiled, and would hold its session, and a place among
 /// the calls under way, for ever.
 const CLAIM_MS_MAX: u64 = 2 * 3_600_000;
+
+/// When an entry was accepted that is no longer surely what Laravel has: no clock shows it, however young its host.
+const DOUBTED: u64 = 0;
 
 /// One shard, decoded; payloads are borrowed from the encoded value where they are unchanged.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]

@@ -6,7 +6,7 @@
 //! guest's buffers for what the host hands over (`proxy_on_memory_allocate`, counted in the VM), and
 //! whatever the core allocates while it recognises, compares and stores (counted natively, around
 //! `Rules::head`, `Rules::update` and `intake::take_in`, without the store's own). What the SDK allocates
-//! between the two, two for each header and some for the answer, is in neither. *Instructions* are the
+//! between the two, a few for the stream and for the answer, is in neither. *Instructions* are the
 //! VM's; they change with the compiler, so they are shown and not held.
 //!
 //! Every kind is measured once all is warm: the doorbell is resolved and every metric defined, as it is
@@ -37,7 +37,7 @@ pub enum Kind {
     Implied,
     /// A new value, and the dispatcher knows that there is something in the shard.
     New,
-    /// A new value, and the dispatcher has to be told.
+    /// A new value, and the dispatcher has to be told at once.
     NewWithRing,
     /// A new value in the place of one that waits.
     Superseding,

@@ -1,14 +1,15 @@
 //! Callers that wait, and what they are told.
 
 use alloc::format;
-use alloc::string::{String, ToString as _};
+use alloc::string::String;
 
 use super::*;
 use crate::circuit;
 use crate::intake::{Reply, Taken, take_in};
 use crate::route::tests::rules;
 use crate::route::{Destination, Head};
-use crate::shard::{ClaimId, Outcome, State, Wanted};
+use crate::shard::tests::claim_due;
+use crate::shard::{ClaimId, Outcome};
 use crate::store::{Expect, MemoryStore};
 use crate::time::Now;
 
@@ -112,19 +113,8 @@ impl World {
             counter: self.calls,
         };
         let claimed = self.swap(|shard, rules, now| {
-            let session = shard.sessions.first()?;
-            let (name, due) = (session.id, session.next_due()?);
-            let State::Dirty(dirty) = &due.state else {
-                return None;
-            };
-            let (route, destination) = (due.route.to_string(), dirty.destination.to_vec());
-            let wanted = Wanted {
-                route: &route,
-                credential: due.credential,
-                destination: &destination,
-                bytes_max: usize::MAX,
-            };
-            shard.claim(rules, name, &wanted, id, now)
+            let session = shard.sessions.first()?.id;
+            claim_due(shard, rules, session, id, now)
         });
         assert!(claimed.is_some(), "there is something to send");
         id

@@ -4,7 +4,7 @@ use alloc::borrow::{Cow, ToOwned};
 use alloc::string::String;
 use alloc::vec::Vec;
 
-use super::{Claim, ClaimId, Dirty, Ending, Entry, Item, Session, Shard, State};
+use super::{Claim, ClaimId, DOUBTED, Dirty, Ending, Entry, Item, Session, Shard, State};
 use crate::config::Route;
 use crate::route::{Destination, Rules};
 use crate::sabotage::{self, Sabotage};
@@ -325,14 +325,14 @@ impl Session<'_> {
             .position(|entry| entry.is(route, credential))?;
         let item = self.entries.swap_remove(at);
         // Laravel may have it all the same, after a call of unknown outcome: no older value of the route is
-        // surely what Laravel has. So old that it is due to be let through, it answers for no duplicate.
+        // surely what Laravel has. It answers for no duplicate.
         // Nor is any of its kin's, where something in between was delivered and then replaced.
         let rule = rules.config.route_named(&item.route).map(|(_, rule)| rule);
         let is_kin =
             |route: &str| route == item.route || rule.is_some_and(|rule| rules.is_kin(rule, route));
         for entry in &mut self.entries {
             if is_kin(&entry.route) && matches!(entry.state, State::Clean { .. }) {
-                entry.accepted_ms = 0;
+                entry.accepted_ms = DOUBTED;
             }
         }
         if item.text.is_some() {

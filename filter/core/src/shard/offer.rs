@@ -3,7 +3,9 @@
 use alloc::borrow::Cow;
 use alloc::vec::Vec;
 
-use super::{Dirty, Ending, Entry, Item, SESSIONS_MAX, SESSIONS_SHARE_MAX, Session, Shard, State};
+use super::{
+    DOUBTED, Dirty, Ending, Entry, Item, SESSIONS_MAX, SESSIONS_SHARE_MAX, Session, Shard, State,
+};
 use crate::config::Route;
 use crate::route::{Rules, Update};
 use crate::sabotage::{self, Sabotage};
@@ -366,7 +368,8 @@ impl Entry<'_> {
                     || rule.expire_after_ms.is_none_or(|limit| age_ms <= limit)
             }
             State::Clean { until_ms } => {
-                let young = age_ms <= rules.config.dedup.max_age_ms;
+                let trusted = self.accepted_ms != DOUBTED;
+                let young = trusted && age_ms <= rules.config.dedup.max_age_ms;
                 mono_ms < until_ms && (young || sabotage::is(Sabotage::NeverHeals))
             }
             State::Implied { .. } => true,

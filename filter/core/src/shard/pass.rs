@@ -11,6 +11,13 @@ use crate::route::{Rules, Update};
 use crate::sabotage::{self, Sabotage};
 use crate::time::Now;
 
+/// What a session was before an update that passes, should that never have happened.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Before {
+    newest_seq: u64,
+    passed_seq: u64,
+}
+
 /// Whether an update may pass.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Passed {
@@ -18,8 +25,8 @@ pub enum Passed {
     Claimed {
         /// Its sequence.
         seq: u64,
-        /// The session's `passed_seq` before it.
-        before_seq: u64,
+        /// What the session was before it.
+        before: Before,
     },
     /// Something of the session is at Laravel, or on its way there.
     Busy,
@@ -54,8 +61,10 @@ impl Shard<'_> {
         if pending {
             return Passed::Busy;
         }
-        session.newest_seq = seq;
-        let before_seq = core::mem::replace(&mut session.passed_seq, seq);
+        let before = Before {
+            newest_seq: core::mem::replace(&mut session.newest_seq, seq),
+            passed_seq: core::mem::replace(&mut session.passed_seq, seq),
+        };
         session.claim = Some(Claim {
             id,
             route: Cow::Owned(rule.name.clone()),
@@ -64,7 +73,7 @@ impl Shard<'_> {
             deadline_ms: now.mono_ms.saturating_add(rules.config.claim_ms()),
         });
         self.last_seq = seq;
-        Passed::Claimed { seq, before_seq }
+        Passed::Claimed { seq, before }
     }
 
     // ## Clean | absent => Clean
@@ -80,12 +89,10 @@ impl Shard<'_> {
             .filter(|claim| claim.id == pass.claim)?;
         session.claim = None;
         if fate != Fate::Delivered {
-            session.passed_seq = pass.before_seq;
-            // It never happened: what it stood before is the newest again.
+            session.passed_seq = pass.before.passed_seq;
+            // It never happened: what it stood before is the newest again, even where that has left no entry.
             if session.newest_seq == pass.seq {
-                let seqs = session.entries.iter().map(|entry| entry.seq);
-                // Nor does an earlier one count for less whose fate nobody knows.
-                session.newest_seq = seqs.max().unwrap_or(0).max(session.passed_seq);
+                session.newest_seq = pass.before.newest_seq;
             }
             return Some(());
         }

@@ -112,7 +112,7 @@ impl World {
         let (store, number) = (&mut self.store, self.numbers);
         let taken = intake::take_in(store, keys, rules, &update, number, circuit, now);
         if let Some(shard) = taken.ring.filter(|_| self.doorbell_works) {
-            self.step(Event::Doorbell(shard));
+            self.step(Event::Doorbell(&[shard]));
         }
         taken.reply
     }
