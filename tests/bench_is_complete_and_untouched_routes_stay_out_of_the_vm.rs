@@ -13,6 +13,7 @@ async fn bench_is_complete_and_untouched_routes_stay_out_of_the_vm() -> Result<(
         rate: 1000.0,
         stream: Duration::from_millis(100),
         burst: 200,
+        warm_up: 200,
         sessions: [100, 200, 300],
     };
     let report = bench::run(&options, |line| println!("{line}")).await?;

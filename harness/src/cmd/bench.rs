@@ -31,6 +31,9 @@ pub(crate) struct BenchArguments {
 /// Requests of a burst: a quarter of a second's.
 const BURST: usize = 4000;
 
+/// Requests before the first round: five minutes of a thousand sessions.
+const WARM_UP: usize = 40_000;
+
 const STREAM: Duration = Duration::from_millis(500);
 
 /// Sessions in the two smaller stores.
@@ -42,6 +45,7 @@ pub(crate) async fn run(arguments: BenchArguments) -> Result<()> {
         rate: arguments.rate.into(),
         stream: STREAM,
         burst: BURST,
+        warm_up: WARM_UP,
         sessions: [SESSIONS[0], SESSIONS[1], arguments.sessions as usize],
     };
     let mut progress = Progress::endless("bench");

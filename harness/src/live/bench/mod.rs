@@ -46,6 +46,9 @@ pub struct BenchOptions {
     pub stream: Duration,
     /// Requests of a burst.
     pub burst: usize,
+    /// Requests before the first round: V8 compiles well what it has seen often, and an Envoy that has been up for a
+    /// minute has seen that.
+    pub warm_up: usize,
     /// Sessions in the stores, from small to large. All other arms run beside the first.
     pub sessions: [usize; 3],
 }
@@ -118,17 +121,18 @@ pub async fn run(options: &BenchOptions, mut progress: impl FnMut(&str)) -> Resu
         stages,
     };
     let mut arms = arms(&options.sessions);
-    // The first round is V8's, which compiles what is used often.
-    for round in 0..=options.rounds {
+    for arm in &arms {
+        progress(&format!("warming up: {}", arm.name));
+        bench.fire(arm, options.warm_up, None).await?;
+    }
+    for round in 1..=options.rounds {
         for arm in &mut arms {
             progress(&format!(
                 "round {round} of {}: {}",
                 options.rounds, arm.name
             ));
             let measured = bench.measure(arm).await?;
-            if round > 0 {
-                arm.rounds.push(measured);
-            }
+            arm.rounds.push(measured);
         }
     }
     Ok(bench.report(&arms))
