@@ -7,6 +7,7 @@
 
 mod fallback;
 mod index;
+mod lane;
 mod pace;
 mod plan;
 mod send;

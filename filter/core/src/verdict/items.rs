@@ -68,7 +68,7 @@ fn of_result(text: &[u8]) -> ItemFate {
     let word = core::str::from_utf8(status).unwrap_or("").trim_matches('"');
     if let Ok(code) = word.parse::<u16>() {
         return match code {
-            0..=399 => ItemFate::Delivered,
+            0..=299 => ItemFate::Delivered,
             408 | 425 | 429 | 500.. => ItemFate::Again,
             _ => ItemFate::Suspect,
         };
