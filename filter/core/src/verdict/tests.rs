@@ -81,8 +81,11 @@ fn results_decide_each_item() {
     assert_eq!(fates(200, body), [Delivered, Suspect, Again, Skipped]);
     let words = r#"{"success":false,"results":[{"status":"pending"},{"status":"error"},{"success":false},{"skipped":true}]}"#;
     assert_eq!(fates(200, words), [Delivered, Suspect, Suspect, Skipped]);
-    let redirected = r#"{"results":[{"status":302}]}"#;
-    assert_eq!(fates(200, redirected), [ItemFate::Suspect]);
+    let redirected = r#"{"results":[{"status":302},{"status":201},{},{}]}"#;
+    assert_eq!(
+        fates(200, redirected),
+        [Suspect, Delivered, Delivered, Delivered]
+    );
     let fine = r#"{"results":[{"status":"ok"},{"status":"active"},{},1]}"#;
     assert_eq!(judge(200, true, fine), VerdictLabel::Delivered);
 }
