@@ -36,7 +36,8 @@ pub enum Name {
     Lone,
     /// Many sessions while nothing is wrong.
     Crowd,
-    /// Laravel is down, then slow with calls that hang and finish late, then well again.
+    /// Laravel is slow with calls that hang and finish late, then well, then down while the gateway says its last:
+    /// whoever keeps that must still have it when Laravel is back.
     Outage,
     /// A session whose updates Laravel's validation refuses, with their whole batch.
     Poison,
@@ -98,7 +99,7 @@ impl Plan {
             seed,
             phases,
             call_timeout_ms: 1_000,
-            settle_max: Duration::from_secs(12),
+            settle_max: Duration::from_secs(30),
         }
     }
 
@@ -128,18 +129,18 @@ impl Phase {
         }
     }
 
-    /// When Laravel refuses connections, from the start of the events.
+    /// When Laravel refuses connections, from the start of the events, and beyond their end.
     pub(super) fn down(&self) -> Option<Range<Duration>> {
-        (self.name == Name::Outage).then(|| self.lasts / 5..self.lasts * 2 / 5)
+        (self.name == Name::Outage).then(|| self.lasts * 7 / 10..self.lasts * 11 / 10)
     }
 
-    /// What Laravel does wrong once it is up again, on a clock that begins with the events.
+    /// What Laravel does wrong before that, on a clock that begins with the events.
     pub(super) fn faults(&self, call_timeout_ms: u64) -> Vec<Fault> {
-        let Some(down) = self.down() else {
+        if self.name != Name::Outage {
             return Vec::new();
-        };
+        }
         let ms = |time: Duration| u64::try_from(time.as_millis()).unwrap_or(u64::MAX);
-        let (from, to) = (ms(down.end), ms(self.lasts * 3 / 5));
+        let (from, to) = (ms(self.lasts / 5), ms(self.lasts * 2 / 5));
         let finish_after_ms = call_timeout_ms + LATE_MS;
         let hang = Misbehaviour::Hang { finish_after_ms };
         let slow = Misbehaviour::Slow { ms: 500 };
