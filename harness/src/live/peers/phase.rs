@@ -99,7 +99,7 @@ impl Plan {
             seed,
             phases,
             call_timeout_ms: 1_000,
-            settle_max: Duration::from_secs(30),
+            settle_max: Duration::from_secs(15),
         }
     }
 
