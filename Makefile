@@ -19,7 +19,7 @@ ARGS ?=
 # make sim SEEDS=100000 for a long night.
 SEEDS ?= 10000
 
-.PHONY: help run full-stack test sim fuzz chaos bench peers figures build lint fmt tools laravel-tools clean
+.PHONY: help run full-stack test module tests sim fuzz chaos bench peers figures build lint fmt tools laravel-tools clean
 
 help: ## Show this help
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-13s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -30,7 +30,10 @@ run: tools ## See the effect beside a stand-in Laravel; LARAVEL=host:port fronts
 full-stack: tools laravel-tools ## The same with a real Laravel on PHP-FPM, nginx and SQLite; looks into its database in the end
 	@$(EMBUDO) full-stack $(ARGS)
 
-test: lint build tools laravel-tools ## Everything that CI runs: format, clippy for both targets, module size, all tests
+# With the command that the tests build: `cargo run` has other features for some dependencies, and would build them,
+# wasmtime's compiler among them, a second time.
+test: EMBUDO := $${CARGO_TARGET_DIR:-target}/debug/embudo
+test: lint module tests tools laravel-tools ## Everything that CI runs: format, clippy for both targets, module size, all tests
 	@mkdir -p target/embudo
 	@cargo test --workspace --no-fail-fast 2>&1 | tee target/embudo/test.log || failed=1; \
 	awk '/^test result:/ {passed += $$4; failed += $$6; ignored += $$8; suites++} \
@@ -59,12 +62,17 @@ peers: build tools ## Embudo beside a batcher in the gateway (Node, Redis) and b
 figures: run chaos full-stack peers bench ## Measure all that the README tells, and put it there (half an hour on an idle machine)
 	@$(EMBUDO) figures --write
 
-build: rust ## Build the module and the command, and check the module's size
-	@cargo build --package embudo-filter --profile wasm --target $(WASM_TARGET)
+build: module ## Build the module and the command, and check the module's size
 	@cargo build --package embudo
+
+module: rust
+	@cargo build --package embudo-filter --profile wasm --target $(WASM_TARGET)
 	@bytes=$$(wc -c < $(WASM)); \
 	echo "embudo.wasm: $$bytes bytes (at most $(WASM_BYTES_MAX))"; \
 	test $$bytes -le $(WASM_BYTES_MAX)
+
+tests: rust
+	@cargo test --workspace --no-run
 
 lint: rust ## Check the format, and clippy natively and for the filter's target
 	@cargo fmt --all --check
