@@ -111,6 +111,7 @@ impl Root {
             plugin: Rc::new(Plugin {
                 rules,
                 keys,
+                heads: RefCell::default(),
                 doorbell,
                 stats,
                 number: Cell::new(u64::from_le_bytes(host::random())),

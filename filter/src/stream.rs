@@ -47,7 +47,7 @@ enum State {
     /// Nothing is known yet.
     New,
     /// The headers fit a rule; the body is coming, and is held until it is whole.
-    Collecting(Head),
+    Collecting(Rc<Head>),
     /// Untouched: Laravel answers.
     Passed(Bypass),
     /// Untouched, but with its session's claim: Laravel's answer settles it.
@@ -376,11 +376,12 @@ impl Context for Stream {
 impl HttpContext for Stream {
     fn on_http_request_headers(&mut self, _: usize, end_of_stream: bool) -> Action {
         let buffer = host::request_headers();
-        let headers = Headers::new(&buffer);
-        if end_of_stream && let Some(asked) = self.plugin.rules.asked(headers.clone()) {
+        let rules = &self.plugin.rules;
+        if end_of_stream && let Some(asked) = rules.asked(Headers::new(&buffer)) {
             return self.read(asked);
         }
-        match self.plugin.rules.head(headers) {
+        let head = self.plugin.heads.borrow_mut().head(rules, buffer);
+        match head {
             Err(reason) => self.pass(None, reason),
             Ok(head) if end_of_stream => self.pass(Some(head.route), Bypass::Empty),
             Ok(head) => {

@@ -121,7 +121,9 @@ fn splice(rules: &Rules, route: usize, rule: &Route, claimed: &Claimed, out: &mu
     let mut extra = String::new();
     let mut add = |key: &str, json: &str| {
         if !item.document.has_key(key) {
-            extra.push_str(&format!(",\"{key}\":{json}"));
+            for part in [",\"", key, "\":", json] {
+                extra.push_str(part);
+            }
         }
     };
     for key in rule.session_pointers().filter_map(Pointer::top_level_key) {

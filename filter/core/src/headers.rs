@@ -5,6 +5,7 @@
 
 use alloc::string::String;
 use alloc::vec::Vec;
+use core::ops::Range;
 
 /// Name and value. Names are lower case, as Envoy has them; neither need be UTF-8.
 pub type Header<'h> = (&'h [u8], &'h [u8]);
@@ -45,6 +46,23 @@ impl<'h> Headers<'h> {
         }
     }
 
+    /// Where in the whole buffer each name and value stands.
+    pub(crate) fn places(self) -> impl Iterator<Item = (Range<usize>, Range<usize>)> {
+        let texts = self.texts.len();
+        // The count, and a pair of lengths for each.
+        let before = self.lengths.len().saturating_mul(8).saturating_add(4);
+        let end = before.saturating_add(texts);
+        let mut headers = self;
+        core::iter::from_fn(move || {
+            let (name, value) = headers.next()?;
+            let value_end = end.saturating_sub(headers.texts.len().saturating_add(1));
+            let value_start = value_end.saturating_sub(value.len());
+            let name_end = value_start.saturating_sub(1);
+            let name_start = name_end.saturating_sub(name.len());
+            Some((name_start..name_end, value_start..value_end))
+        })
+    }
+
     fn text(&mut self, length: [u8; 4]) -> Option<&'h [u8]> {
         let length = u32::from_le_bytes(length) as usize;
         let (text, rest) = self.texts.split_at_checked(length)?;
@@ -67,10 +85,10 @@ impl<'h> Iterator for Headers<'h> {
 }
 
 #[cfg(test)]
-mod tests {
+pub(crate) mod tests {
     use super::*;
 
-    fn buffer(headers: &[Header<'_>]) -> Vec<u8> {
+    pub(crate) fn buffer(headers: &[Header<'_>]) -> Vec<u8> {
         let number = |n: usize| u32::try_from(n).unwrap().to_le_bytes();
         let mut out = number(headers.len()).to_vec();
         for (name, value) in headers {
@@ -99,6 +117,12 @@ mod tests {
                 .map(|h| (h.0.to_vec(), h.1.to_vec()))
                 .collect();
             assert_eq!(read, wanted);
+            let buffer = buffer(headers);
+            let places: Vec<_> = Headers::new(&buffer)
+                .places()
+                .map(|(name, value)| (buffer[name].to_vec(), buffer[value].to_vec()))
+                .collect();
+            assert_eq!(places, wanted);
         }
     }
 

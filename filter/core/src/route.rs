@@ -6,6 +6,7 @@
 mod body;
 mod clock;
 mod destination;
+mod known;
 
 use alloc::format;
 use alloc::string::String;
@@ -14,6 +15,7 @@ use core::fmt;
 
 pub use self::body::Update;
 pub use self::destination::Destination;
+pub use self::known::KnownHeads;
 use crate::config::{Config, Read, Route};
 use crate::hash::HashKey;
 use crate::headers::Header;
@@ -103,6 +105,25 @@ pub struct Head {
     pub headers: Vec<(String, String)>,
 }
 
+/// What a header is read for.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Role<'r> {
+    Method,
+    Path,
+    Authority,
+    Scheme,
+    ContentType,
+    ContentEncoding,
+    ContentLength,
+    Bypass,
+    Signature,
+    /// By the name that the configuration has for it.
+    Credential(&'r str),
+    Session(&'r str),
+    /// Nothing.
+    Unread,
+}
+
 /// A GET whose answer may be kept.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Asked {
@@ -140,25 +161,24 @@ impl Rules {
         // One pass over the headers; they come in one host call.
         let mut refusal = None;
         for (name, value) in headers {
-            match name {
-                b":method" => method = value,
-                b":path" => path = value,
-                b":authority" => destination.authority = utf8(value)?,
-                b"x-forwarded-proto" => destination.scheme = utf8(value)?,
-                b"content-type" => json = is_json(value),
-                b"content-encoding" if value != b"identity" => refusal = Some(Bypass::Encoding),
-                b"content-length" if declares_too_much(value) => refusal = Some(Bypass::TooLarge),
-                name if name == self.config.bypass_header.as_bytes() => {
-                    refusal = Some(Bypass::Header);
+            match self.role(name) {
+                Role::Method => method = value,
+                Role::Path => path = value,
+                Role::Authority => destination.authority = utf8(value)?,
+                Role::Scheme => destination.scheme = utf8(value)?,
+                Role::ContentType => json = is_json(value),
+                Role::ContentEncoding if value == b"identity" => {}
+                Role::ContentEncoding => refusal = Some(Bypass::Encoding),
+                Role::ContentLength if declares_too_much(value) => {
+                    refusal = Some(Bypass::TooLarge);
                 }
-                name if SIGNATURES.contains(&name) => refusal = Some(Bypass::Signature),
-                name => {
-                    if let Some(name) = named(&self.config.credentials.headers, name) {
-                        destination.credentials.push((name, utf8(value)?));
-                    } else if let Some(name) = named(&self.config.session_headers, name) {
-                        kept.push((name, utf8(value)?));
-                    }
+                Role::ContentLength | Role::Unread => {}
+                Role::Bypass => refusal = Some(Bypass::Header),
+                Role::Signature => refusal = Some(Bypass::Signature),
+                Role::Credential(name) => {
+                    destination.credentials.push((name.into(), utf8(value)?));
                 }
+                Role::Session(name) => kept.push((name.into(), utf8(value)?)),
             }
         }
         let (route, candidates, prefix, segment) =
@@ -182,6 +202,29 @@ impl Rules {
             segment,
             headers: kept,
         })
+    }
+
+    /// What a header of this name is to [`Rules::head`].
+    fn role(&self, name: &[u8]) -> Role<'_> {
+        match name {
+            b":method" => Role::Method,
+            b":path" => Role::Path,
+            b":authority" => Role::Authority,
+            b"x-forwarded-proto" => Role::Scheme,
+            b"content-type" => Role::ContentType,
+            b"content-encoding" => Role::ContentEncoding,
+            b"content-length" => Role::ContentLength,
+            name if name == self.config.bypass_header.as_bytes() => Role::Bypass,
+            name if SIGNATURES.contains(&name) => Role::Signature,
+            name => {
+                let credential = named(&self.config.credentials.headers, name);
+                let session = || named(&self.config.session_headers, name);
+                credential
+                    .map(Role::Credential)
+                    .or_else(|| session().map(Role::Session))
+                    .unwrap_or(Role::Unread)
+            }
+        }
     }
 
     /// The rules that a method and path fit: the first one, all of them as bits, the prefix before their
@@ -237,7 +280,9 @@ impl Rules {
                 name if name == self.config.bypass_header.as_bytes() => return None,
                 name => {
                     if let Some(name) = named(&self.config.credentials.headers, name) {
-                        destination.credentials.push((name, utf8(value).ok()?));
+                        destination
+                            .credentials
+                            .push((name.into(), utf8(value).ok()?));
                     }
                 }
             }
@@ -346,9 +391,9 @@ fn split_query(path: &[u8]) -> (&[u8], Option<&[u8]>) {
 }
 
 /// The one of `names` that this header has.
-fn named(names: &[String], header: &[u8]) -> Option<String> {
+fn named<'n>(names: &'n [String], header: &[u8]) -> Option<&'n str> {
     let known = names.iter().find(|name| name.as_bytes() == header);
-    known.cloned()
+    known.map(String::as_str)
 }
 
 fn holds(value: &[u8], wanted: &[u8]) -> bool {

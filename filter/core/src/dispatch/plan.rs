@@ -132,6 +132,10 @@ pub(super) fn next(index: &Index, rules: &Rules, mono_ms: u64, allowed: Allowed)
 fn foremost(picks: Vec<Pick>, most: usize) -> Vec<Pick> {
     let mut first: Vec<Pick> = Vec::new();
     for pick in picks {
+        let last = first.last().filter(|_| first.len() >= most);
+        if last.is_some_and(|last| last.rank() <= pick.rank()) {
+            continue;
+        }
         let at = first.partition_point(|other| other.rank() <= pick.rank());
         if at < most {
             first.truncate(most.saturating_sub(1));

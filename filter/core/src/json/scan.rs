@@ -19,6 +19,8 @@ pub(crate) use self::number::Number;
 /// A place in a JSON text.
 pub(crate) struct Scanner<'a> {
     text: &'a [u8],
+    /// The same, if it is UTF-8: to look at all of it once costs less than at each of its strings.
+    utf8: Option<&'a str>,
     at: usize,
 }
 
@@ -70,30 +72,41 @@ fn plain(bytes: &[u8]) -> usize {
     at.saturating_add(end.unwrap_or(rest.len()))
 }
 
+/// A character that may not stand in a string as it is.
+fn escape(c: char, out: &mut String) {
+    let short = match c {
+        '\u{8}' => 'b',
+        '\u{c}' => 'f',
+        '\n' => 'n',
+        '\r' => 'r',
+        '\t' => 't',
+        '\0'..' ' => {
+            out.push_str(&format!("\\u{:04x}", u32::from(c)));
+            return;
+        }
+        _ => c,
+    };
+    out.push('\\');
+    out.push(short);
+}
+
 /// `text` as a JSON string, with its quotes.
 #[must_use]
 pub fn quoted(text: &str) -> String {
     let mut out = String::with_capacity(text.len().saturating_add(2));
     out.push('"');
-    for c in text.chars() {
-        let short = match c {
-            '"' | '\\' => c,
-            '\u{8}' => 'b',
-            '\u{c}' => 'f',
-            '\n' => 'n',
-            '\r' => 'r',
-            '\t' => 't',
-            '\0'..' ' => {
-                out.push_str(&format!("\\u{:04x}", u32::from(c)));
-                continue;
-            }
-            _ => {
-                out.push(c);
-                continue;
-            }
-        };
-        out.push('\\');
-        out.push(short);
+    let mut rest = text;
+    while !rest.is_empty() {
+        // What it stops at is ASCII, so this is no place within a character.
+        let (run, left) = rest
+            .split_at_checked(plain(rest.as_bytes()))
+            .unwrap_or((rest, ""));
+        out.push_str(run);
+        let mut left = left.chars();
+        if let Some(c) = left.next() {
+            escape(c, &mut out);
+        }
+        rest = left.as_str();
     }
     out.push('"');
     out
@@ -103,7 +116,11 @@ pub fn quoted(text: &str) -> String {
 
 impl<'a> Scanner<'a> {
     pub(crate) fn new(text: &'a [u8]) -> Self {
-        Self { text, at: 0 }
+        Self {
+            text,
+            utf8: core::str::from_utf8(text).ok(),
+            at: 0,
+        }
     }
 
     /// The next value: all of it, or its opening bracket.
@@ -312,13 +329,15 @@ impl<'a> Scanner<'a> {
         let mut decoded: Vec<u8> = Vec::new();
         let mut escaped = false;
         loop {
-            let rest = self.text.get(self.at..).unwrap_or_default();
+            let from = self.at;
+            let rest = self.text.get(from..).unwrap_or_default();
             let run = rest.get(..plain(rest)).unwrap_or_default();
-            self.at = self.at.saturating_add(run.len());
+            self.at = from.saturating_add(run.len());
             match self.peek() {
                 Some(b'"') if !escaped => {
+                    let known = self.utf8.and_then(|text| text.get(from..self.at));
                     self.step();
-                    return match core::str::from_utf8(run) {
+                    return match known.map_or_else(|| core::str::from_utf8(run), Ok) {
                         Ok(text) => Ok(Cow::Borrowed(text)),
                         Err(error) => Err(self.no_utf8(run.len(), error.valid_up_to())),
                     };
