@@ -1,5 +1,6 @@
 //! What the SDK does not offer, or dearly: clocks, a request's headers and randomness.
 
+use embudo_core::headers::{Header, encode};
 use embudo_core::time::Now;
 use log::warn;
 use proxy_wasm::hostcalls;
@@ -65,6 +66,52 @@ pub(crate) fn request_headers() -> Vec<u8> {
 #[cfg(not(target_os = "wasi"))]
 pub(crate) fn request_headers() -> Vec<u8> {
     Vec::new()
+}
+
+/// Answers the stream whose context is in effect; false where the host has none. The SDK would make a string of
+/// each part of each header, and a panic of a refusal.
+#[cfg(target_os = "wasi")]
+#[expect(
+    unsafe_code,
+    reason = "the SDK's own call, without what it does before"
+)]
+pub(crate) fn answer(status: u16, headers: &[Header<'_>], body: &[u8]) -> bool {
+    use std::ptr::null;
+
+    #[link(wasm_import_module = "env")]
+    unsafe extern "C" {
+        fn proxy_send_local_response(
+            status: u32,
+            details: *const u8,
+            details_size: usize,
+            body: *const u8,
+            body_size: usize,
+            headers: *const u8,
+            headers_size: usize,
+            grpc_status: i32,
+        ) -> u32;
+    }
+    let headers = encode(headers);
+    // SAFETY: the host reads these two, in their lengths, before it returns.
+    let refusal = unsafe {
+        proxy_send_local_response(
+            u32::from(status),
+            null(),
+            0,
+            body.as_ptr(),
+            body.len(),
+            headers.as_ptr(),
+            headers.len(),
+            -1,
+        )
+    };
+    refusal == 0
+}
+
+/// See [`mono_ms`].
+#[cfg(not(target_os = "wasi"))]
+pub(crate) fn answer(_: u16, headers: &[Header<'_>], _: &[u8]) -> bool {
+    !encode(headers).is_empty()
 }
 
 /// Random bytes; Envoy's are from a good source.

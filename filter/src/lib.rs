@@ -26,7 +26,7 @@ use std::time::Duration;
 
 use embudo_core::ack::{POLL_MS, Waiters};
 use embudo_core::circuit;
-use embudo_core::route::{KnownHeads, Rules};
+use embudo_core::route::{KnownBodies, KnownHeads, Rules};
 use embudo_core::store::Keys;
 use embudo_core::time::Now;
 use proxy_wasm::hostcalls;
@@ -55,6 +55,7 @@ struct Plugin {
     keys: Keys,
     /// What recognised this worker's last requests.
     heads: RefCell<KnownHeads>,
+    bodies: RefCell<KnownBodies>,
     doorbell: Doorbell,
     stats: RefCell<Stats>,
     /// Of the last request that may have had to pass: random at first, so that no two VMs' meet.

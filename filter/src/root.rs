@@ -112,6 +112,7 @@ impl Root {
                 rules,
                 keys,
                 heads: RefCell::default(),
+                bodies: RefCell::default(),
                 doorbell,
                 stats,
                 number: Cell::new(u64::from_le_bytes(host::random())),

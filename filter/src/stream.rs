@@ -20,13 +20,13 @@ use std::rc::Rc;
 use embudo_core::ack::{Told, Wait};
 use embudo_core::config::Config;
 use embudo_core::dispatch::{Counter, End};
-use embudo_core::headers::Headers;
+use embudo_core::headers::{Header, Headers};
 use embudo_core::intake::{self, Reply};
 use embudo_core::kept::{self, Fetch, Found};
 use embudo_core::passing::{self, Fate, Pass};
-use embudo_core::route::{Asked, BODY_BYTES_MAX, Bypass, Head};
+use embudo_core::route::{Asked, BODY_BYTES_MAX, Bypass, Numbered};
 use embudo_core::sabotage::{self, Sabotage};
-use proxy_wasm::hostcalls;
+use log::warn;
 use proxy_wasm::traits::{Context, HttpContext};
 use proxy_wasm::types::Action;
 
@@ -47,7 +47,7 @@ enum State {
     /// Nothing is known yet.
     New,
     /// The headers fit a rule; the body is coming, and is held until it is whole.
-    Collecting(Rc<Head>),
+    Collecting(Numbered),
     /// Untouched: Laravel answers.
     Passed(Bypass),
     /// Untouched, but with its session's claim: Laravel's answer settles it.
@@ -94,7 +94,11 @@ impl Stream {
         };
         let body = self.get_http_request_body(0, body_size).unwrap_or_default();
         let plugin = Rc::clone(&self.plugin);
-        let update = match plugin.rules.update(&head, &body) {
+        let update = plugin
+            .bodies
+            .borrow_mut()
+            .update(&plugin.rules, &head, &body);
+        let update = match update {
             Ok(update) => update,
             Err(_) if sabotage::is(Sabotage::TrapOnBadJson) => std::process::abort(),
             Err(reason) => return self.pass(Some(head.route), reason),
@@ -357,11 +361,19 @@ pub(crate) fn tell(told: Told, config: &Config) {
 
 /// An answer of Embudo's own. Whoever is asked to try again is told when.
 fn reply(status: u16, outcome: &str, body: &[u8]) {
-    let mut headers = vec![("content-type", "application/json"), ("x-embudo", outcome)];
-    if status == 503 {
-        headers.push(("retry-after", "1"));
+    let headers: [Header<'_>; 3] = [
+        (b"content-type", b"application/json"),
+        (b"x-embudo", outcome.as_bytes()),
+        (b"retry-after", b"1"),
+    ];
+    let headers = if status == 503 {
+        &headers
+    } else {
+        &headers[..2]
+    };
+    if !host::answer(status, headers, body) {
+        warn!("an answer was refused: {status} {outcome}");
     }
-    let _ = hostcalls::send_http_response(u32::from(status), headers, Some(body));
 }
 
 impl Context for Stream {

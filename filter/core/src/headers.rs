@@ -18,6 +18,25 @@ pub struct Headers<'h> {
     texts: &'h [u8],
 }
 
+/// Headers as the host takes them: what [`Headers`] reads.
+#[must_use]
+pub fn encode(headers: &[Header<'_>]) -> Vec<u8> {
+    let texts = || headers.iter().flat_map(|(name, value)| [*name, *value]);
+    let size = texts().map(|text| text.len().saturating_add(5));
+    let mut out = Vec::with_capacity(size.fold(4, usize::saturating_add));
+    let mut put = |number: usize| {
+        let number = u32::try_from(number).unwrap_or(u32::MAX);
+        out.extend_from_slice(&number.to_le_bytes());
+    };
+    put(headers.len());
+    texts().map(<[u8]>::len).for_each(&mut put);
+    for text in texts() {
+        out.extend_from_slice(text);
+        out.push(0);
+    }
+    out
+}
+
 /// Headers that are held one by one.
 pub fn borrowed(headers: &[(String, Vec<u8>)]) -> impl Iterator<Item = Header<'_>> {
     headers
@@ -85,22 +104,8 @@ impl<'h> Iterator for Headers<'h> {
 }
 
 #[cfg(test)]
-pub(crate) mod tests {
+mod tests {
     use super::*;
-
-    pub(crate) fn buffer(headers: &[Header<'_>]) -> Vec<u8> {
-        let number = |n: usize| u32::try_from(n).unwrap().to_le_bytes();
-        let mut out = number(headers.len()).to_vec();
-        for (name, value) in headers {
-            out.extend(number(name.len()));
-            out.extend(number(value.len()));
-        }
-        for text in headers.iter().flat_map(|(name, value)| [name, value]) {
-            out.extend_from_slice(text);
-            out.push(0);
-        }
-        out
-    }
 
     #[test]
     fn what_the_host_writes_is_read() {
@@ -109,7 +114,7 @@ pub(crate) mod tests {
             &[(b":path".as_slice(), b"/qr".as_slice())],
             &[(b"a", b""), (b"", b"\xff\x00\n"), (b"b", b"c")],
         ] {
-            let read: Vec<_> = Headers::new(&buffer(headers))
+            let read: Vec<_> = Headers::new(&encode(headers))
                 .map(|h| (h.0.to_vec(), h.1.to_vec()))
                 .collect();
             let wanted: Vec<_> = headers
@@ -117,7 +122,7 @@ pub(crate) mod tests {
                 .map(|h| (h.0.to_vec(), h.1.to_vec()))
                 .collect();
             assert_eq!(read, wanted);
-            let buffer = buffer(headers);
+            let buffer = encode(headers);
             let places: Vec<_> = Headers::new(&buffer)
                 .places()
                 .map(|(name, value)| (buffer[name].to_vec(), buffer[value].to_vec()))
@@ -127,8 +132,16 @@ pub(crate) mod tests {
     }
 
     #[test]
+    fn a_buffer_is_the_count_the_lengths_and_the_texts() {
+        let encoded = encode(&[(b"ab", b""), (b"c", b"\xff")]);
+        let numbers = b"\x02\0\0\0\x02\0\0\0\0\0\0\0\x01\0\0\0\x01\0\0\0";
+        assert_eq!(encoded, [&numbers[..], b"ab\0\0c\0\xff\0"].concat());
+        assert_eq!(encoded.capacity(), encoded.len(), "allocated once");
+    }
+
+    #[test]
     fn a_buffer_that_breaks_its_promises_ends_early() {
-        let whole = buffer(&[(b"a", b"b"), (b"cd", b"ef")]);
+        let whole = encode(&[(b"a", b"b"), (b"cd", b"ef")]);
         for cut in 0..whole.len() {
             assert!(Headers::new(&whole[..cut]).count() < 2, "cut at {cut}");
         }

@@ -6,6 +6,7 @@ extern crate alloc;
 pub mod ack;
 pub mod backoff;
 pub mod batch;
+pub mod bytes;
 pub mod circuit;
 pub mod config;
 pub mod dispatch;

@@ -7,15 +7,17 @@ mod body;
 mod clock;
 mod destination;
 mod known;
+mod said;
 
 use alloc::format;
 use alloc::string::String;
 use alloc::vec::Vec;
 use core::fmt;
 
-pub use self::body::Update;
+pub use self::body::{Said, Update};
 pub use self::destination::Destination;
-pub use self::known::KnownHeads;
+pub use self::known::{KnownHeads, Numbered};
+pub use self::said::KnownBodies;
 use crate::config::{Config, Read, Route};
 use crate::hash::HashKey;
 use crate::headers::Header;

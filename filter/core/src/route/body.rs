@@ -12,6 +12,17 @@ use crate::trust;
 /// A recognised update: what the store needs to know of a request.
 #[derive(Clone, Debug)]
 pub struct Update<'a> {
+    /// What it says.
+    pub said: Said,
+    /// Where it has to go.
+    pub destination: &'a Destination,
+    /// The body, byte for byte.
+    pub body: &'a [u8],
+}
+
+/// What an update says.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Said {
     /// Index into [`crate::config::Config::routes`].
     pub route: usize,
     /// Keyed hash of (authority, session).
@@ -32,10 +43,14 @@ pub struct Update<'a> {
     pub credential: u64,
     /// Under which the credential is trusted: see [`crate::trust`].
     pub mark: u64,
-    /// Encoded [`super::Destination`].
-    pub destination: Vec<u8>,
-    /// The body, byte for byte.
-    pub body: &'a [u8],
+}
+
+impl core::ops::Deref for Update<'_> {
+    type Target = Said;
+
+    fn deref(&self) -> &Said {
+        &self.said
+    }
 }
 
 /// A body once more, for the item that is made of it.
@@ -54,7 +69,16 @@ impl Rules {
     ///
     /// # Errors
     /// The reason to pass the request through.
-    pub fn update<'a>(&self, head: &Head, body: &'a [u8]) -> Result<Update<'a>, Bypass> {
+    pub fn update<'a>(&self, head: &'a Head, body: &'a [u8]) -> Result<Update<'a>, Bypass> {
+        Ok(Update {
+            said: self.said(head, body)?,
+            destination: &head.destination,
+            body,
+        })
+    }
+
+    /// What a request says.
+    pub(super) fn said(&self, head: &Head, body: &[u8]) -> Result<Said, Bypass> {
         if body.is_empty() {
             return Err(Bypass::Empty);
         }
@@ -88,7 +112,7 @@ impl Rules {
             authority, prefix, ..
         } = &head.destination;
         let is_in = |values: &[String]| values.iter().any(|known| known == value);
-        Ok(Update {
+        Ok(Said {
             route: index,
             session: self.session_hash(&head.destination.authority, &session),
             value: self.value_hash(rule, value, document.digests()),
@@ -102,8 +126,6 @@ impl Rules {
                 .is_some_and(|voids| is_in(&voids.values)),
             credential,
             mark: trust::mark(self.key, credential, [&rule.name, authority, prefix]),
-            destination: head.destination.encode(),
-            body,
         })
     }
 
@@ -221,7 +243,8 @@ mod tests {
     use crate::route::tests::rules;
 
     fn update(route: usize, body: &str) -> Result<Update<'_>, Bypass> {
-        let head = Head {
+        // It lives as long as the test's process.
+        let head = Box::leak(Box::new(Head {
             route,
             candidates: 1 << route,
             destination: Destination {
@@ -230,8 +253,8 @@ mod tests {
             },
             segment: String::new(),
             headers: Vec::new(),
-        };
-        rules("{}").update(&head, body.as_bytes())
+        }));
+        rules("{}").update(head, body.as_bytes())
     }
 
     #[test]

@@ -9,6 +9,7 @@ use alloc::vec::Vec;
 use core::ops::Range;
 
 use super::{Bypass, Head, Role, Rules, declares_too_much};
+use crate::bytes;
 use crate::headers::Headers;
 
 /// Heads that are remembered. A gateway has two routes, and lengths of two or three digits.
@@ -19,7 +20,18 @@ const BUFFER_BYTES_MAX: usize = 2048;
 
 /// The last heads, for one worker.
 #[derive(Debug, Default)]
-pub struct KnownHeads(Vec<Known>);
+pub struct KnownHeads {
+    known: Vec<Known>,
+    /// Heads that were recognised so far.
+    count: u64,
+}
+
+/// A recognised head, and its number: no two of a worker have the same.
+#[derive(Clone, Debug)]
+pub struct Numbered {
+    pub(super) number: u64,
+    head: Rc<Head>,
+}
 
 /// One of them. The buffer may hold credentials, so it is never printed.
 struct Known {
@@ -29,7 +41,7 @@ struct Known {
     same: Vec<Range<usize>>,
     /// The value of `content-length`.
     length: Option<Range<usize>>,
-    head: Rc<Head>,
+    head: Numbered,
 }
 
 // === impl KnownHeads ===
@@ -39,27 +51,42 @@ impl KnownHeads {
     ///
     /// # Errors
     /// The reason to pass it through.
-    pub fn head(&mut self, rules: &Rules, buffer: Vec<u8>) -> Result<Rc<Head>, Bypass> {
-        if let Some(at) = self.0.iter().position(|known| known.is_like(&buffer)) {
+    pub fn head(&mut self, rules: &Rules, buffer: Vec<u8>) -> Result<Numbered, Bypass> {
+        if let Some(at) = self.known.iter().position(|known| known.is_like(&buffer)) {
             // The last one is the first to be looked at.
-            self.0.swap(0, at);
-            if let Some(known) = self.0.first() {
-                return Ok(Rc::clone(&known.head));
+            self.known.swap(0, at);
+            if let Some(known) = self.known.first() {
+                return Ok(known.head.clone());
             }
         }
-        let head = Rc::new(rules.head(Headers::new(&buffer))?);
+        let head = rules.head(Headers::new(&buffer))?;
+        self.count = self.count.wrapping_add(1);
+        let head = Numbered {
+            number: self.count,
+            head: Rc::new(head),
+        };
         if buffer.len() <= BUFFER_BYTES_MAX {
-            self.0.truncate(KNOWN_MAX.saturating_sub(1));
-            self.0.push(Known::new(rules, buffer, Rc::clone(&head)));
+            self.known.truncate(KNOWN_MAX.saturating_sub(1));
+            self.known.push(Known::new(rules, buffer, head.clone()));
         }
         Ok(head)
+    }
+}
+
+// === impl Numbered ===
+
+impl core::ops::Deref for Numbered {
+    type Target = Head;
+
+    fn deref(&self) -> &Head {
+        &self.head
     }
 }
 
 // === impl Known ===
 
 impl Known {
-    fn new(rules: &Rules, buffer: Vec<u8>, head: Rc<Head>) -> Self {
+    fn new(rules: &Rules, buffer: Vec<u8>, head: Numbered) -> Self {
         let mut same = Vec::new();
         let mut length = None;
         let mut start = 0;
@@ -83,14 +110,19 @@ impl Known {
     }
 
     fn is_like(&self, buffer: &[u8]) -> bool {
-        let length = self.length.clone().and_then(|place| buffer.get(place));
+        let is_same = |place| match (part(&self.buffer, place), part(buffer, place)) {
+            (Some(known), Some(found)) => bytes::same(known, found),
+            _ => false,
+        };
+        let length = self.length.as_ref().and_then(|place| part(buffer, place));
         buffer.len() == self.buffer.len()
-            && self
-                .same
-                .iter()
-                .all(|place| buffer.get(place.clone()) == self.buffer.get(place.clone()))
+            && self.same.iter().all(is_same)
             && !length.is_some_and(declares_too_much)
     }
+}
+
+fn part<'b>(buffer: &'b [u8], place: &Range<usize>) -> Option<&'b [u8]> {
+    buffer.get(place.clone())
 }
 
 impl core::fmt::Debug for Known {
@@ -102,14 +134,13 @@ impl core::fmt::Debug for Known {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::headers::Header;
-    use crate::headers::tests::buffer;
+    use crate::headers::{Header, encode};
     use crate::route::tests::rules;
     use proptest::prelude::*;
     use proptest::sample::select;
 
-    const RULES: &str = r#"{"credentials":{"headers":["authorization","x-api-key"]},"routes":[
-        {"name":"qr","session":["header:x-session","/session_id"]}]}"#;
+    const RULES: &str = r#"{"preset":"baileys-api","credentials":{"headers":["authorization"]},
+        "routes":[{"name":"qr","session":[{"header":"x-session"},"/sessionId"]}]}"#;
 
     const POST: [Header<'_>; 6] = [
         (b":method", b"POST"),
@@ -126,20 +157,20 @@ mod tests {
         for header in headers.iter_mut().filter(|header| header.0 == name) {
             header.1 = value;
         }
-        buffer(&headers)
+        encode(&headers)
     }
 
     #[test]
     fn what_is_not_read_may_differ() {
         let rules = rules("{}");
         let mut known = KnownHeads::default();
-        let first = known.head(&rules, buffer(&POST)).unwrap();
+        let first = known.head(&rules, encode(&POST)).unwrap();
         for (name, value) in [
             (&b"x-request-id"[..], &b"two"[..]),
             (b"content-length", b"291"),
         ] {
             let again = known.head(&rules, post(name, value)).unwrap();
-            assert!(Rc::ptr_eq(&first, &again), "recognised once");
+            assert!(Rc::ptr_eq(&first.head, &again.head), "recognised once");
         }
         let other = known
             .head(&rules, post(b":authority", b"laravel.tes7"))
@@ -151,22 +182,25 @@ mod tests {
     fn no_more_than_a_few_are_kept_and_the_last_one_stays() {
         let rules = rules("{}");
         let mut known = KnownHeads::default();
-        let first = known.head(&rules, buffer(&POST)).unwrap();
+        let first = known.head(&rules, encode(&POST)).unwrap();
         for id in 0..100_u32 {
             let long = "x".repeat(id as usize);
             let mut headers = POST.to_vec();
             headers.push((b"x-trace", long.as_bytes()));
-            known.head(&rules, buffer(&headers)).unwrap();
-            let again = known.head(&rules, buffer(&POST)).unwrap();
-            assert!(Rc::ptr_eq(&first, &again), "it is used all the time");
-            assert!(known.0.len() <= KNOWN_MAX);
+            known.head(&rules, encode(&headers)).unwrap();
+            let again = known.head(&rules, encode(&POST)).unwrap();
+            assert!(
+                Rc::ptr_eq(&first.head, &again.head),
+                "it is used all the time"
+            );
+            assert!(known.known.len() <= KNOWN_MAX);
         }
         let huge = "x".repeat(BUFFER_BYTES_MAX);
         let mut headers = POST.to_vec();
         headers.push((b"x-trace", huge.as_bytes()));
-        let before = known.0.len();
-        known.head(&rules, buffer(&headers)).unwrap();
-        assert_eq!(known.0.len(), before);
+        let before = known.known.len();
+        known.head(&rules, encode(&headers)).unwrap();
+        assert_eq!(known.known.len(), before);
     }
 
     #[test]
@@ -175,7 +209,7 @@ mod tests {
         let mut known = KnownHeads::default();
         let mut headers = POST.to_vec();
         headers.push((b"authorization", b"Bearer s3cret"));
-        known.head(&rules, buffer(&headers)).unwrap();
+        known.head(&rules, encode(&headers)).unwrap();
         assert!(!alloc::format!("{known:?}").contains("s3cret"));
     }
 
@@ -186,10 +220,7 @@ mod tests {
         };
         prop_oneof![
             one(b":method", &[b"POST", b"POS7", b"GET"]),
-            one(
-                b":path",
-                &[b"/api/qr", b"/qr", b"/api/q7", b"/api/whatsapp/status"]
-            ),
+            one(b":path", &[b"/webhook", b"/webhooks", b"/api/webhook"]),
             one(b":authority", &[b"a", b"b", b"\xff"]),
             one(b"x-forwarded-proto", &[b"http", b"httq", b"https"]),
             one(b"content-type", &[b"application/json", b"application/jsom"]),
@@ -217,10 +248,13 @@ mod tests {
         ) {
             let rules = rules(RULES);
             let mut known = KnownHeads::default();
+            let plain = encode(&[POST[0], (b":path", b"/webhook"), POST[3]]);
+            prop_assert!(known.head(&rules, plain).is_ok());
             for more in requests {
-                let mut headers = vec![POST[0], POST[1], POST[3]];
+                let path = (&b":path"[..], &b"/webhook"[..]);
+                let mut headers = vec![POST[0], path, POST[3]];
                 headers.extend(more);
-                let buffer = buffer(&headers);
+                let buffer = encode(&headers);
                 let fresh = rules.head(Headers::new(&buffer));
                 let found = known.head(&rules, buffer).map(|head| Head::clone(&head));
                 prop_assert_eq!(found, fresh);

@@ -131,7 +131,7 @@ impl<'a> Shard<'a> {
                 timestamp_ms,
                 attempts,
                 priority,
-                destination: Cow::Borrowed(&update.destination),
+                destination: Cow::Owned(update.destination.encode()),
                 body: Cow::Borrowed(update.body),
             }),
         });

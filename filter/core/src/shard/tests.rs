@@ -170,18 +170,14 @@ impl World {
             ..<_>::default()
         };
         let rules = self.rules.clone();
-        let update = rules
-            .update(
-                &Head {
-                    route,
-                    candidates: 1 << route,
-                    destination,
-                    segment: String::new(),
-                    headers: Vec::new(),
-                },
-                body.as_bytes(),
-            )
-            .unwrap();
+        let head = Head {
+            route,
+            candidates: 1 << route,
+            destination,
+            segment: String::new(),
+            headers: Vec::new(),
+        };
+        let update = rules.update(&head, body.as_bytes()).unwrap();
         let mut shard = Shard::decode(&self.stored).unwrap();
         let decision = shard.offer(&rules, &update, self.now);
         balance(&shard).expect("the ledger balances");
@@ -341,7 +337,8 @@ fn a_shard_keeps_its_limits_and_never_drops_for_space() {
         segment: String::new(),
         headers: Vec::new(),
     };
-    let update = |caller, body| rules.update(&head(caller), body).unwrap();
+    let heads = [0, 1].map(head);
+    let update = |caller: usize, body| rules.update(&heads[caller], body).unwrap();
     let bodies = bodies.iter().enumerate();
     let updates: Vec<_> = bodies
         .map(|(index, body)| update(index % 2, body.as_bytes()))

@@ -1,0 +1,191 @@
+//! Bodies that were recognised before.
+//!
+//! Most of what a gateway posts it has posted already, byte for byte: to compare a body costs a tenth of reading it.
+//! Reading is a function of rules, head and body alone, so what it gave once it gives again; whether it is a
+//! duplicate is still the store's to say.
+
+use alloc::vec::Vec;
+
+use super::{Bypass, Numbered, Rules, Said, Update};
+use crate::bytes;
+
+/// Places for bodies. A thousand sessions have one of each kind of call, a worker sees some of them.
+const PLACES: usize = 4096;
+
+/// Longer bodies are read each time: a QR is some 300 bytes, and 2 MiB are the most that all places may take.
+const BODY_BYTES_MAX: usize = 512;
+
+/// The last bodies, for one worker. They are never printed.
+#[derive(Default)]
+pub struct KnownBodies(Vec<Option<Known>>);
+
+struct Known {
+    head: u64,
+    body: Vec<u8>,
+    said: Said,
+}
+
+// === impl KnownBodies ===
+
+impl KnownBodies {
+    /// Recognises an update by its body, as [`Rules::update`] does.
+    ///
+    /// # Errors
+    /// The reason to pass the request through.
+    pub fn update<'a>(
+        &mut self,
+        rules: &Rules,
+        head: &'a Numbered,
+        body: &'a [u8],
+    ) -> Result<Update<'a>, Bypass> {
+        if body.len() > BODY_BYTES_MAX {
+            return rules.update(head, body);
+        }
+        if self.0.is_empty() {
+            // Not before the first request: a root that never has any needs no room.
+            self.0.resize_with(PLACES, || None);
+        }
+        let of = |said| Update {
+            said,
+            destination: &head.destination,
+            body,
+        };
+        let Some(place) = self.0.get_mut(place(head.number, body)) else {
+            return rules.update(head, body);
+        };
+        if let Some(known) = place
+            && known.head == head.number
+            && bytes::same(&known.body, body)
+        {
+            return Ok(of(known.said.clone()));
+        }
+        let said = rules.said(head, body)?;
+        *place = Some(Known {
+            head: head.number,
+            body: body.to_vec(),
+            said: said.clone(),
+        });
+        Ok(of(said))
+    }
+}
+
+impl core::fmt::Debug for KnownBodies {
+    fn fmt(&self, f: &mut core::fmt::Formatter<'_>) -> core::fmt::Result {
+        f.write_str("KnownBodies(..)")
+    }
+}
+
+/// Where a body is looked for. Whoever aims many bodies at one place only has them read.
+fn place(head: u64, body: &[u8]) -> usize {
+    // Knuth's: the next prime below 2⁶⁴ times the golden ratio.
+    const FACTOR: u64 = 0x9e37_79b9_7f4a_7c15;
+    let (words, rest) = body.as_chunks::<8>();
+    let mut hash = head;
+    let mut take = |word: u64| hash = (hash.rotate_left(5) ^ word).wrapping_mul(FACTOR);
+    for word in words {
+        take(u64::from_le_bytes(*word));
+    }
+    for byte in rest {
+        take(u64::from(*byte));
+    }
+    (hash >> 32) as usize % PLACES
+}
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+    use proptest::sample::select;
+
+    use super::*;
+    use crate::headers::encode;
+    use crate::route::KnownHeads;
+    use crate::route::tests::rules;
+
+    fn head(heads: &mut KnownHeads, rules: &Rules, authority: &str, path: &str) -> Numbered {
+        let headers = encode(&[
+            (b":method", b"POST"),
+            (b":path", path.as_bytes()),
+            (b":authority", authority.as_bytes()),
+            (b"content-type", b"application/json"),
+        ]);
+        heads.head(rules, headers).unwrap()
+    }
+
+    /// Whether what is known comes from memory: it does not change, though the rules do.
+    #[test]
+    fn a_body_is_read_once_for_each_head() {
+        let (rules, others) = (
+            rules("{}"),
+            rules(r#"{"routes":[{"name":"qr","no_dedup":["x"]}]}"#),
+        );
+        let mut heads = KnownHeads::default();
+        let head_a = head(&mut heads, &rules, "a", "/qr");
+        let head_b = head(&mut heads, &rules, "b", "/qr");
+        let mut known = KnownBodies::default();
+        let body = br#"{"session_id":"s","qr":"x"}"#;
+        assert!(!known.update(&rules, &head_a, body).unwrap().no_dedup);
+        assert!(!known.update(&others, &head_a, body).unwrap().no_dedup);
+        assert!(known.update(&others, &head_b, body).unwrap().no_dedup);
+        assert!(!alloc::format!("{known:?}").contains("session"));
+    }
+
+    #[test]
+    fn what_is_long_or_unreadable_is_not_kept() {
+        let rules = rules("{}");
+        let head = head(&mut KnownHeads::default(), &rules, "a", "/qr");
+        let mut known = KnownBodies::default();
+        let long = alloc::format!(
+            r#"{{"session_id":"s","qr":"{}"}}"#,
+            "x".repeat(BODY_BYTES_MAX)
+        );
+        for body in [long.as_bytes(), b"", b"{", br#"{"session_id":"s"}"#] {
+            let found = known.update(&rules, &head, body).map(|update| update.said);
+            assert_eq!(found, rules.said(&head, body));
+        }
+        assert_eq!(known.0.iter().flatten().count(), 0);
+    }
+
+    #[test]
+    fn sessions_are_spread_over_the_places() {
+        let body =
+            |n: u32| alloc::format!(r#"{{"session_id":"session-{n}","estado_qr":"pending"}}"#);
+        let mut taken = alloc::vec![0_u32; PLACES];
+        for n in 0..PLACES as u32 {
+            taken[place(1, body(n).as_bytes())] += 1;
+        }
+        let used = taken.iter().filter(|count| **count > 0).count();
+        // 1 - 1/e of them, were it chance.
+        assert!(used > PLACES * 6 / 10, "{used}");
+        assert!(taken.iter().all(|count| *count < 12));
+    }
+
+    proptest! {
+        /// Whatever came before, a body says what it would say without any memory.
+        #[test]
+        fn a_known_body_says_what_it_says(
+            posts in proptest::collection::vec(
+                (
+                    select(vec!["a", "b"]),
+                    select(vec!["/qr", "/api/qr", "/whatsapp/status"]),
+                    select(vec!["s", "t", ""]),
+                    select(vec!["qr", "estado_qr", "no"]),
+                    select(vec!["1", "active", "pending", "\\"]),
+                ),
+                1..60,
+            )
+        ) {
+            let rules = rules("{}");
+            let mut heads = KnownHeads::default();
+            let mut known = KnownBodies::default();
+            for (authority, path, session, key, value) in posts {
+                let head = head(&mut heads, &rules, authority, path);
+                let body = alloc::format!(r#"{{"session_id":"{session}","{key}":"{value}"}}"#);
+                let found = known.update(&rules, &head, body.as_bytes());
+                let found = found.map(|update| (update.said, update.destination, update.body));
+                let fresh = rules.update(&head, body.as_bytes());
+                let fresh = fresh.map(|update| (update.said, update.destination, update.body));
+                prop_assert_eq!(found, fresh);
+            }
+        }
+    }
+}
