@@ -4,20 +4,22 @@
 //! Reading is a function of rules, head and body alone, so what it gave once it gives again; whether it is a
 //! duplicate is still the store's to say.
 
+use alloc::boxed::Box;
 use alloc::vec::Vec;
 
 use super::{Bypass, Numbered, Rules, Said, Update};
 use crate::bytes;
 
-/// Places for bodies. A thousand sessions have one of each kind of call, a worker sees some of them.
-const PLACES: usize = 4096;
+/// Places for bodies, two for those that meet in one. A thousand sessions have one of each kind of call, a worker
+/// sees some of them.
+const PLACES: usize = 2048;
 
-/// Longer bodies are read each time: a QR is some 300 bytes, and 2 MiB are the most that all places may take.
+/// Longer bodies are read each time: a QR is some 300 bytes, and all places may take some 2 MiB at most.
 const BODY_BYTES_MAX: usize = 512;
 
 /// The last bodies, for one worker. They are never printed.
 #[derive(Default)]
-pub struct KnownBodies(Vec<Option<Known>>);
+pub struct KnownBodies(Vec<[Option<Box<Known>>; 2]>);
 
 struct Known {
     head: u64,
@@ -43,29 +45,40 @@ impl KnownBodies {
         }
         if self.0.is_empty() {
             // Not before the first request: a root that never has any needs no room.
-            self.0.resize_with(PLACES, || None);
+            self.0.resize_with(PLACES, Default::default);
         }
         let of = |said| Update {
             said,
             destination: &head.destination,
             body,
         };
-        let Some(place) = self.0.get_mut(place(head.number, body)) else {
+        let Some([first, second]) = self.0.get_mut(place(head.number, body)) else {
             return rules.update(head, body);
         };
-        if let Some(known) = place
-            && known.head == head.number
-            && bytes::same(&known.body, body)
-        {
-            return Ok(of(known.said.clone()));
+        for _ in 0..2 {
+            if let Some(known) = first.as_ref().filter(|known| known.is(head, body)) {
+                return Ok(of(known.said.clone()));
+            }
+            // The one that was used last comes first.
+            core::mem::swap(first, second);
         }
+        // The other makes room.
+        core::mem::swap(first, second);
         let said = rules.said(head, body)?;
-        *place = Some(Known {
+        *first = Some(Box::new(Known {
             head: head.number,
             body: body.to_vec(),
             said: said.clone(),
-        });
+        }));
         Ok(of(said))
+    }
+}
+
+// === impl Known ===
+
+impl Known {
+    fn is(&self, head: &Numbered, body: &[u8]) -> bool {
+        self.head == head.number && bytes::same(&self.body, body)
     }
 }
 
@@ -142,7 +155,7 @@ mod tests {
             let found = known.update(&rules, &head, body).map(|update| update.said);
             assert_eq!(found, rules.said(&head, body));
         }
-        assert_eq!(known.0.iter().flatten().count(), 0);
+        assert_eq!(known.0.iter().flatten().flatten().count(), 0);
     }
 
     #[test]
