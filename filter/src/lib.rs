@@ -53,7 +53,7 @@ mod start {
 struct Plugin {
     rules: Rules,
     keys: Keys,
-    /// What recognised this worker's last requests.
+    /// How this worker's last requests were recognised.
     heads: RefCell<KnownHeads>,
     bodies: RefCell<KnownBodies>,
     doorbell: Doorbell,

@@ -9,6 +9,9 @@
 //! and the header on the answer. The first ring of a VM resolves the queue, and the first bypass for a reason
 //! defines its metric: one more, once. `embudo cost` counts them, and a test holds them.
 //!
+//! What was read before is not read again: the core compares a request's headers and body with those of earlier ones
+//! ([`embudo_core::route::KnownHeads`], [`embudo_core::route::KnownBodies`]), which is half of what a duplicate takes.
+//!
 //! Where the route's callers wait for what becomes of their updates, the answer comes from the root's tick; the
 //! first of them to wait sets the timer, one call more.
 //!

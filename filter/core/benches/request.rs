@@ -9,9 +9,9 @@ use criterion::{BatchSize, Criterion, criterion_group, criterion_main};
 use embudo_core::circuit::State;
 use embudo_core::config::Config;
 use embudo_core::hash::HashKey;
-use embudo_core::headers::borrowed;
+use embudo_core::headers::encode;
 use embudo_core::intake::{self, Reply};
-use embudo_core::route::Rules;
+use embudo_core::route::{KnownBodies, KnownHeads, Rules};
 use embudo_core::store::{Keys, MemoryStore};
 use embudo_core::time::Now;
 
@@ -23,7 +23,15 @@ const NOW: Now = Now {
 struct World {
     rules: Rules,
     keys: Keys,
-    headers: Vec<(String, Vec<u8>)>,
+    headers: Vec<u8>,
+}
+
+/// What a worker remembers, and the store.
+#[derive(Default)]
+struct Worker {
+    store: MemoryStore,
+    heads: KnownHeads,
+    bodies: KnownBodies,
 }
 
 // === impl World ===
@@ -41,31 +49,36 @@ impl World {
             ("content-length", "290"),
             ("x-forwarded-proto", "http"),
         ];
-        let headers = headers.map(|(name, value)| (name.to_owned(), value.into()));
+        let headers = headers.map(|(name, value)| (name.as_bytes(), value.as_bytes()));
         Some(Self {
             rules: Rules {
                 config: Config::parse(br#"{"max_sessions":8}"#).ok()?,
                 key: HashKey::from_bytes([9; 16]),
             },
             keys: Keys::new("embudo"),
-            headers: headers.into(),
+            headers: encode(&headers),
         })
     }
 
-    fn post(&self, store: &mut MemoryStore, body: &[u8]) -> Option<Reply> {
-        let head = self.rules.head(borrowed(&self.headers)).ok()?;
-        let update = self.rules.update(&head, body).ok()?;
+    fn post(&self, worker: &mut Worker, body: &[u8]) -> Option<Reply> {
         let (keys, rules) = (&self.keys, &self.rules);
+        let Worker {
+            store,
+            heads,
+            bodies,
+        } = worker;
+        let head = heads.head(rules, self.headers.clone()).ok()?;
+        let update = bodies.update(rules, &head, body).ok()?;
         Some(intake::take_in(store, keys, rules, &update, 0, State::Closed, NOW).reply)
     }
 
-    /// A store in which eight sessions have said something.
-    fn store(&self) -> MemoryStore {
-        let mut store = MemoryStore::default();
+    /// One to which eight sessions have said something.
+    fn worker(&self) -> Worker {
+        let mut worker = Worker::default();
         for session in 0..8 {
-            self.post(&mut store, &qr(session, 1));
+            self.post(&mut worker, &qr(session, 1));
         }
-        store
+        worker
     }
 }
 
@@ -83,12 +96,12 @@ fn requests(criterion: &mut Criterion) {
         ("new", 2, Reply::Queued),
     ] {
         let body = qr(3, number);
-        let reply = world.post(&mut world.store(), &body);
+        let reply = world.post(&mut world.worker(), &body);
         assert_eq!(reply, Some(expected), "{name}");
         criterion.bench_function(name, |bencher| {
             bencher.iter_batched_ref(
-                || world.store(),
-                |store| world.post(store, black_box(&body)),
+                || world.worker(),
+                |worker| world.post(worker, black_box(&body)),
                 BatchSize::SmallInput,
             );
         });

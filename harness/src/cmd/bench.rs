@@ -65,7 +65,16 @@ pub(crate) async fn run(arguments: BenchArguments) -> Result<()> {
 fn arms(report: &BenchReport) -> Table {
     let floor = report.arms.iter().find(|arm| arm.name == "floor");
     let floor = floor.map_or(f64::NAN, |floor| floor.cpu_us);
-    let mut table = table(["arm", "CPU µs", "/ floor", "p50 µs", "p99 µs", "in the VM"]);
+    let header = [
+        "arm",
+        "CPU µs",
+        "/ floor",
+        "to its answer",
+        "p50 µs",
+        "p99 µs",
+        "in the VM",
+    ];
+    let mut table = table(header);
     for arm in &report.arms {
         row(
             &mut table,
@@ -73,6 +82,7 @@ fn arms(report: &BenchReport) -> Table {
             [
                 format!("{:.1}", arm.cpu_us),
                 format!("{:.2}", arm.cpu_us / floor),
+                format!("{:.1}", arm.answered_us),
                 format!("{:.0}", arm.p50_us),
                 format!("{:.0}", arm.p99_us),
                 arm.entered_vm.to_string(),

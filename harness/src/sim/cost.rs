@@ -5,7 +5,7 @@
 //! of its memory; the fixed-width numbers and pointers of a call are not counted. *Allocations*: the
 //! guest's buffers for what the host hands over (`proxy_on_memory_allocate`, counted in the VM), and
 //! whatever the core allocates while it recognises, compares and stores (counted natively, around
-//! `Rules::head`, `Rules::update` and `intake::take_in`, without the store's own). What the SDK allocates
+//! `KnownHeads::head`, `KnownBodies::update` and `intake::take_in`, without the store's own). What the SDK allocates
 //! between the two, a few for the stream and for the answer, is in neither. *Instructions* are the
 //! VM's; they change with the compiler, so they are shown and not held.
 //!

@@ -83,8 +83,16 @@ struct Arm {
 #[derive(Clone, Copy, Debug)]
 struct Round {
     cpu_us: f64,
+    answered_us: f64,
     p50_us: f64,
     p99_us: f64,
+}
+
+/// Envoy's time for a volley, from the first request on.
+struct Spent {
+    /// To the last answer, or to the last batch where there are any.
+    in_all: Duration,
+    to_the_answer: Duration,
 }
 
 /// Everything that runs.
@@ -176,23 +184,24 @@ impl Bench<'_> {
         let (rate, stream) = (self.options.rate, self.options.stream);
         let count = (rate * stream.as_secs_f64()).ceil() as usize;
         let (_, latencies) = self.fire(arm, count, Some(rate)).await?;
-        let (cpu, burst) = self.fire(arm, self.options.burst, None).await?;
+        let (spent, burst) = self.fire(arm, self.options.burst, None).await?;
         arm.entered += self.stages[arm.stage].entered().await? - entered;
         let us = |quantile| latencies.value_at_quantile(quantile) as f64 / 1e3;
+        let each = |time: Duration| time.as_secs_f64() * 1e6 / burst.len() as f64;
         Ok(Round {
-            cpu_us: cpu.as_secs_f64() * 1e6 / burst.len() as f64,
+            cpu_us: each(spent.in_all),
+            answered_us: each(spent.to_the_answer),
             p50_us: us(0.5),
             p99_us: us(0.99),
         })
     }
 
-    /// Envoy's time from the first request to the last answer, or to the last batch.
     async fn fire(
         &mut self,
         arm: &Arm,
         count: usize,
         rate: Option<f64>,
-    ) -> Result<(Duration, Histogram<u64>)> {
+    ) -> Result<(Spent, Histogram<u64>)> {
         let stage = &mut self.stages[arm.stage];
         let shots = match arm.what {
             What::Duplicates => stage.sessions.duplicates(count),
@@ -202,12 +211,17 @@ impl Bench<'_> {
         };
         let volley = stage.volley(arm.listener, shots, rate).await?;
         let fired = volley.fire().await?;
+        let to_the_answer = stage.cpu_time()?.saturating_sub(fired.cpu_before);
         // Of a steady stream only the latencies count.
         if arm.what == What::NewValues && rate.is_none() {
             self.upstream.quiet().await?;
         }
-        let cpu = stage.cpu_time()?.saturating_sub(fired.cpu_before);
+        let in_all = stage.cpu_time()?.saturating_sub(fired.cpu_before);
         stage.settled().await?;
-        Ok((cpu, fired.latencies))
+        let spent = Spent {
+            in_all,
+            to_the_answer,
+        };
+        Ok((spent, fired.latencies))
     }
 }

@@ -28,6 +28,8 @@ pub struct ArmFigures {
     pub name: String,
     /// Time of Envoy's process for a request, the lower quartile of the rounds.
     pub cpu_us: f64,
+    /// The part of it up to the last answer; what is delivered later, and Envoy's own life meanwhile, is the rest.
+    pub answered_us: f64,
     /// Latencies of the steady stream, from when a request was due; the medians of the rounds.
     pub p50_us: f64,
     /// See `p50_us`.
@@ -43,6 +45,8 @@ pub struct Ratios {
     pub duplicate_cpu: f64,
     /// A new value's, delivery included, beside the floor's.
     pub new_cpu: f64,
+    /// The same up to its answer.
+    pub new_answered_cpu: f64,
     /// An untouched route's beside the same without Embudo.
     pub untouched_cpu: f64,
     /// A duplicate's p99 beside the floor's.
@@ -91,6 +95,7 @@ impl Bench<'_> {
             ratios: Ratios {
                 duplicate_cpu: ratio("duplicate", "floor", cpu),
                 new_cpu: ratio("new", "floor", cpu),
+                new_answered_cpu: ratio("new", "floor", |arm| arm.answered_us),
                 untouched_cpu: ratio("untouched", "without_embudo", cpu),
                 duplicate_p99: ratio("duplicate", "floor", |arm| arm.p99_us),
                 sessions_100k_cpu: larger("duplicate").max(larger("new")),
@@ -162,6 +167,7 @@ impl ArmFigures {
         Self {
             name: arm.name.clone(),
             cpu_us: quantile(|round| round.cpu_us, 0.25),
+            answered_us: quantile(|round| round.answered_us, 0.25),
             p50_us: quantile(|round| round.p50_us, 0.5),
             p99_us: quantile(|round| round.p99_us, 0.5),
             entered_vm: arm.entered,

@@ -3,9 +3,9 @@
 use embudo_core::circuit::State;
 use embudo_core::config::Config;
 use embudo_core::hash::HashKey;
-use embudo_core::headers::borrowed;
+use embudo_core::headers::{Header, encode};
 use embudo_core::intake;
-use embudo_core::route::Rules;
+use embudo_core::route::{KnownBodies, KnownHeads, Rules};
 use embudo_core::store::{Expect, Keys, MemoryStore, PutError, Store, Token};
 use embudo_core::time::Now;
 use std::cell::Cell;
@@ -19,6 +19,15 @@ use super::{CONFIGURATION, Kind, Post};
 struct Aside {
     store: MemoryStore,
     allocations: Cell<u64>,
+}
+
+/// What the VM holds for its requests.
+struct Worker {
+    store: Aside,
+    keys: Keys,
+    rules: Rules,
+    heads: KnownHeads,
+    bodies: KnownBodies,
 }
 
 // === impl Aside ===
@@ -54,18 +63,22 @@ pub(super) fn allocations_of(kind: Kind) -> Option<u64> {
     if kind == Kind::Untouched {
         return Some(0);
     }
-    let rules = Rules {
-        config: Config::parse(CONFIGURATION.as_bytes()).ok()?,
-        key: HashKey::from_bytes([9; 16]),
+    let mut worker = Worker {
+        store: Aside::default(),
+        keys: Keys::new("embudo"),
+        rules: Rules {
+            config: Config::parse(CONFIGURATION.as_bytes()).ok()?,
+            key: HashKey::from_bytes([9; 16]),
+        },
+        heads: KnownHeads::default(),
+        bodies: KnownBodies::default(),
     };
-    let keys = Keys::new("embudo");
-    let mut store = Aside::default();
     // As in the VM: a warm session, and what comes before the kind in its order.
-    take_in(&mut store, &keys, &rules, &Post::qr("warm", 1));
-    take_in(&mut store, &keys, &rules, &Post::qr("warm", 2));
+    worker.take_in(&Post::qr("warm", 1));
+    worker.take_in(&Post::qr("warm", 2));
     let mut last = 0;
     for earlier in Kind::IN_ORDER {
-        last = take_in(&mut store, &keys, &rules, &Post::of(earlier));
+        last = worker.take_in(&Post::of(earlier));
         if earlier == kind {
             break;
         }
@@ -73,20 +86,31 @@ pub(super) fn allocations_of(kind: Kind) -> Option<u64> {
     Some(last)
 }
 
-/// Allocations of one request. The ring's number and the metrics are the shell's.
-fn take_in(store: &mut Aside, keys: &Keys, rules: &Rules, post: &Post) -> u64 {
-    let now = Now {
-        mono_ms: 500_000,
-        wall_ms: 1_714_521_600_000,
-    };
-    let headers = post.headers();
-    store.allocations.set(0);
-    let before = allocations();
-    if let Ok(head) = rules.head(borrowed(&headers))
-        && let Ok(update) = rules.update(&head, post.body().as_bytes())
-    {
-        let taken = intake::take_in(store, keys, rules, &update, 0, State::Closed, now);
-        drop(taken);
+// === impl Worker ===
+
+impl Worker {
+    /// Allocations of one request. The ring's number and the metrics are the shell's.
+    fn take_in(&mut self, post: &Post) -> u64 {
+        let now = Now {
+            mono_ms: 500_000,
+            wall_ms: 1_714_521_600_000,
+        };
+        let headers = post.headers();
+        let headers: Vec<Header<'_>> = headers
+            .iter()
+            .map(|(name, value)| (name.as_bytes(), value.as_slice()))
+            .collect();
+        let (buffer, body) = (encode(&headers), post.body().as_bytes());
+        let (keys, rules) = (&self.keys, &self.rules);
+        self.store.allocations.set(0);
+        let before = allocations();
+        if let Ok(head) = self.heads.head(rules, buffer)
+            && let Ok(update) = self.bodies.update(rules, &head, body)
+        {
+            let store = &mut self.store;
+            let taken = intake::take_in(store, keys, rules, &update, 0, State::Closed, now);
+            drop(taken);
+        }
+        allocations() - before - self.store.allocations.get()
     }
-    allocations() - before - store.allocations.get()
 }
