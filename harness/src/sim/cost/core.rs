@@ -76,6 +76,7 @@ pub(super) fn allocations_of(kind: Kind) -> Option<u64> {
     // As in the VM: a warm session, and what comes before the kind in its order.
     worker.take_in(&Post::qr("warm", 1));
     worker.take_in(&Post::qr("warm", 2));
+    worker.take_in(&Post::pending("warm"));
     let mut last = 0;
     for earlier in Kind::IN_ORDER {
         last = worker.take_in(&Post::of(earlier));
