@@ -14,7 +14,7 @@ use crate::bytes;
 /// sees some of them.
 const PLACES: usize = 2048;
 
-/// Longer bodies are read each time: a QR is some 300 bytes, and all places may take some 2 MiB at most.
+/// Longer bodies are read each time: a QR is some 300 bytes, and all places may take some 3 MiB at most.
 const BODY_BYTES_MAX: usize = 512;
 
 /// The last bodies, for one worker. They are never printed.
