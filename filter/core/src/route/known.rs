@@ -8,7 +8,8 @@ use alloc::rc::Rc;
 use alloc::vec::Vec;
 use core::ops::Range;
 
-use super::{Bypass, Head, Role, Rules, declares_too_much};
+use super::head::{Role, declares_too_much};
+use super::{Bypass, Head, Rules};
 use crate::bytes;
 use crate::headers::Headers;
 

@@ -1,5 +1,6 @@
 //! What is recognised, and what passes by.
 
+use super::head::DESTINATION_BYTES_MAX;
 use super::*;
 use crate::headers::borrowed;
 
