@@ -180,6 +180,19 @@ mod tests {
     }
 
     #[test]
+    fn a_length_is_looked_at_each_time() {
+        let rules = rules("{}");
+        let mut known = KnownHeads::default();
+        for (fits, does_not) in [(&b"290"[..], &b"abc"[..]), (b"10000", b"99999")] {
+            known
+                .head(&rules, post(b"content-length", fits))
+                .expect("it fits");
+            let refused = known.head(&rules, post(b"content-length", does_not));
+            assert_eq!(refused.err(), Some(Bypass::TooLarge));
+        }
+    }
+
+    #[test]
     fn no_more_than_a_few_are_kept_and_the_last_one_stays() {
         let rules = rules("{}");
         let mut known = KnownHeads::default();

@@ -172,6 +172,22 @@ mod tests {
         assert!(taken.iter().all(|count| *count < 12));
     }
 
+    #[test]
+    fn bodies_that_meet_in_one_place_are_told_apart() {
+        let rules = rules("{}");
+        let head = head(&mut KnownHeads::default(), &rules, "a", "/qr");
+        let mut known = KnownBodies::default();
+        // Twice as many as there is room for, and each twice: as news, and as one that another may have displaced.
+        for _ in 0..2 {
+            for n in 0..PLACES * 4 {
+                let body = alloc::format!(r#"{{"session_id":"s{n:05}","qr":"x"}}"#);
+                let found = known.update(&rules, &head, body.as_bytes());
+                let session = rules.session_hash("a", &alloc::format!("s{n:05}"));
+                assert_eq!(found.unwrap().session, session, "{body}");
+            }
+        }
+    }
+
     proptest! {
         /// Whatever came before, a body says what it would say without any memory.
         #[test]
