@@ -38,7 +38,7 @@ async fn a_wrong_value_is_refused_with_its_place() -> Result<()> {
     let wrong = json!({
         "max_in_flight": "many",
         "bypass_header": "X-Embudo-Bypass",
-        "credentials": {"trust": "sometimes"},
+        "assume": {"callers": "sometimes"},
         "routes": [{"name": "status", "batch": {"max_items": 0}}],
     });
 
@@ -52,7 +52,7 @@ async fn a_wrong_value_is_refused_with_its_place() -> Result<()> {
     for place in [
         "/max_in_flight",
         "/bypass_header",
-        "/credentials/trust",
+        "/assume/callers",
         "/routes/0/batch/max_items",
     ] {
         let line = format!("embudo: {place}: ");

@@ -38,7 +38,10 @@ async fn a_call_that_outlives_its_listener_is_settled() -> Result<()> {
 
     stack
         .envoy
-        .update_filter_config(&json!({"upstream": {"headers": {"x-generation": "1"}}}))
+        .update_filter_config(&json!({
+            "assume": {"callers": true},
+            "upstream": {"headers": {"x-generation": "1"}},
+        }))
         .await?;
     stack.drained(Duration::from_secs(20)).await;
     assert!(

@@ -18,8 +18,14 @@ const ALL: usize = 32;
 /// Sessions of a shard, with those that only pass through a full one.
 const PLACES: usize = 64;
 
-/// Credentials that are remembered.
-const CREDENTIALS: usize = 256;
+/// Keys of the proofs, which callers are spread over by a hash.
+const PROOF_KEYS: usize = 16;
+
+/// Callers of a key that were accepted once, and are remembered while nobody came again.
+const ONCE: usize = 64;
+
+/// So many that every key gets more of them than it has places.
+const CALLERS: usize = 1_800;
 
 /// Three of them fit a credential's 192 KiB of a shard, and four its 256 KiB.
 const BIG_BYTES: usize = 60 * 1024;
@@ -29,7 +35,7 @@ const CALL_MS: u64 = 10_000;
 
 /// One shard, which every session is in; whoever has a credential is trusted.
 fn one_shard() -> Value {
-    json!({"max_sessions": 8, "credentials": {"trust": "always"}})
+    json!({"max_sessions": 8, "assume": {"callers": true}})
 }
 
 async fn post(stack: &Stack, caller: &str, body: String) -> Answer {
@@ -61,7 +67,7 @@ async fn full(stack: &Stack, outcome: &str) -> u64 {
     let labels = [
         ("route", "qr"),
         ("outcome", outcome),
-        ("reason", "shard_full"),
+        ("reason", "store_full"),
     ];
     stack.counter("embudo.requests", &labels).await
 }
@@ -75,13 +81,13 @@ async fn one_credential_gets_three_quarters_of_a_shards_sessions_and_others_the_
     for (n, session) in sessions.iter().enumerate() {
         let caller = if n <= SHARE { "one" } else { "two" };
         let expected = match n {
-            SHARE | ALL => "passing; shard_full",
+            SHARE | ALL => "write-through; store_full",
             _ => "queued",
         };
         assert_eq!(outcome_of(&stack, caller, session).await, expected, "{n}");
     }
     assert_eq!(
-        full(&stack, "passing").await,
+        full(&stack, "write_through").await,
         2,
         "the counter says how many"
     );
@@ -107,12 +113,12 @@ async fn beyond_every_place_requests_reach_laravel_untouched() -> Result<()> {
     for (n, session) in sessions.iter().enumerate() {
         let expected = match n {
             0..SHARE => "queued",
-            SHARE..PLACES => "passing; shard_full",
-            _ => "bypass; shard_full",
+            SHARE..PLACES => "write-through; store_full",
+            _ => "bypass; store_full",
         };
         assert_eq!(outcome_of(&stack, "one", session).await, expected, "{n}");
     }
-    assert_eq!(full(&stack, "passing").await, (PLACES - SHARE) as u64);
+    assert_eq!(full(&stack, "write_through").await, (PLACES - SHARE) as u64);
     assert_eq!(full(&stack, "bypass").await, 2);
     stack.settled(BOUND).await;
     for session in &sessions {
@@ -144,7 +150,7 @@ async fn a_shards_bytes_are_bounded_and_what_is_pending_keeps_its_place() -> Res
         stack.laravel.counts().of(Kind::PostQrBatch).requests > 0
     })
     .await;
-    let passing = "passing; shard_full";
+    let passing = "write-through; store_full";
     for (at, caller, label, expected) in [
         (1, "one", "2@1", "queued"),
         (2, "one", "2@2", "queued"),
@@ -168,13 +174,16 @@ async fn a_shards_bytes_are_bounded_and_what_is_pending_keeps_its_place() -> Res
     // It would make the shard longer, and must not overtake what is pending of its session.
     let body = qr_body(&sessions[2], &big(&sessions[2], "2@8", BIG_BYTES));
     let other = post(&stack, "three", body).await;
-    assert_eq!((other.status, &*outcome(&other)), (503, "busy"));
-    assert_eq!(full(&stack, "passing").await, 2);
+    assert_eq!(other.status, 200, "it waits, and Laravel answers");
+    let waited = outcome(&other);
+    let waited = ["held; store_full", "outside; store_full"].contains(&&*waited);
+    assert!(waited, "{}", outcome(&other));
+    assert_eq!(full(&stack, "write_through").await, 2);
     let ledger = stack.ledger().await;
     assert_eq!(
-        (ledger.accepted, ledger.superseded, ledger.settled()),
-        (6, 1, 1),
-        "nothing has left meanwhile"
+        (ledger.accepted, ledger.superseded),
+        (6, 1),
+        "only what had room was queued"
     );
 
     stack.settled(BOUND).await;
@@ -197,11 +206,15 @@ async fn a_shards_bytes_are_bounded_and_what_is_pending_keeps_its_place() -> Res
 #[tokio::test(flavor = "multi_thread")]
 async fn a_body_of_more_than_64_kib_is_laravels() -> Result<()> {
     let stack = Stack::start("full-body").await?;
-    let session = &sessions(1)[0];
+    let [session, stranger] = &sessions(2)[..] else {
+        panic!("two of them");
+    };
     let limit = 64 * 1024;
-    for (bytes, expected, label) in [
-        (limit, "queued", "2@1"),
-        (limit + 1, "bypass; too_large", "2@2"),
+    for (session, bytes, expected, label) in [
+        (stranger, limit + 1, "bypass; too_large", "2@1"),
+        (session, limit, "queued", "2@2"),
+        // Whoever is known keeps its order, and Laravel's word.
+        (session, limit + 1, "write-through; too_large", "2@3"),
     ] {
         let value = big(session, label, bytes);
         let answer = stack.post_qr(session, &value).await;
@@ -210,34 +223,80 @@ async fn a_body_of_more_than_64_kib_is_laravels() -> Result<()> {
             stack.values_of(session).contains(&value)
         })
         .await;
+        stack.settled(BOUND).await;
     }
-    let labels = [("outcome", "bypass"), ("reason", "too_large")];
-    assert_eq!(stack.counter("embudo.requests", &labels).await, 1);
+    // Too long to be held until what is under way has come back.
+    let slow = Fault::always(Misbehaviour::Slow { ms: CALL_MS }).on(Kind::PostQrBatch);
+    stack.laravel.set_faults(vec![slow.times(1)]);
+    let before = stack.laravel.counts().of(Kind::PostQrBatch).requests;
+    assert_eq!(stack.post_qr(session, "2@4").await.outcome, "queued");
+    wait_until("a call is under way", BOUND, async || {
+        stack.laravel.counts().of(Kind::PostQrBatch).requests > before
+    })
+    .await;
+    let value = big(session, "2@5", limit + 1);
+    let answer = stack.post_qr(session, &value).await;
+    assert_eq!(
+        (answer.status, &*answer.outcome),
+        (200, "outside; too_large")
+    );
+    for outcome in ["bypass", "write_through", "outside"] {
+        let labels = [("outcome", outcome), ("reason", "too_large")];
+        let counted = match outcome {
+            "outside" => stack.counter("embudo.requests", &labels[..1]).await,
+            _ => stack.counter("embudo.requests", &labels).await,
+        };
+        assert_eq!(counted, 1, "{outcome}");
+    }
     stack.settled(BOUND).await;
     stack.envoy.stop();
     Ok(())
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn of_257_credentials_the_one_that_was_used_least_recently_passes_again() -> Result<()> {
-    let stack = Stack::start("full-trust").await?;
-    let sessions = sessions(CREDENTIALS + 3);
+async fn of_callers_that_were_accepted_once_the_latest_are_remembered_and_the_others_begin_again()
+-> Result<()> {
+    // Each caller's update is a call of its own: at the default pace a thousand of them would take a minute.
+    let config = json!({"assume": {"callers": false}, "max_requests_per_second": 200});
+    let stack = Stack::configured("full-proofs", config).await?;
+    let sessions = sessions(2 * CALLERS);
     let mut sessions = sessions.iter();
     let mut next = || sessions.next().expect("enough of them");
-    for n in 0..=CREDENTIALS {
+    let unproven = "write-through; unproven";
+    for n in 0..CALLERS {
         let caller = format!("token-{n}");
-        let outcome = outcome_of(&stack, &caller, next()).await;
-        assert_eq!(outcome, "passing; credential", "{n} is new");
+        assert_eq!(outcome_of(&stack, &caller, next()).await, unproven, "{n}");
     }
-    for (n, expected) in [(CREDENTIALS, "queued"), (0, "passing; credential")] {
+    // Meanwhile each worker has looked again.
+    let posted_ms = stack.laravel.now_ms();
+    wait_until("a second is over", BOUND, async || {
+        stack.laravel.now_ms() > posted_ms + 1_000
+    })
+    .await;
+    // The latest first: who comes again has a place among others, and whoever begins again is too late to push
+    // one of these out.
+    let mut remembered = Vec::new();
+    for n in (0..CALLERS).rev() {
         let caller = format!("token-{n}");
-        assert_eq!(outcome_of(&stack, &caller, next()).await, expected, "{n}");
+        let told = outcome_of(&stack, &caller, next()).await;
+        assert!(["queued", unproven].contains(&&*told), "{n}: {told}");
+        remembered.extend((told == "queued").then_some(n));
     }
-    let labels = [("outcome", "passing"), ("reason", "credential")];
+    assert_eq!(
+        remembered.len(),
+        PROOF_KEYS * ONCE,
+        "every place is taken, and there are no more: {remembered:?}"
+    );
+    assert_eq!(remembered.first(), Some(&(CALLERS - 1)), "the latest is");
+    assert_eq!(remembered.iter().filter(|n| **n < CALLERS / 4).count(), 0);
+    let labels = [("outcome", "write_through"), ("reason", "unproven")];
     let passed = stack.counter("embudo.requests", &labels).await;
-    assert_eq!(passed, CREDENTIALS as u64 + 2);
-    let posts = stack.laravel.counts().of(Kind::PostQr).requests;
-    assert_eq!(posts, passed, "each of them is Laravel's");
+    assert_eq!(passed, (2 * CALLERS - PROOF_KEYS * ONCE) as u64);
+    stack.settled(BOUND).await;
+    assert_eq!(
+        stack.gauge("embudo.proven").await.map(|n| n <= 1024),
+        Some(true)
+    );
     stack.finish().await;
     Ok(())
 }

@@ -30,6 +30,8 @@ const DRAIN_S: u32 = 2;
 
 fn config() -> Value {
     json!({
+        // The new process knows of no acceptance either, and what is queued is what this is about.
+        "assume": {"callers": true},
         "max_in_flight": 1,
         // A destination that failed is tried again soon.
         "backoff_max_ms": 1_000,

@@ -30,9 +30,9 @@ async fn an_active_state_voids_a_queued_qr() -> Result<()> {
     );
     assert_eq!(stack.state_of(&scanned).as_deref(), Some("active"));
     assert_eq!(
-        (ledger.delivered, ledger.superseded),
-        (2, 1),
-        "a voided QR counts as superseded"
+        (ledger.delivered, ledger.voided, ledger.superseded),
+        (2, 1, 0),
+        "a voided QR counts as such"
     );
 
     // The session was closed again, and the gateway shows the QR that it had: nothing Laravel has.

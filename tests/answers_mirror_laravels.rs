@@ -14,7 +14,7 @@ const SKIPPED: &str = r#"{"success":true,"skipped":true,"reason":"duplicate"}"#;
 #[tokio::test]
 async fn each_outcome_has_one_exact_answer() -> Result<()> {
     let laravel = LaravelServer::start(with_account()).await?;
-    let envoy = Envoy::start(EnvoyOptions::new("answers", laravel.addr)).await?;
+    let envoy = start("answers", json!({}), &laravel).await?;
 
     for (message, outcome, body) in [
         (qr("2@1"), "queued", r#"{"success":true,"queued":true}"#),
@@ -51,7 +51,7 @@ async fn each_outcome_has_one_exact_answer() -> Result<()> {
 #[tokio::test]
 async fn they_have_the_fields_that_laravels_own_answers_have() -> Result<()> {
     let laravel = LaravelServer::start(with_account()).await?;
-    let envoy = Envoy::start(EnvoyOptions::new("fields", laravel.addr)).await?;
+    let envoy = start("fields", json!({}), &laravel).await?;
     let stored = qr("2@1").send(laravel.addr).await?;
     laravel.with(|laravel| laravel.remove_account(SESSION));
     let skipped = qr("2@2").send(laravel.addr).await?;
@@ -86,11 +86,7 @@ async fn they_have_the_fields_that_laravels_own_answers_have() -> Result<()> {
 #[tokio::test]
 async fn the_status_is_what_the_configuration_says() -> Result<()> {
     let laravel = LaravelServer::start(with_account()).await?;
-    let envoy = Envoy::start(EnvoyOptions {
-        filter_config: json!({"answer_status": 202}),
-        ..EnvoyOptions::new("accepted", laravel.addr)
-    })
-    .await?;
+    let envoy = start("accepted", json!({"answer_status": 202}), &laravel).await?;
 
     for outcome in ["queued", "duplicate"] {
         let answer = qr("2@1").send(envoy.listener).await?;
@@ -98,6 +94,16 @@ async fn the_status_is_what_the_configuration_says() -> Result<()> {
         assert_eq!(answer.status, 202, "{outcome}: answered as configured");
     }
     Ok(())
+}
+
+/// Embudo's own answers begin once a caller is known to be accepted.
+async fn start(name: &str, mut config: Value, laravel: &LaravelServer) -> Result<Envoy> {
+    config["assume"] = json!({"callers": true});
+    let options = EnvoyOptions {
+        filter_config: config,
+        ..EnvoyOptions::new(name, laravel.addr)
+    };
+    Envoy::start(options).await
 }
 
 fn with_account() -> LaravelOptions {

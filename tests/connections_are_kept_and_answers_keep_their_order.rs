@@ -10,6 +10,7 @@ use embudo::live::stats::VmReloads;
 use embudo::live::{Envoy, EnvoyOptions, Stats, wait};
 use embudo::model::laravel::LaravelConfig;
 use embudo_tests::raw::{Answer, Connection, Message};
+use serde_json::json;
 
 /// Until Envoy has noticed something. It takes milliseconds.
 const NOTICED_MAX: Duration = Duration::from_secs(20);
@@ -19,8 +20,17 @@ const LEAVERS: u64 = 20;
 
 #[tokio::test]
 async fn pipelined_requests_of_all_kinds_are_answered_in_order_on_one_connection() -> Result<()> {
-    let (_laravel, envoy) = start("pipelined").await?;
+    let (_laravel, envoy) = start("pipelined", false).await?;
     let (a, b) = (session(1), session(2));
+    // Whoever says nothing of itself is known to be accepted, and both routes are.
+    for proof in [
+        Message::json("/api/qr", qr(&session(9), "2@proof")),
+        Message::json("/api/whatsapp/status", state(&session(9), "connecting")),
+    ] {
+        let answer = proof.send(envoy.listener).await?;
+        let told = answer.header("x-embudo");
+        assert_eq!(told.as_deref(), Some("write-through; unproven"));
+    }
     let untouched = Message::new("GET", "/api/whatsapp/accounts/active");
     let read = Message::new("GET", &format!("/api/whatsapp/status/{a}"));
     let token = Message::json("/api/qr", qr(&session(3), "2@token"));
@@ -50,7 +60,7 @@ async fn pipelined_requests_of_all_kinds_are_answered_in_order_on_one_connection
             200,
             Some("implied"),
         ),
-        (token, 200, Some("passing; credential")),
+        (token, 200, Some("write-through; unproven")),
         (
             Message::json("/api/qr", "x".repeat(100_000)).in_chunks(9_000),
             422,
@@ -92,7 +102,7 @@ async fn pipelined_requests_of_all_kinds_are_answered_in_order_on_one_connection
 
 #[tokio::test]
 async fn a_body_that_comes_piece_by_piece_is_answered_once_it_is_whole() -> Result<()> {
-    let (_laravel, envoy) = start("pieces").await?;
+    let (_laravel, envoy) = start("pieces", true).await?;
     let a = session(1);
     let long = Message::json("/api/qr", "x".repeat(100_000));
     let mut connection = Connection::open(envoy.listener).await?;
@@ -142,7 +152,7 @@ async fn a_body_that_comes_piece_by_piece_is_answered_once_it_is_whole() -> Resu
 
 #[tokio::test]
 async fn a_sender_that_asks_before_its_body_is_told_to_go_on() -> Result<()> {
-    let (_laravel, envoy) = start("expect").await?;
+    let (_laravel, envoy) = start("expect", true).await?;
     let mut connection = Connection::open(envoy.listener).await?;
 
     for outcome in ["queued", "duplicate"] {
@@ -168,7 +178,7 @@ async fn a_sender_that_asks_before_its_body_is_told_to_go_on() -> Result<()> {
 
 #[tokio::test]
 async fn a_client_that_leaves_in_mid_body_leaves_nothing_behind() -> Result<()> {
-    let (laravel, envoy) = start("leavers").await?;
+    let (laravel, envoy) = start("leavers", true).await?;
     envoy.admin.post("/logging?wasm=trace").await?;
     let held = Message::json("/api/qr", qr(&session(1), "2@never"));
     let passing = Message::json("/api/qr", "x".repeat(300_000)).in_chunks(70_000);
@@ -240,7 +250,8 @@ async fn a_client_that_leaves_in_mid_body_leaves_nothing_behind() -> Result<()> 
 
 // === helpers ===
 
-async fn start(name: &str) -> Result<(LaravelServer, Envoy)> {
+/// `assumed`: every caller is taken to be accepted.
+async fn start(name: &str, assumed: bool) -> Result<(LaravelServer, Envoy)> {
     let config = LaravelConfig {
         any_account: true,
         ..LaravelConfig::default()
@@ -250,7 +261,11 @@ async fn start(name: &str) -> Result<(LaravelServer, Envoy)> {
         ..LaravelOptions::default()
     };
     let laravel = LaravelServer::start(options).await?;
-    let envoy = Envoy::start(EnvoyOptions::new(name, laravel.addr)).await?;
+    let options = EnvoyOptions {
+        filter_config: json!({"assume": {"callers": assumed}}),
+        ..EnvoyOptions::new(name, laravel.addr)
+    };
+    let envoy = Envoy::start(options).await?;
     Ok((laravel, envoy))
 }
 

@@ -59,9 +59,9 @@ async fn neither_qr_strings_nor_credentials_appear_in_logs_statistics_or_configu
         processed: false,
     };
     for (fault, verdict) in [
-        (echoing(500), "retry"),
-        (echoing(422), "refused"),
-        (echoing(401), "rejected"),
+        (echoing(500), "threw"),
+        (echoing(422), "rejected"),
+        (echoing(401), "refused"),
         (echoing(504), "unknown"),
         (cut, "unknown"),
     ] {
@@ -119,20 +119,27 @@ async fn nor_where_credentials_are_learned_and_answers_kept() -> Result<()> {
 
     let mut answers = Vec::new();
     for (message, outcome) in [
-        (state("connecting"), "passing; credential"),
-        (read.clone(), "fresh"),
+        (state("connecting"), "write-through; unproven"),
+        // The answers to a caller that has read twice are kept, and the other worker hears of it within a tick.
         (read.clone(), "cached"),
         (state("active"), "queued"),
         (read.clone(), "cached"),
     ] {
-        let answer = message.send(envoy.listener).await?;
-        assert_eq!(answer.header("x-embudo").as_deref(), Some(outcome));
-        answers.push(answer);
+        wait_until(outcome, JUDGED_MAX, async || {
+            let answer = message.send(envoy.listener).await;
+            let answer = answer.expect("every request is answered");
+            let told = answer.header("x-embudo");
+            answers.push(answer);
+            let is_asked = outcome == "cached" && told.as_deref() == Some("fresh");
+            assert!(is_asked || told.as_deref() == Some(outcome), "{told:?}");
+            !is_asked
+        })
+        .await;
     }
     until_judged(&envoy, "delivered", 0).await;
     laravel.set_faults(vec![Fault::always(Misbehaviour::status(401))]);
     answers.push(state("inactive").send(envoy.listener).await?);
-    until_judged(&envoy, "rejected", 0).await;
+    until_judged(&envoy, "refused", 0).await;
     answers.push(state("inactive").send(envoy.listener).await?);
 
     for answer in &answers {
@@ -215,7 +222,7 @@ async fn post_what_passes(envoy: &Envoy, number: u32) -> Result<()> {
         ),
         (
             with_credentials(&format!("/api/qr?token={PLANTED}"), &*valid),
-            "path",
+            "query",
         ),
         (
             Message::json("/api/qr", &*valid)
@@ -255,7 +262,7 @@ fn session(number: u32) -> String {
 }
 
 async fn start() -> Result<(LaravelServer, Envoy)> {
-    start_with(json!({"credentials": {"trust": "always"}})).await
+    start_with(json!({"assume": {"callers": true}})).await
 }
 
 async fn start_with(config: serde_json::Value) -> Result<(LaravelServer, Envoy)> {

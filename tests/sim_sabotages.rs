@@ -1,12 +1,12 @@
 //! The checker bites: every rule that is broken on purpose is noticed, at the seed where it was before.
 
-use embudo::live::paths;
+use embudo::live::{paths, wasm};
 use embudo::sim::sabotage::{self, Caught};
 use embudo::sim::{Detail, Machine, Scenario};
 
 #[test]
 fn every_sabotage_is_noticed_at_its_seed() {
-    let path = sabotage::module().expect("the sabotaged module builds");
+    let path = wasm::sabotaged().expect("the sabotaged module builds");
     let machine = Machine::new(&std::fs::read(path).expect("it is there")).expect("it links");
     let recorded =
         sabotage::recorded(&paths::root().join("tests/sabotages.txt")).expect("readable");

@@ -114,6 +114,11 @@ pub(crate) fn answer(_: u16, headers: &[Header<'_>], _: &[u8]) -> bool {
     !encode(headers).is_empty()
 }
 
+/// A property of the stream whose context is in effect; `None` where there is none.
+pub(crate) fn property(path: &[&str]) -> Option<Vec<u8>> {
+    hostcalls::get_property(path.to_vec()).ok().flatten()
+}
+
 /// Random bytes; Envoy's are from a good source.
 pub(crate) fn random<const N: usize>() -> [u8; N] {
     let mut bytes = [0; N];

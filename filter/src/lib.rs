@@ -26,14 +26,20 @@ use std::time::Duration;
 
 use embudo_core::ack::{POLL_MS, Waiters};
 use embudo_core::circuit;
+use embudo_core::hold::Holding;
+use embudo_core::intake::{View, Worker};
+use embudo_core::proof::{Ended, Proofs, Proving, Release, Subject};
 use embudo_core::route::{KnownBodies, KnownHeads, Rules};
 use embudo_core::store::Keys;
 use embudo_core::time::Now;
+use embudo_core::write_through::{self, Fate, WriteThrough};
+use embudo_dispatch::Counter;
 use proxy_wasm::hostcalls;
 
 use crate::doorbell::Doorbell;
 use crate::host::WallOffset;
 use crate::stats::Stats;
+use crate::store::SharedData;
 
 mod start {
     use proxy_wasm::types::LogLevel;
@@ -60,12 +66,22 @@ struct Plugin {
     stats: RefCell<Stats>,
     /// Of the last request that may have had to pass: random at first, so that no two VMs' meet.
     number: Cell<u64>,
+    /// Whom Laravel has accepted, as this worker has read it.
+    proofs: RefCell<Proofs>,
     /// As it was at the root's last tick: a request does not ask the store for it.
     circuit: Cell<circuit::State>,
+    /// The rest of that record: what the leader waits for.
+    awaited: RefCell<circuit::Record>,
     /// The same for the wall clock.
     wall: Cell<WallOffset>,
     /// Streams that are held until their update is settled.
     waiters: RefCell<Waiters>,
+    /// Streams that are held until it is their turn.
+    holding: RefCell<Holding>,
+    /// Who of them waits for another to prove its caller.
+    proving: RefCell<Proving>,
+    /// A random number of this VM.
+    vm: u64,
     /// The root ticks faster than its dispatcher asks for, because of them or for the doorbell.
     polls: Cell<bool>,
 }
@@ -76,6 +92,53 @@ impl Plugin {
     /// The time.
     fn now(&self) -> Now {
         self.wall.get().now()
+    }
+
+    /// What this worker knows when a request of `subject` comes.
+    fn worker<'h>(&self, holding: &'h Holding, subject: &Subject, now: Now) -> Worker<'h> {
+        let mut proofs = self.proofs.borrow_mut();
+        Worker {
+            number: self.next_number(),
+            vm: self.vm,
+            may_send: true,
+            view: View {
+                circuit: self.circuit.get(),
+                standing: proofs.standing(&SharedData, &self.keys, &self.rules, subject, now),
+            },
+            holding,
+        }
+    }
+
+    /// A stream is over, or is held no more: others may have waited for it to prove their caller.
+    fn proving_ended(&self, stream: u32, ended: Ended) {
+        let mut proving = self.proving.borrow_mut();
+        if proving.is_idle() {
+            return;
+        }
+        proving.forget(stream);
+        let streams = match proving.ended(stream, ended) {
+            Release::Queue(streams) | Release::Through(streams) => streams,
+            Release::Next(stream) => vec![stream],
+            Release::Nobody => return,
+        };
+        self.holding.borrow_mut().open(&streams);
+    }
+
+    /// Settles what was written through, and tells the dispatcher what waits for that.
+    fn end(&self, through: &WriteThrough, fate: Fate) {
+        let now = self.now();
+        let settled =
+            write_through::end(&mut SharedData, &self.keys, &self.rules, through, fate, now);
+        let Some(settled) = settled else { return };
+        for (route, end) in settled.superseded.ends() {
+            self.stats.borrow_mut().count(Counter::Items(route, end), 1);
+        }
+        if settled.ring {
+            let shard = self.rules.shard_of(through.said.session);
+            if !self.doorbell.ring(shard, true, now.mono_ms) {
+                self.poll();
+            }
+        }
     }
 
     /// Lets the root tick soon.

@@ -1,26 +1,32 @@
 //! A root context: one for each thread and configuration, every one of them a dispatcher in waiting.
 
 use std::cell::{Cell, RefCell};
-use std::collections::{BTreeMap, VecDeque};
+use std::collections::VecDeque;
 use std::rc::Rc;
 use std::time::Duration;
 
 use embudo_core::ack::Answer as AckAnswer;
 use embudo_core::circuit;
 use embudo_core::config::Config;
-use embudo_core::dispatch::{Dispatcher, Effect, Event, Level, NotSent};
 use embudo_core::hash::HashKey;
+use embudo_core::hold::{Go, Turn};
+use embudo_core::intake::Reply;
 use embudo_core::layout::Layout;
 use embudo_core::lease::Candidate;
+use embudo_core::map::Map;
+use embudo_core::proof::{Ended, Standing};
 use embudo_core::route::Rules;
 use embudo_core::sabotage::{self, Sabotage};
-use embudo_core::store::Keys;
+use embudo_core::shard::Ask;
+use embudo_core::store::{self, CAS_ATTEMPTS_MAX, Keys};
 use embudo_core::time::Now;
 use embudo_core::verdict::Answer;
+use embudo_core::write_through::Fate;
+use embudo_dispatch::{Counter, Dispatcher, Effect, Event, Level, NotSent};
 use log::{error, info, warn};
 use proxy_wasm::hostcalls;
 use proxy_wasm::traits::{Context, HttpContext, RootContext};
-use proxy_wasm::types::{ContextType, Status};
+use proxy_wasm::types::{ContextType, MapType, Status};
 
 use crate::Plugin;
 use crate::doorbell::Doorbell;
@@ -51,7 +57,7 @@ struct Work {
     plugin: Rc<Plugin>,
     dispatcher: Dispatcher,
     /// From the host's token to the dispatcher's name of a call.
-    calls: BTreeMap<u32, u64>,
+    calls: Map<u32, u64>,
     /// The operator asked for another number of shards than the process has; said once, by the
     /// dispatcher.
     shards_wanted: Option<u32>,
@@ -79,7 +85,9 @@ impl Root {
         let mut config = Config::parse(&json)
             .map_err(|problems| problems.iter().map(ToString::to_string).collect::<Vec<_>>())?;
 
-        let keys = Keys::new(&property("plugin_name").unwrap_or_default());
+        let [name, vm_id] =
+            ["plugin_name", "plugin_vm_id"].map(|p| property(p).unwrap_or_default());
+        let keys = Keys::new(&name);
         let wanted = config.shards;
         let layout = Layout {
             shards: wanted,
@@ -90,22 +98,20 @@ impl Root {
         config.shards = layout.shards;
 
         let lease_ms = config.times.lease_ms;
-        let stats = Stats::define(&config).into();
+        let stats = Stats::define(&config, &store::label(&name, &vm_id)).into();
         let rules = Rules {
             config,
             key: layout.key,
         };
-        let doorbell = Doorbell::new(
-            property("plugin_vm_id").unwrap_or_default(),
-            keys.doorbell(),
-        );
+        let doorbell = Doorbell::new(vm_id, keys.doorbell());
         let [id, seed] = [
             u64::from_le_bytes(host::random()),
             u64::from_le_bytes(host::random()),
         ];
         // Two configurations are told apart by their bytes.
         let fingerprint = rules.key.hash(&[&json]) as u64;
-        let candidate = Candidate::new(id, fingerprint, host::mono_ms(), lease_ms);
+        let cluster = embudo_dispatch::cluster_mark(&rules, &rules.config.upstream.cluster);
+        let candidate = Candidate::new(id, fingerprint, host::mono_ms(), lease_ms).calling(cluster);
         Ok(Work {
             dispatcher: Dispatcher::new(rules.clone(), keys.clone(), candidate, seed),
             plugin: Rc::new(Plugin {
@@ -116,12 +122,17 @@ impl Root {
                 doorbell,
                 stats,
                 number: Cell::new(u64::from_le_bytes(host::random())),
+                proofs: RefCell::default(),
                 circuit: Cell::default(),
+                awaited: RefCell::default(),
                 wall: Cell::new(WallOffset::look()),
                 waiters: RefCell::default(),
+                holding: RefCell::default(),
+                proving: RefCell::default(),
+                vm: u64::from_le_bytes(host::random()),
                 polls: Cell::new(false),
             }),
-            calls: BTreeMap::new(),
+            calls: Map::new(),
             shards_wanted: (wanted != layout.shards).then_some(wanted),
             leaving: false,
             tick_ms: FIRST_TICK_MS,
@@ -139,15 +150,17 @@ impl Context for Root {
     fn on_http_call_response(&mut self, token: u32, headers: usize, body_size: usize, _: usize) {
         let header = |name| self.get_http_call_response_header_bytes(name);
         // No headers at all: the connection broke in mid-body. The getters would give an older answer's.
-        let (status, served, retry_after, body) = match headers {
-            0 => (None, None, None, None),
+        let (status, served, retry_after, content_type, body) = match headers {
+            0 => (None, None, None, None, None),
             _ => (
                 header(":status"),
                 header("x-envoy-upstream-service-time"),
                 header("retry-after"),
+                header("content-type"),
                 self.get_http_call_response_body(0, body_size.min(ANSWER_BYTES_MAX)),
             ),
         };
+        let date = retry_after.as_ref().and_then(|_| header("date"));
         let status = status.and_then(|bytes| String::from_utf8(bytes).ok()?.parse().ok());
         let body = body.unwrap_or_default();
         let Some(work) = &mut self.work else { return };
@@ -157,7 +170,9 @@ impl Context for Root {
         let answer = Answer {
             status,
             from_upstream: served.is_some(),
+            date: date.as_deref(),
             retry_after: retry_after.as_deref(),
+            content_type: content_type.as_deref(),
             body: &body,
         };
         work.handle(Event::Answered(call, answer));
@@ -201,10 +216,15 @@ impl RootContext for Root {
     fn on_tick(&mut self) {
         if let Some(work) = &mut self.work {
             work.plugin.wall.set(WallOffset::look());
-            work.tick(self.id);
+            let turns = work.tick(self.id);
             let plugin = &work.plugin;
-            let circuit = circuit::State::read(&SharedData, &plugin.keys);
-            plugin.circuit.set(circuit);
+            let record = circuit::Record::read(&SharedData, &plugin.keys);
+            plugin.circuit.set(record.state);
+            plugin.awaited.replace(record);
+            let mut proofs = plugin.proofs.borrow_mut();
+            proofs.tick(&mut SharedData, &plugin.keys, plugin.now());
+            drop(proofs);
+            work.let_go(self.id, &turns);
         }
     }
 
@@ -234,10 +254,11 @@ impl RootContext for Root {
 
 impl Work {
     /// The dispatcher's tick, and the ring that was put off; while callers wait, a look at what has become of their
-    /// updates in between.
-    fn tick(&mut self, root: u32) {
+    /// updates in between. Gives the held whose turn it is.
+    fn tick(&mut self, root: u32) -> Vec<Turn> {
         if !self.plugin.polls.get() {
-            return self.handle(Event::Tick);
+            self.handle(Event::Tick);
+            return Vec::new();
         }
         self.plugin.doorbell.tell_the_rest();
         let now_ms = host::mono_ms();
@@ -246,10 +267,12 @@ impl Work {
             self.next_tick_ms = now_ms.saturating_add(self.tick_ms);
         }
         self.answer_waiters(root);
-        if self.plugin.waiters.borrow().is_empty() {
+        let turns = self.look();
+        if self.plugin.waiters.borrow().is_empty() && self.plugin.holding.borrow().is_empty() {
             self.plugin.polls.set(false);
             let _ = hostcalls::set_tick_period(Duration::from_millis(self.tick_ms));
         }
+        turns
     }
 
     // ## Waiting => Answered
@@ -278,6 +301,125 @@ impl Work {
         }
         for answer in answers {
             stats.borrow().told(answer.route, Some(answer.told));
+        }
+    }
+
+    /// Looks which of the streams that this root holds may go on.
+    fn look(&self) -> Vec<Turn> {
+        let plugin = &self.plugin;
+        if plugin.holding.borrow().is_empty() {
+            return Vec::new();
+        }
+        let ask = Ask {
+            body: b"",
+            number: plugin.number.get(),
+            vm: plugin.vm,
+            is_stranger: false,
+            is_seen: false,
+            may_send: true,
+            may_hold: false,
+        };
+        let mut holding = plugin.holding.borrow_mut();
+        // Each that is looked at has a number of its own.
+        let numbers = u64::try_from(holding.len()).unwrap_or(0);
+        plugin.number.set(
+            ask.number
+                .wrapping_add(numbers.saturating_mul(CAS_ATTEMPTS_MAX.into())),
+        );
+        let turns = holding.look(
+            &mut SharedData,
+            &plugin.keys,
+            &plugin.rules,
+            ask,
+            |subject| {
+                let now = plugin.now();
+                let mut proofs = plugin.proofs.borrow_mut();
+                let (keys, rules) = (&plugin.keys, &plugin.rules);
+                proofs.standing(&SharedData, keys, rules, subject, now) == Standing::Proven
+            },
+            plugin.now(),
+        );
+        drop(holding);
+        let now_ms = host::mono_ms();
+        for turn in &turns {
+            plugin.stats.borrow().held(-1);
+            // Whoever goes on reports its end; whoever is answered proves nothing.
+            match turn.go {
+                Go::Within(_) | Go::Untimed => plugin.proving.borrow_mut().forget(turn.stream),
+                Go::Answer(_) => plugin.proving_ended(turn.stream, Ended::Accepted),
+                Go::Busy => plugin.proving_ended(turn.stream, Ended::Other),
+            }
+            if let Some(shard) = turn.ring
+                && !plugin.doorbell.ring(shard, true, now_ms)
+            {
+                plugin.poll();
+            }
+            let mut stats = plugin.stats.borrow_mut();
+            for (route, end) in turn.superseded.ends() {
+                stats.count(Counter::Items(route, end), 1);
+            }
+            stats.went_on(turn);
+        }
+        turns
+    }
+
+    // ## Held => at Laravel
+    //
+    // The host lets them go once this callback is over, so this is the last that a tick does; headers are set before
+    // the resume and never after it: by then they are gone.
+    fn let_go(&self, root: u32, turns: &[Turn]) {
+        let plugin = &self.plugin;
+        let mut going = Vec::new();
+        for turn in turns {
+            // Its last callbacks would have given its place back; be that as it may, nobody is there.
+            if hostcalls::set_effective_context(turn.stream).is_err() {
+                self.never_left(turn.stream);
+                continue;
+            }
+            match turn.go {
+                Go::Within(ms) => {
+                    // So that its answer can be read.
+                    let map = MapType::HttpRequestHeaders;
+                    let _ = hostcalls::set_map_value(map, "accept-encoding", None);
+                    going.push((turn.stream, Some(ms)));
+                }
+                Go::Untimed => going.push((turn.stream, None)),
+                Go::Answer(reply) => stream::answer(reply, &plugin.rules.config),
+                Go::Busy => stream::answer(Reply::Busy, &plugin.rules.config),
+            }
+        }
+        let (times, now_ms) = (&plugin.rules.config.times, host::mono_ms());
+        for (stream, ms) in going {
+            let _ = hostcalls::set_effective_context(stream);
+            if let Some(ms) = ms {
+                let may_take = plugin.holding.borrow().may_take(stream, ms, times, now_ms);
+                let Some(ms) = may_take else {
+                    self.never_left(stream);
+                    let _ = hostcalls::set_effective_context(stream);
+                    stream::answer(Reply::Busy, &plugin.rules.config);
+                    continue;
+                };
+                let (map, ms) = (MapType::HttpRequestHeaders, ms.to_string());
+                let name = "x-envoy-upstream-rq-timeout-ms";
+                let _ = hostcalls::set_map_value(map, name, Some(&ms));
+            }
+            let _ = hostcalls::resume_http_request();
+        }
+        if !turns.is_empty() {
+            let _ = hostcalls::set_effective_context(root);
+        }
+    }
+
+    /// A request that was held, and whose turn it was, does not go on after all.
+    fn never_left(&self, stream: u32) {
+        let plugin = &self.plugin;
+        plugin.proving_ended(stream, Ended::Other);
+        let gone = plugin.holding.borrow_mut().take_gone(stream);
+        if let Some(gone) = gone {
+            plugin.holding.borrow_mut().answered();
+            if let Some(through) = gone.through {
+                plugin.end(&through, Fate::NeverHad);
+            }
         }
     }
 

@@ -6,10 +6,11 @@
 
 use embudo_core::ack::Told;
 use embudo_core::config::{Ack, Config, Route};
-use embudo_core::dispatch::{Counter, End, Gauge, Histogram};
+use embudo_core::hold::{Go, Turn};
 use embudo_core::intake::Reply;
 use embudo_core::route::Bypass;
 use embudo_core::verdict::VerdictLabel;
+use embudo_dispatch::{Counter, End, Gauge, Histogram};
 use proxy_wasm::hostcalls;
 use proxy_wasm::types::MetricType;
 
@@ -24,11 +25,9 @@ pub(crate) struct Stats {
     batch_items: Option<u32>,
     call_ms: Option<u32>,
     staleness_ms: Option<u32>,
-    pending: Option<u32>,
-    oldest_pending_ms: Option<u32>,
-    leader_beat: Option<u32>,
-    circuit: Option<u32>,
-    laravel_slow: Option<u32>,
+    /// The leader's, by [`Gauge`].
+    gauges: [Option<u32>; GAUGES.len()],
+    held: Option<u32>,
     /// Calls that the webhook did not take, and that it took; only where there is one.
     webhook_calls: [Option<u32>; 2],
 }
@@ -40,8 +39,11 @@ struct RouteStats {
     duplicate: Option<u32>,
     implied: Option<u32>,
     stale: Option<u32>,
-    /// By the reason: [`PASSING`].
-    passing: [Option<u32>; PASSING.len()],
+    /// By the reason; those of [`THROUGH`] are defined at once.
+    through: [Option<Option<u32>>; Bypass::ALL.len()],
+    /// Held, and went on in its turn; went on outside the order.
+    held: Option<u32>,
+    outside: Option<u32>,
     busy: Option<u32>,
     revived: Option<u32>,
     fallback: Option<u32>,
@@ -54,7 +56,23 @@ struct RouteStats {
 }
 
 /// Why a recognised update goes to Laravel by itself, under its session's claim.
-const PASSING: [Bypass; 3] = [Bypass::Credential, Bypass::ShardFull, Bypass::Misconfigured];
+const THROUGH: [Bypass; 4] = [
+    Bypass::Unproven,
+    Bypass::Outage,
+    Bypass::ShardFull,
+    Bypass::Misconfigured,
+];
+
+/// The gauges' names, in the order of [`Gauge`].
+const GAUGES: [&str; 7] = [
+    "pending",
+    "oldest_pending_ms",
+    "leader_beat",
+    "circuit",
+    "laravel_slow",
+    "suspects",
+    "proven",
+];
 
 /// Who answered a read.
 #[derive(Clone, Copy, Debug)]
@@ -65,6 +83,12 @@ pub(crate) enum ReadOutcome {
     Stale,
     /// Laravel.
     Fresh,
+}
+
+fn through(route: &str, reason: Bypass) -> Option<u32> {
+    counter(&format!(
+        "embudo.requests;route={route};outcome=write_through;reason={reason}"
+    ))
 }
 
 fn define(kind: MetricType, name: &str) -> Option<u32> {
@@ -91,8 +115,9 @@ fn record(metric: Option<u32>, value: u64) {
 // === impl Stats ===
 
 impl Stats {
-    /// Defines the metrics of a configuration's routes.
-    pub(crate) fn define(config: &Config) -> Self {
+    /// Defines the metrics of a configuration's routes, and the gauges of this store: another one in the same Envoy
+    /// has a leader of its own, and a gauge is whatever was set last.
+    pub(crate) fn define(config: &Config, store: &str) -> Self {
         Self {
             routes: config
                 .routes
@@ -116,11 +141,9 @@ impl Stats {
             batch_items: define(MetricType::Histogram, "embudo.batch_items"),
             call_ms: define(MetricType::Histogram, "embudo.call_ms"),
             staleness_ms: define(MetricType::Histogram, "embudo.staleness_ms"),
-            pending: define(MetricType::Gauge, "embudo.pending"),
-            oldest_pending_ms: define(MetricType::Gauge, "embudo.oldest_pending_ms"),
-            leader_beat: define(MetricType::Gauge, "embudo.leader_beat"),
-            circuit: define(MetricType::Gauge, "embudo.circuit"),
-            laravel_slow: define(MetricType::Gauge, "embudo.laravel_slow"),
+            gauges: GAUGES
+                .map(|name| define(MetricType::Gauge, &format!("embudo.{name};store={store}"))),
+            held: define(MetricType::Gauge, &format!("embudo.held;store={store}")),
             webhook_calls: ["retry", "delivered"].map(|verdict| {
                 let name = format!("embudo.webhook_calls;verdict={verdict}");
                 config.fallback.as_ref().and_then(|_| counter(&name))
@@ -130,10 +153,10 @@ impl Stats {
 
     /// Counts an intercepted request.
     pub(crate) fn reply(&mut self, route: usize, reply: Reply) {
-        if let Reply::Pass(reason) = reply {
+        if let Reply::Bypass(reason) = reply {
             return self.bypass(Some(route), reason);
         }
-        let Some(stats) = self.routes.get(route) else {
+        let Some(stats) = self.routes.get_mut(route) else {
             return;
         };
         let metric = match reply {
@@ -141,12 +164,15 @@ impl Stats {
             Reply::Duplicate => stats.duplicate,
             Reply::Implied => stats.implied,
             Reply::Stale => stats.stale,
-            Reply::Passing(reason) => {
-                let reasons = PASSING.iter().zip(stats.passing);
-                let mut of = reasons.filter(|(known, _)| **known == reason);
-                of.next().and_then(|(_, metric)| metric)
+            Reply::WriteThrough(reason) => {
+                let name = &stats.name;
+                let known = stats.through.get_mut(reason.index());
+                known.and_then(|known| *known.get_or_insert_with(|| through(name, reason)))
             }
-            Reply::Busy | Reply::Pass(_) => stats.busy,
+            Reply::Outside(_) => stats.outside,
+            // Counted when it goes on.
+            Reply::Held(_) => return,
+            Reply::Busy | Reply::Bypass(_) => stats.busy,
         };
         add(metric, 1);
     }
@@ -159,6 +185,30 @@ impl Stats {
                 None => stats.unheld,
             };
             add(metric, 1);
+        }
+    }
+
+    /// Counts a request that was held and goes on.
+    pub(crate) fn went_on(&mut self, turn: &Turn) {
+        if let Go::Answer(reply) = turn.go {
+            return self.reply(turn.route, reply);
+        }
+        if let Some(stats) = self.routes.get(turn.route) {
+            let metric = match turn {
+                Turn { go: Go::Busy, .. } => stats.busy,
+                Turn {
+                    is_outside: true, ..
+                } => stats.outside,
+                _ => stats.held,
+            };
+            add(metric, 1);
+        }
+    }
+
+    /// Adds to the number of requests that are held, of all workers.
+    pub(crate) fn held(&self, more: i64) {
+        if let Some(metric) = self.held {
+            let _ = hostcalls::increment_metric(metric, more);
         }
     }
 
@@ -220,14 +270,7 @@ impl Stats {
 
     /// Sets a gauge. Only the leader's core asks for it: a gauge is whatever was set last.
     pub(crate) fn set(&self, gauge: Gauge, value: u64) {
-        let metric = match gauge {
-            Gauge::Pending => self.pending,
-            Gauge::OldestPendingMs => self.oldest_pending_ms,
-            Gauge::LeaderBeat => self.leader_beat,
-            Gauge::Circuit => self.circuit,
-            Gauge::LaravelSlow => self.laravel_slow,
-        };
-        record(metric, value);
+        record(*self.gauges.get(gauge as usize).unwrap_or(&None), value);
     }
 }
 
@@ -266,7 +309,10 @@ impl RouteStats {
             duplicate: outcome("duplicate"),
             implied: outcome("implied"),
             stale: outcome("stale"),
-            passing: PASSING.map(|reason| outcome(&format!("passing;reason={reason}"))),
+            through: Bypass::ALL
+                .map(|reason| THROUGH.contains(&reason).then(|| through(name, reason))),
+            held: outcome("held"),
+            outside: outcome("outside"),
             busy: outcome("busy"),
             revived: counter(&format!("embudo.revived;route={name}")),
             fallback: hook("fallback"),

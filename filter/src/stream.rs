@@ -5,8 +5,9 @@
 //! A duplicate, or an implied state, takes six host calls: the headers as one buffer, the body as one copy,
 //! a clock, one get from the store, one counter, the answer. A new value takes a put more (seven), and one
 //! more each where the dispatcher has to be told and where it takes another's place (eight; a counter then).
-//! A request that passes through takes three or four: the headers, the body if it came to that, a counter,
-//! and the header on the answer. The first ring of a VM resolves the queue, and the first bypass for a reason
+//! A request that is bypassed takes three or four: the headers, the body if it came to that, a counter,
+//! and the header on the answer. Where its session can be seen all the same, it takes a clock and a get more: what is
+//! known of that session must not be overtaken. The first ring of a VM resolves the queue, and the first bypass for a reason
 //! defines its metric: one more, once. `embudo cost` counts them, and a test holds them.
 //!
 //! What was read before is not read again: the core compares a request's headers and body with those of earlier ones
@@ -22,13 +23,16 @@ use std::rc::Rc;
 
 use embudo_core::ack::{Told, Wait};
 use embudo_core::config::Config;
-use embudo_core::dispatch::{Counter, End};
 use embudo_core::headers::{Header, Headers};
-use embudo_core::intake::{self, Reply};
+use embudo_core::hold::{Gone, Waiting};
+use embudo_core::intake::{self, Reply, Taken};
 use embudo_core::kept::{self, Fetch, Found};
-use embudo_core::passing::{self, Fate, Pass};
-use embudo_core::route::{Asked, BODY_BYTES_MAX, Bypass, Numbered};
+use embudo_core::proof::{Ended, Standing, Subject, Turn, Word};
+use embudo_core::route::{Asked, BODY_BYTES_MAX, Bypass, Bypassed, Numbered, Said};
 use embudo_core::sabotage::{self, Sabotage};
+use embudo_core::verdict::Voice;
+use embudo_core::write_through::{Again, Answerer, Fate, WriteThrough};
+use embudo_dispatch::Counter;
 use log::warn;
 use proxy_wasm::traits::{Context, HttpContext};
 use proxy_wasm::types::Action;
@@ -52,9 +56,13 @@ enum State {
     /// The headers fit a rule; the body is coming, and is held until it is whole.
     Collecting(Numbered),
     /// Untouched: Laravel answers.
-    Passed(Bypass),
+    Bypassed(Bypass),
+    /// Held until it is its turn; the root lets it go on.
+    Held,
     /// Untouched, but with its session's claim: Laravel's answer settles it.
-    Passing(Bypass, Pass),
+    WritingThrough(Bypass, WriteThrough),
+    /// Laravel's 2xx to it, which its body may take back: that is held until it is whole.
+    Judging(Option<u16>, WriteThrough),
     /// A read that Laravel answers.
     Asking(Fetch),
     /// Laravel's 200 to a read; its body is held until it is whole.
@@ -76,20 +84,20 @@ impl Stream {
         }
     }
 
-    // ## New | Collecting => Passed
+    // ## New | Collecting => Bypassed
     fn pass(&mut self, route: Option<usize>, reason: Bypass) -> Action {
         self.plugin.stats.borrow_mut().bypass(route, reason);
-        self.state = State::Passed(reason);
+        self.state = State::Bypassed(reason);
         Action::Continue
     }
 
-    // ## Collecting => Passed | Waiting | Answered
+    // ## Collecting => Bypassed | WritingThrough | Waiting | Answered
     //
     // Only once the request is whole: an answer before its end makes Envoy close the connection.
     fn decide(&mut self, body_size: usize) -> Action {
         let head = match std::mem::replace(&mut self.state, State::New) {
             State::Collecting(head) => head,
-            // The trailers of a body that was too long: the request has passed, and stays so.
+            // The trailers of a body that was too long: the request is on its way, and stays so.
             decided => {
                 self.state = decided;
                 return Action::Continue;
@@ -104,18 +112,21 @@ impl Stream {
         let update = match update {
             Ok(update) => update,
             Err(_) if sabotage::is(Sabotage::TrapOnBadJson) => std::process::abort(),
-            Err(reason) => return self.pass(Some(head.route), reason),
+            Err(bypassed) => return self.bypass(head.route, &bypassed, &body),
         };
         let now = plugin.now();
-        let taken = intake::take_in(
-            &mut SharedData,
-            &plugin.keys,
-            &plugin.rules,
-            &update,
-            plugin.next_number(),
-            plugin.circuit.get(),
-            now,
-        );
+        let holding = plugin.holding.borrow();
+        let mut worker = plugin.worker(&holding, &update.subject, now);
+        // One at a time, while its caller is being proven.
+        let proves = worker.view.standing == Standing::Unproven;
+        let turn = match proves {
+            true => plugin.proving.borrow_mut().begin(&update.subject, self.id),
+            false => Turn::Go,
+        };
+        worker.may_send = turn == Turn::Go;
+        let (store, keys) = (&mut SharedData, &plugin.keys);
+        let taken = intake::take_in(store, keys, &plugin.rules, &update, &worker, now);
+        drop(holding);
         // First the store, then the ring: a dispatcher that is woken finds what it was woken for.
         if let Some(shard) = taken.ring
             && !plugin.doorbell.ring(shard, update.priority, now.mono_ms)
@@ -123,29 +134,21 @@ impl Stream {
             plugin.poll();
         }
         let mut stats = plugin.stats.borrow_mut();
-        for route in taken.superseded {
-            stats.count(Counter::Items(route, End::Superseded), 1);
+        for (route, end) in taken.superseded.ends() {
+            stats.count(Counter::Items(route, end), 1);
         }
         stats.reply(update.route, taken.reply);
         drop(stats);
-        if let (Reply::Passing(reason), Some(pass)) = (taken.reply, taken.pass) {
-            let late = host::mono_ms() > pass.send_by_ms;
-            if late && !sabotage::is(Sabotage::PassAtAnyTime) {
-                let now = plugin.now();
-                passing::end(
-                    &mut SharedData,
-                    &plugin.keys,
-                    &plugin.rules,
-                    &pass,
-                    Fate::Failed,
-                    now,
-                );
-                return self.answer(Reply::Busy);
+        match taken.reply {
+            Reply::WriteThrough(_) | Reply::Outside(_) | Reply::Held(_) => {
+                let again = taken.place.map(|_| Again::of(&update));
+                let is_proving = turn == Turn::Hold;
+                return self.write_through(taken, update.said, again, is_proving);
             }
-            // The claim is made for a call of this length: Laravel may not take longer here either.
-            self.let_take(plugin.rules.config.times.call_timeout_ms);
-            self.state = State::Passing(reason, pass);
-            return Action::Continue;
+            _ => {}
+        }
+        if proves {
+            plugin.proving_ended(self.id, Ended::Other);
         }
         if let Some(wait) = taken.wait {
             if self.waits(wait) {
@@ -154,6 +157,98 @@ impl Stream {
             plugin.stats.borrow().told(update.route, None);
         }
         self.answer(taken.reply)
+    }
+
+    // ## Collecting => Bypassed | WritingThrough | Held
+    //
+    // Not ours to answer; but where something of its session is known, it must not be overtaken by what is queued.
+    fn bypass(&mut self, route: usize, bypassed: &Bypassed, body: &[u8]) -> Action {
+        if bypassed.seen.is_none() {
+            return self.pass(Some(route), bypassed.reason);
+        }
+        let plugin = Rc::clone(&self.plugin);
+        let now = plugin.now();
+        let holding = plugin.holding.borrow();
+        let worker = |subject: &Subject| plugin.worker(&holding, subject, now);
+        let (store, keys, rules) = (&mut SharedData, &plugin.keys, &plugin.rules);
+        let taken = intake::take_seen(store, keys, rules, bypassed, body, worker, now);
+        drop(holding);
+        let Some(seen) = bypassed.seen.filter(|_| taken.is_through()) else {
+            return match taken.reply {
+                Reply::Busy => {
+                    plugin.stats.borrow_mut().reply(route, Reply::Busy);
+                    self.answer(Reply::Busy)
+                }
+                _ => self.pass(Some(route), bypassed.reason),
+            };
+        };
+        if let Some(shard) = taken.ring
+            && !plugin.doorbell.ring(shard, true, now.mono_ms)
+        {
+            plugin.poll();
+        }
+        plugin.stats.borrow_mut().reply(seen.route, taken.reply);
+        let said = Said::of_seen(&seen, rules);
+        let again = Again {
+            body: body.to_vec(),
+            ..Again::default()
+        };
+        self.write_through(taken, said, Some(again), false)
+    }
+
+    // ## Collecting => WritingThrough | Held
+    fn write_through(
+        &mut self,
+        taken: Taken,
+        said: Said,
+        again: Option<Again>,
+        is_proving: bool,
+    ) -> Action {
+        let plugin = Rc::clone(&self.plugin);
+        let is_seen = taken.is_seen;
+        if let (Reply::Held(reason), Some((place, is_stranger)), Some(again)) =
+            (taken.reply, taken.place, again)
+        {
+            let waiting = Waiting {
+                stream: self.id,
+                said,
+                again,
+                reason,
+                is_stranger,
+                is_seen,
+                is_proving,
+                place,
+            };
+            plugin.holding.borrow_mut().hold(&plugin.rules, waiting);
+            plugin.stats.borrow().held(1);
+            plugin.poll();
+            self.state = State::Held;
+            return Action::Pause;
+        }
+        if is_proving {
+            // It does not wait.
+            plugin.proving.borrow_mut().forget(self.id);
+        }
+        let (Reply::WriteThrough(reason) | Reply::Outside(reason), Some(through)) =
+            (taken.reply, taken.through)
+        else {
+            return Action::Continue;
+        };
+        plugin.holding.borrow_mut().sent();
+        // A bypass keeps its route's own time, and is untouched.
+        if !is_seen {
+            // So that its answer can be read.
+            self.set_http_request_header("accept-encoding", None);
+            // The claim is made for a call of this length: Laravel may not take longer here either.
+            let times = &plugin.rules.config.times;
+            let Some(ms) = through.may_take(times.call_timeout_ms, times, host::mono_ms()) else {
+                self.end(&through, Fate::NeverHad);
+                return self.answer(Reply::Busy);
+            };
+            self.let_take(ms);
+        }
+        self.state = State::WritingThrough(reason, through);
+        Action::Continue
     }
 
     /// Holds the request until the root answers it; false where it holds too many already.
@@ -182,9 +277,10 @@ impl Stream {
         let plugin = Rc::clone(&self.plugin);
         let index = asked.read;
         match kept::look(
-            &mut SharedData,
+            &SharedData,
             &plugin.keys,
             &plugin.rules,
+            &mut plugin.proofs.borrow_mut(),
             asked,
             plugin.circuit.get().is_down(),
             plugin.now(),
@@ -217,7 +313,7 @@ impl Stream {
         Action::Pause
     }
 
-    // ## Asking => Answered | Relaying | Passed
+    // ## Asking => Answered | Relaying
     fn read_is_answered(&mut self, fetch: Fetch) -> Action {
         let plugin = Rc::clone(&self.plugin);
         let (status, from_upstream) = self.response_head();
@@ -285,10 +381,17 @@ impl Stream {
             &mut SharedData,
             &plugin.keys,
             &plugin.rules,
+            &mut plugin.proofs.borrow_mut(),
             &fetch,
             &body,
             plugin.now(),
         );
+        if Voice::of(&body, None) == Some(Voice::Json) {
+            let place = fetch.asked.subject.destination;
+            let now_ms = plugin.now().mono_ms;
+            let mut awaited = plugin.awaited.borrow_mut();
+            awaited.hear(&mut SharedData, &plugin.keys, place, None, now_ms);
+        }
         if let Some(patched) = patched {
             self.set_http_response_header("content-length", Some(&patched.len().to_string()));
             self.set_http_response_body(0, body_size, &patched);
@@ -305,56 +408,167 @@ impl Stream {
         (status, served.is_some())
     }
 
-    // ## Passing => Answered
-    fn pass_is_answered(&mut self, pass: &Pass, body: &[u8]) {
-        let plugin = Rc::clone(&self.plugin);
-        let (status, from_upstream) = self.response_head();
-        passing::end(
-            &mut SharedData,
-            &plugin.keys,
-            &plugin.rules,
-            pass,
-            Fate::of(status, from_upstream, body),
-            plugin.now(),
-        );
-        self.state = State::Answered;
+    // ## WritingThrough => Judging | Answered
+    fn through_is_answered(
+        &mut self,
+        outcome: &str,
+        reason: Bypass,
+        through: WriteThrough,
+        end_of_stream: bool,
+    ) {
+        let outcome = match through.is_outside() {
+            true => "outside",
+            false => outcome,
+        };
+        self.set_http_response_header("x-embudo", Some(&format!("{outcome}; {reason}")));
+        let (status, _) = self.response_head();
+        let answerer = answerer();
+        // Of these the body tells: whose voice it is, whether it says failure, and whether a proxy before Laravel has lost
+        // the answer.
+        let is_told = answerer == Answerer::Upstream
+            && matches!(status, Some(200..=299 | 401 | 403 | 419 | 500..));
+        match is_told && !end_of_stream {
+            true => self.state = State::Judging(status, through),
+            false => self.through_ends(&through, answerer, status, b""),
+        }
+    }
+
+    // ## Held => Judging | Answered
+    fn held_is_answered(&mut self, end_of_stream: bool) {
+        let gone = self.plugin.holding.borrow_mut().take_gone(self.id);
+        match gone {
+            Some(Gone {
+                reason,
+                through: Some(through),
+            }) => self.through_is_answered("held", reason, through, end_of_stream),
+            Some(Gone {
+                reason,
+                through: None,
+            }) => {
+                self.plugin.holding.borrow_mut().answered();
+                self.plugin.proving_ended(self.id, Ended::Other);
+                self.set_http_response_header("x-embudo", Some(&format!("outside; {reason}")));
+            }
+            // Envoy's own answer to one that still waits.
+            None => self.leave(),
+        }
+    }
+
+    /// Gives the place of a request back that was held.
+    fn leave(&self) {
+        let plugin = &self.plugin;
+        let mut holding = plugin.holding.borrow_mut();
+        let before = holding.len();
+        holding.forget(&mut SharedData, &plugin.keys, &plugin.rules, self.id);
+        if holding.len() < before {
+            plugin.stats.borrow().held(-1);
+        }
+        drop(holding);
+        plugin.proving_ended(self.id, Ended::Other);
+    }
+
+    // ## Judging => Answered
+    fn judge(&mut self, body_size: usize) {
+        match std::mem::replace(&mut self.state, State::Answered) {
+            State::Judging(status, through) => {
+                let body = self.get_http_response_body(0, body_size);
+                let body = body.unwrap_or_default();
+                self.through_ends(&through, Answerer::Upstream, status, &body);
+            }
+            decided => self.state = decided,
+        }
+    }
+
+    /// Settles what was written through with its answer, and learns what that proves.
+    fn through_ends(
+        &self,
+        through: &WriteThrough,
+        answerer: Answerer,
+        status: Option<u16>,
+        body: &[u8],
+    ) {
+        let Plugin { keys, proofs, .. } = &*self.plugin;
+        let (mut proofs, subject) = (proofs.borrow_mut(), &through.said.subject);
+        let voice = proofs.voice_of(&SharedData, keys, subject);
+        let mut ended = Ended::Other;
+        if answerer == Answerer::Upstream && !through.is_seen {
+            let word = Word::of(status, body, voice);
+            let now = self.plugin.now();
+            ended = proofs.heard(&mut SharedData, keys, subject, word, through.begun_ms, now);
+        }
+        let place = subject.destination;
+        drop(proofs);
+        self.plugin.proving_ended(self.id, ended);
+        let fate = Fate::of(answerer, status, body, voice);
+        if fate == Fate::Accepted {
+            let caller = Some(through.said.caller);
+            let now_ms = self.plugin.now().mono_ms;
+            let mut awaited = self.plugin.awaited.borrow_mut();
+            awaited.hear(&mut SharedData, keys, place, caller, now_ms);
+        }
+        self.end(through, fate);
+    }
+
+    /// Settles what was written through.
+    fn end(&self, through: &WriteThrough, fate: Fate) {
+        let plugin = &self.plugin;
+        plugin.holding.borrow_mut().answered();
+        plugin.end(through, fate);
+        plugin.proving_ended(self.id, Ended::Other);
     }
 
     fn answer(&mut self, answer: Reply) -> Action {
-        let status = self.plugin.rules.config.answer_status;
-        let (status, outcome, body): (u16, &str, &[u8]) = match answer {
-            Reply::Pass(reason) => {
-                // Counted already.
-                self.state = State::Passed(reason);
-                return Action::Continue;
-            }
-            Reply::Queued => (status, "queued", br#"{"success":true,"queued":true}"#),
-            Reply::Passing(_) => return Action::Continue,
-            Reply::Stale => (
-                status,
-                "stale",
-                br#"{"success":true,"skipped":true,"reason":"stale"}"#,
-            ),
-            Reply::Duplicate => (status, "duplicate", SKIPPED),
-            Reply::Implied => (status, "implied", SKIPPED),
-            Reply::Busy => (
-                503,
-                "busy",
-                br#"{"success":false,"message":"busy, try again"}"#,
-            ),
-        };
+        if let Reply::Bypass(reason) = answer {
+            // Counted already.
+            self.state = State::Bypassed(reason);
+            return Action::Continue;
+        }
         self.state = State::Answered;
-        reply(status, outcome, body);
+        self::answer(answer, &self.plugin.rules.config);
         Action::Pause
     }
+}
+
+/// Answers the stream whose context is in effect.
+pub(crate) fn answer(answer: Reply, config: &Config) {
+    let status = config.answer_status;
+    let (status, outcome, body): (u16, &str, &[u8]) = match answer {
+        Reply::Queued => (status, "queued", br#"{"success":true,"queued":true}"#),
+        Reply::Stale => (
+            status,
+            "stale",
+            br#"{"success":true,"skipped":true,"reason":"stale"}"#,
+        ),
+        Reply::Duplicate => (status, "duplicate", SKIPPED),
+        Reply::Implied => (status, "implied", SKIPPED),
+        Reply::Busy => (503, "busy", BUSY),
+        // Laravel's to answer.
+        Reply::Bypass(_) | Reply::WriteThrough(_) | Reply::Outside(_) | Reply::Held(_) => return,
+    };
+    reply(status, outcome, body);
 }
 
 /// Longest answer to a read that is held so that it can be patched, bytes: well below the connection's
 /// buffer, beyond which Envoy would answer 500. What is longer is relayed as it is.
 const RELAYED_BYTES_MAX: usize = 64 * 1024;
 
+/// What a caller is told that has to come again.
+const BUSY: &[u8] = br#"{"success":false,"message":"busy, try again"}"#;
+
 /// As Laravel answers what it skips.
 const SKIPPED: &[u8] = br#"{"success":true,"skipped":true,"reason":"duplicate"}"#;
+
+/// Who has answered the stream whose context is in effect.
+fn answerer() -> Answerer {
+    Answerer::of(
+        host::property(&["response", "code_details"]).as_deref(),
+        || {
+            let attempts = host::property(&["upstream", "request_attempt_count"])?;
+            Some(u64::from_le_bytes(attempts.try_into().ok()?))
+        },
+        || host::property(&["upstream", "local_address"]).is_some(),
+    )
+}
 
 /// Answers the stream whose context is in effect.
 pub(crate) fn tell(told: Told, config: &Config) {
@@ -381,8 +595,25 @@ fn reply(status: u16, outcome: &str, body: &[u8]) {
 
 impl Context for Stream {
     fn on_done(&mut self) -> bool {
-        if matches!(self.state, State::Waiting) {
-            self.waits_no_more();
+        match std::mem::replace(&mut self.state, State::Answered) {
+            State::Waiting => self.waits_no_more(),
+            State::Held => {
+                let gone = self.plugin.holding.borrow_mut().take_gone(self.id);
+                match gone.map(|gone| gone.through) {
+                    Some(Some(through)) => self.through_ends(&through, answerer(), None, b""),
+                    Some(None) => {
+                        self.plugin.holding.borrow_mut().answered();
+                        self.plugin.proving_ended(self.id, Ended::Other);
+                    }
+                    None => self.leave(),
+                }
+            }
+            // Nobody has answered: not even that it was taken is known of a body that broke off.
+            State::WritingThrough(_, through) => {
+                self.through_ends(&through, answerer(), None, b"");
+            }
+            State::Judging(_, through) => self.end(&through, Fate::Unknown),
+            _ => {}
         }
         true
     }
@@ -395,7 +626,16 @@ impl HttpContext for Stream {
         if end_of_stream && let Some(asked) = rules.asked(Headers::new(&buffer)) {
             return self.read(asked);
         }
-        let head = self.plugin.heads.borrow_mut().head(rules, buffer);
+        let mut heads = self.plugin.heads.borrow_mut();
+        let (head, news) = (heads.head(rules, buffer), heads.news());
+        drop(heads);
+        if let Some(header) = news {
+            warn!(
+                "header {}: {} of 512 values were new, so each of these requests is a caller of its own and \
+                 goes to Laravel; see `headers.neutral` and `headers.rotating`",
+                header.name, header.values
+            );
+        }
         match head {
             Err(reason) => self.pass(None, reason),
             Ok(head) if end_of_stream => self.pass(Some(head.route), Bypass::Empty),
@@ -408,12 +648,12 @@ impl HttpContext for Stream {
     }
 
     fn on_http_request_body(&mut self, body_size: usize, end_of_stream: bool) -> Action {
-        let State::Collecting(head) = &self.state else {
+        if !matches!(self.state, State::Collecting(_)) {
             return Action::Continue;
-        };
+        }
         if body_size > BODY_BYTES_MAX {
-            let route = head.route;
-            return self.pass(Some(route), Bypass::TooLarge);
+            // Its beginning may show whose session it speaks of.
+            return self.decide(BODY_BYTES_MAX.saturating_add(1));
         }
         match end_of_stream {
             true => self.decide(body_size),
@@ -429,21 +669,13 @@ impl HttpContext for Stream {
     fn on_http_response_headers(&mut self, _: usize, end_of_stream: bool) -> Action {
         // Runs for our own answers too, which carry the header already.
         match std::mem::replace(&mut self.state, State::Answered) {
-            State::Passed(reason) => {
+            State::Bypassed(reason) => {
                 self.set_http_response_header("x-embudo", Some(&format!("bypass; {reason}")));
             }
-            State::Passing(reason, pass) => {
-                self.set_http_response_header("x-embudo", Some(&format!("passing; {reason}")));
-                let (status, from_upstream) = self.response_head();
-                // Envoy's own answer says in its body whether anything was sent.
-                match status == Some(503) && !from_upstream && !end_of_stream {
-                    true => {
-                        self.state = State::Passing(reason, pass);
-                        return Action::Pause;
-                    }
-                    false => self.pass_is_answered(&pass, b""),
-                }
+            State::WritingThrough(reason, through) => {
+                self.through_is_answered("write-through", reason, through, end_of_stream);
             }
+            State::Held => self.held_is_answered(end_of_stream),
             State::Asking(fetch) => {
                 let action = self.read_is_answered(fetch);
                 if !end_of_stream || matches!(self.state, State::Answered) {
@@ -454,7 +686,11 @@ impl HttpContext for Stream {
             }
             // The root's answer, or Envoy's own.
             State::Waiting => self.waits_no_more(),
-            State::New | State::Collecting(_) | State::Relaying(_) | State::Answered => {}
+            State::New
+            | State::Collecting(_)
+            | State::Judging(..)
+            | State::Relaying(_)
+            | State::Answered => {}
         }
         Action::Continue
     }
@@ -462,12 +698,14 @@ impl HttpContext for Stream {
     fn on_http_response_body(&mut self, body_size: usize, end_of_stream: bool) -> Action {
         match std::mem::replace(&mut self.state, State::Answered) {
             State::Relaying(fetch) => self.state = State::Relaying(fetch),
-            State::Passing(_, pass) => {
-                let body = self
-                    .get_http_response_body(0, body_size)
-                    .unwrap_or_default();
-                self.pass_is_answered(&pass, &body);
-                return Action::Continue;
+            State::Judging(status, through) => {
+                self.state = State::Judging(status, through);
+                // What is longer is no controller's error.
+                if end_of_stream || body_size > RELAYED_BYTES_MAX {
+                    self.judge(body_size.min(RELAYED_BYTES_MAX));
+                    return Action::Continue;
+                }
+                return Action::Pause;
             }
             decided => {
                 self.state = decided;
@@ -485,6 +723,7 @@ impl HttpContext for Stream {
     }
 
     fn on_http_response_trailers(&mut self, _: usize) -> Action {
+        self.judge(RELAYED_BYTES_MAX);
         self.relay(RELAYED_BYTES_MAX)
     }
 }

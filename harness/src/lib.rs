@@ -8,6 +8,7 @@
 //! * [`scenario`]: what happens, as data.
 //! * [`sim`]: the same module in a deterministic simulation.
 //! * [`check`]: what must hold after it.
+//! * [`probe`]: what both hosts are asked, to be compared.
 //! * [`report`]: pictures of what was measured; [`figures`]: what the README says of it.
 
 pub mod check;
@@ -15,6 +16,7 @@ pub mod figures;
 pub mod live;
 mod measure;
 pub mod model;
+pub mod probe;
 pub mod report;
 pub mod scenario;
 pub mod sim;

@@ -1,13 +1,21 @@
 //! What was measured, the same way on both arms.
 
+use std::collections::BTreeMap;
+
 use crate::live::load::LoadReport;
 use crate::live::staleness::staleness;
 use crate::live::stats::Stats;
 use crate::model::http::{Kind, Route};
-use crate::model::laravel::Journal;
+use crate::model::laravel::{Entry, Journal};
 use crate::model::order;
 use crate::model::webhook::{self, Reason, Received};
 use crate::scenario::{Measure, Measures, Scenario};
+
+/// Items of a full batch, by Embudo's own configuration: QRs, and states.
+const FULL_BATCH: [(Route, usize); 2] = [(Route::Qr, 50), (Route::Status, 100)];
+
+/// How long a row's exceptions are counted, from its first one on.
+const THROWS_COUNTED_MS: u64 = 60_000;
 
 /// Every measure, from the gateway's report, Laravel's journal, what the webhook received, and the module's
 /// own metrics.
@@ -48,7 +56,20 @@ pub(crate) fn measures(
         .sum();
     let dead_letters = webhook::items(received, |reason| reason == Reason::Rejected);
     let judged = ledger.delivered + ledger.rejected;
-    let lag_ms = order::row_lag_max_ms(journal.entries(), &report.sent, &scenario.poison());
+    let unpromised = scenario.unpromised();
+    let lag_ms = order::row_lag_max_ms(journal.entries(), &report.sent, &unpromised);
+    let down_ms = order::disconnect_lag_max_ms(journal.entries(), &report.sent, &unpromised);
+    let qrs = times_stored(journal, |entry| entry.route == Route::Qr);
+    let most = |times: &[u64]| times.iter().copied().max().unwrap_or(0) as f64;
+    let arrived: u64 = batches.iter().map(|kind| counts.of(*kind).requests).sum();
+    let said = |word: &str| -> u64 {
+        let is_it = |(kind, _, outcome): &(Kind, u16, Option<String>)| {
+            let outcome = outcome.as_deref().unwrap_or_default();
+            posts.contains(kind) && outcome.starts_with(word)
+        };
+        let answers = report.answers.iter().filter(|(key, _)| is_it(key));
+        answers.map(|(_, count)| count).sum()
+    };
     let largest = stats
         .histogram("embudo.batch_items", &[])
         .quantile(1.0)
@@ -64,20 +85,20 @@ pub(crate) fn measures(
             Measure::ReadFailures,
             asked.saturating_sub(answered_well(&[Kind::GetStatus])) as f64,
         ),
-        (
-            Measure::LaravelPosts,
-            batches
-                .iter()
-                .map(|kind| counts.of(*kind).requests)
-                .sum::<u64>() as f64,
-        ),
+        (Measure::LaravelPosts, arrived as f64),
         (
             Measure::LaravelGets,
             counts.of(Kind::GetStatus).requests as f64,
         ),
         (Measure::LaravelRequests, counts.requests() as f64),
+        (
+            Measure::LaravelShare,
+            share(counts.requests(), report.sends_total()),
+        ),
+        (Measure::LaravelPostsShare, share(arrived, sent)),
         (Measure::Queued, outcome("queued") as f64),
         (Measure::Implied, outcome("implied") as f64),
+        (Measure::Stale, outcome("stale") as f64),
         (Measure::Delivered, ledger.delivered as f64),
         (Measure::Superseded, ledger.superseded as f64),
         (Measure::Expired, ledger.expired as f64),
@@ -88,12 +109,20 @@ pub(crate) fn measures(
         ),
         (Measure::LaravelRefused, refused as f64),
         (Measure::LaravelSingles, singles as f64),
-        (
-            Measure::SinglesPerUpdate,
-            // Nobody reads more than two decimals.
-            (singles as f64 / judged.max(1) as f64 * 100.0).round() / 100.0,
-        ),
+        (Measure::SinglesPerUpdate, share(singles, judged)),
         (Measure::RowLagMaxMs, lag_ms as f64),
+        (Measure::DisconnectLagMaxMs, down_ms as f64),
+        (Measure::RowThrowsMax, row_throws_max(journal) as f64),
+        (Measure::QrStoredMax, most(&qrs)),
+        (Measure::StoredMax, most(&times_stored(journal, |_| true))),
+        (Measure::QrsStored, qrs.len() as f64),
+        (
+            Measure::RecoveryCallsRatio,
+            recovery_calls_ratio(scenario, journal),
+        ),
+        (Measure::WriteThrough, said("write-through") as f64),
+        (Measure::Held, said("held") as f64),
+        (Measure::Outside, said("outside") as f64),
         (Measure::WebhookCalls, received.len() as f64),
         (
             Measure::WebhookItems,
@@ -109,4 +138,56 @@ pub(crate) fn measures(
     ]
     .into_iter()
     .collect()
+}
+
+/// The most times that one row threw within a minute from its first time.
+fn row_throws_max(journal: &Journal) -> u64 {
+    let mut rows = BTreeMap::<&str, (u64, u64)>::new();
+    for (at_ms, account) in journal.thrown() {
+        let (first_ms, throws) = rows.entry(account).or_insert((*at_ms, 0));
+        *throws += u64::from(*at_ms < *first_ms + THROWS_COUNTED_MS);
+    }
+    rows.values().map(|(_, throws)| *throws).max().unwrap_or(0)
+}
+
+/// How often each update took effect. Equal states are told apart by their timestamps; QRs never repeat in life.
+fn times_stored(journal: &Journal, is_counted: impl Fn(&Entry) -> bool) -> Vec<u64> {
+    let mut times = BTreeMap::new();
+    for entry in journal.entries().iter().filter(|entry| is_counted(entry)) {
+        let timestamp = entry.timestamp.filter(|_| entry.route == Route::Status);
+        let update = (&entry.session, entry.route, &entry.value, timestamp);
+        *times.entry(update).or_default() += 1;
+    }
+    times.into_values().collect()
+}
+
+/// To two decimals: nobody reads more.
+fn share(part: u64, whole: u64) -> f64 {
+    (part as f64 / whole.max(1) as f64 * 100.0).round() / 100.0
+}
+
+/// The POSTs that reached Laravel from the recovery on, by those that full batches of what they brought would
+/// have been. 0 where nothing recovers, or nothing came.
+fn recovery_calls_ratio(scenario: &Scenario, journal: &Journal) -> f64 {
+    let Some(recovers_at_ms) = scenario.recovers_at_ms() else {
+        return 0.0;
+    };
+    let from_ms = journal.since_ms() + recovers_at_ms;
+    let is_post = |kind: Option<Kind>| kind.is_some_and(|kind| Kind::POSTS.contains(&kind));
+    let arrivals = journal.arrivals().iter();
+    let calls = arrivals
+        .filter(|a| a.at_ms >= from_ms && is_post(a.kind))
+        .count();
+    let full: usize = FULL_BATCH
+        .into_iter()
+        .map(|(route, items)| {
+            let brought = journal.entries().iter();
+            let brought = brought.filter(|e| e.route == route && e.arrived.at_ms >= from_ms);
+            brought.count().div_ceil(items)
+        })
+        .sum();
+    match full {
+        0 => 0.0,
+        full => share(calls as u64, full as u64),
+    }
 }

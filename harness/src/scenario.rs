@@ -7,8 +7,9 @@
 //! bound with its reason.
 
 mod expectation;
+mod script;
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 use std::fs;
 use std::path::{Path, PathBuf};
 
@@ -17,8 +18,9 @@ use serde::Deserialize;
 use serde_json::Value;
 
 pub use self::expectation::{Expectation, Measure, Measures};
-use crate::model::gateway::{GatewayConfig, session_ids, token};
-use crate::model::laravel::{Fault, LaravelConfig, RetryAfter, Tenants};
+pub use self::script::{Planned, Post};
+use crate::model::gateway::{Caller, GatewayConfig, Identity, session_ids, token};
+use crate::model::laravel::{Fault, LaravelConfig, Required, RetryAfter, Tenants, Throwing};
 
 /// A scenario, as its file says.
 #[derive(Clone, Debug, Deserialize)]
@@ -50,12 +52,21 @@ pub struct Scenario {
     /// and to whom Laravel answers for their own sessions only. 0: nobody has a token.
     #[serde(default)]
     pub tenants: usize,
+    /// The header that says which tenant it is, where it is not a token.
+    #[serde(default)]
+    pub tenant_header: Option<String>,
+    /// Whether each tenant has sessions of the same names.
+    #[serde(default)]
+    pub shared_names: bool,
     /// Embudo's own configuration.
     #[serde(default = "empty")]
     pub filter: Value,
     /// How the sessions behave.
     #[serde(default)]
     pub gateway: Gateway,
+    /// Posts at given times, beside what the sessions do by themselves.
+    #[serde(default, rename = "post")]
+    pub posts: Vec<Post>,
     /// How Laravel behaves.
     #[serde(default)]
     pub laravel: Laravel,
@@ -74,9 +85,17 @@ pub struct Scenario {
 }
 
 /// How the sessions behave.
-#[derive(Clone, Copy, Debug, Deserialize)]
+#[derive(Clone, Debug, Deserialize)]
 #[serde(deny_unknown_fields, default)]
 pub struct Gateway {
+    /// Whether they do nothing by themselves: only the posts of the file are sent.
+    pub quiet: bool,
+    /// Headers of every request.
+    pub headers: Vec<(String, String)>,
+    /// Whether the tenants' tokens are new in each request.
+    pub fresh_tokens: bool,
+    /// Whether a session says who owns it once it is paired.
+    pub owners: bool,
     /// How likely a QR cycle ends in a scan.
     pub scan_probability: f64,
     /// How likely a scan is followed by a reconnect before `active`.
@@ -84,7 +103,7 @@ pub struct Gateway {
 }
 
 /// How Laravel behaves when nothing is wrong.
-#[derive(Clone, Copy, Debug, Deserialize)]
+#[derive(Clone, Debug, Deserialize)]
 #[serde(deny_unknown_fields, default)]
 pub struct Laravel {
     /// PHP workers.
@@ -99,6 +118,22 @@ pub struct Laravel {
     pub poison: usize,
     /// Whether a failed validation says which items it is about.
     pub poison_indexes: bool,
+    /// The rows of so many sessions throw, those after the poison ones.
+    pub throwing: usize,
+    /// Until then, milliseconds from the first event: somebody mends them. All must be settled in the end.
+    pub throwing_until_ms: u64,
+    /// What an item's line says of such a row, with `results`.
+    pub throwing_line: u16,
+    /// So many sessions are no accounts, the last of the run.
+    pub orphans: usize,
+    /// Whether such a one is a 404, instead of `skipped`.
+    pub unknown_is_404: bool,
+    /// Headers that every request must have.
+    pub requires: Vec<Required>,
+    /// A batch of more is a 422 that names the array.
+    pub batch_items_max: Option<usize>,
+    /// Whether a batch is answered 204.
+    pub silent_batches: bool,
     /// A body beyond this is answered 413; nginx's own limit if `None`.
     pub body_bytes_max: Option<usize>,
     /// What is behind the paths of the batches.
@@ -230,7 +265,12 @@ impl Scenario {
     pub fn laravel_config(&self) -> LaravelConfig {
         LaravelConfig {
             tenants: self.tenants(),
-            poison: self.poison().into_iter().map(|name| (name, 0)).collect(),
+            tenant_header: self.tenant_header.clone(),
+            poison: self
+                .poison()
+                .into_iter()
+                .map(|name| (name, 0))
+                .collect::<BTreeMap<_, _>>(),
             ..self.laravel.config()
         }
     }
@@ -242,22 +282,116 @@ impl Scenario {
         ids.take(self.laravel.poison).collect()
     }
 
+    /// The sessions whose rows throw, if the first event is then, in ms of Laravel's clock.
+    #[must_use]
+    pub fn throwing(&self, begun_ms: u64) -> Throwing {
+        let until_ms = begun_ms.saturating_add(self.laravel.throwing_until_ms);
+        let keys = self.identities().into_iter().skip(self.laravel.poison);
+        let throwing = keys.take(self.laravel.throwing);
+        throwing
+            .map(|identity| (identity.key, 0..until_ms))
+            .collect()
+    }
+
+    /// The sessions that are accounts from the start.
+    #[must_use]
+    pub fn accounts(&self) -> Vec<String> {
+        let known = self.sessions.saturating_sub(self.laravel.orphans);
+        let all = self.identities().into_iter().take(known);
+        all.map(|identity| identity.key).collect()
+    }
+
+    /// The sessions of which nothing is promised: those that Laravel does not take, does not know, or cannot
+    /// store.
+    #[must_use]
+    pub fn unpromised(&self) -> BTreeSet<String> {
+        let mut all = self.poison();
+        all.extend(self.throwing(0).into_keys());
+        let known = self.sessions.saturating_sub(self.laravel.orphans);
+        let orphans = self.identities().into_iter().skip(known);
+        all.extend(orphans.map(|identity| identity.key));
+        all
+    }
+
+    /// The last moment at which something stops going wrong by itself, milliseconds from the first event.
+    #[must_use]
+    pub fn recovers_at_ms(&self) -> Option<u64> {
+        let faults = self.faults.iter().map(|fault| fault.to_ms);
+        let ups = self.happenings.iter().filter_map(|happening| {
+            matches!(happening.what, Verb::LaravelUp).then_some(happening.at_ms)
+        });
+        faults.filter(|to_ms| *to_ms < u64::MAX).chain(ups).max()
+    }
+
     /// The credentials that callers have for Laravel.
     #[must_use]
     pub fn secrets(&self) -> BTreeSet<String> {
+        if self.tenant_header.is_some() {
+            return BTreeSet::new();
+        }
         let tenants = 0..self.tenants;
-        tenants.filter_map(|t| self.authorization(t)).collect()
+        tenants
+            .map(|tenant| format!("Bearer {}", token(tenant)))
+            .collect()
+    }
+
+    /// What the requests of each session have in common.
+    #[must_use]
+    pub fn identities(&self) -> Vec<Identity> {
+        let ids = session_ids(self.seed, self.sessions);
+        (0..self.sessions)
+            .map(|index| self.identity(index, &ids))
+            .collect()
+    }
+
+    fn identity(&self, index: usize, ids: &[String]) -> Identity {
+        let tenant = index.checked_rem(self.tenants);
+        let place = match self.shared_names {
+            true => index.checked_div(self.tenants).unwrap_or(index),
+            false => index,
+        };
+        let session = ids.get(place).cloned().unwrap_or_default();
+        let mut identity = Identity::plain(session);
+        identity.caller.headers.clone_from(&self.gateway.headers);
+        if self.gateway.owners {
+            identity.caller.owner = Some(format!("551190000{index:04}@s.whatsapp.net"));
+        }
+        let Some(tenant) = tenant else {
+            return identity;
+        };
+        let Caller {
+            headers,
+            fresh_token,
+            ..
+        } = &mut identity.caller;
+        match &self.tenant_header {
+            Some(name) => {
+                let value = format!("tenant-{tenant}");
+                identity.key = format!("{value}/{}", identity.session);
+                headers.push((name.clone(), value));
+            }
+            None if self.gateway.fresh_tokens => *fresh_token = Some(token(tenant)),
+            None => headers.push((
+                "authorization".to_owned(),
+                format!("Bearer {}", token(tenant)),
+            )),
+        }
+        identity
     }
 
     /// The `authorization` that goes along with the requests of the session of this index.
     #[must_use]
     pub fn authorization(&self, session: usize) -> Option<String> {
         let tenant = session.checked_rem(self.tenants)?;
-        Some(format!("Bearer {}", token(tenant)))
+        let is_token = self.tenant_header.is_none() && !self.gateway.fresh_tokens;
+        is_token.then(|| format!("Bearer {}", token(tenant)))
     }
 
     fn tenants(&self) -> Tenants {
         let mut tenants = Tenants::default();
+        if self.tenant_header.is_some() {
+            return tenants;
+        }
         let ids = session_ids(self.seed, self.sessions);
         for (index, session) in ids.into_iter().enumerate() {
             if let Some(tenant) = index.checked_rem(self.tenants) {
@@ -272,6 +406,28 @@ impl Scenario {
             self.sessions > 0 && self.seconds > 0,
             "nothing would happen"
         );
+        ensure!(
+            self.laravel.throwing == 0 || self.laravel.throwing_until_ms < u64::MAX,
+            "rows that throw for ever are never settled: say throwing_until_ms"
+        );
+        ensure!(
+            !self.shared_names || self.tenant_header.is_some(),
+            "shared names need a tenant_header"
+        );
+        for post in &self.posts {
+            let is_said = post.qr.is_some() != post.state.is_some();
+            ensure!(is_said, "a post says a qr or a state");
+            let last_ms = post.at_ms + post.times.saturating_sub(1) * post.every_ms;
+            ensure!(
+                last_ms < self.seconds * 1000,
+                "a post is sent after the end"
+            );
+            let last = post.session + post.sessions;
+            ensure!(
+                last <= self.sessions,
+                "a post is about session {last}, which is none"
+            );
+        }
         ensure!(self.compression > 0.0, "compression must be more than 0");
         ensure!(
             !self.expectations.is_empty(),
@@ -298,6 +454,10 @@ impl Scenario {
 impl Default for Gateway {
     fn default() -> Self {
         Self {
+            quiet: false,
+            headers: Vec::new(),
+            fresh_tokens: false,
+            owners: false,
             scan_probability: 0.1,
             restart_probability: 0.5,
         }
@@ -316,6 +476,14 @@ impl Default for Laravel {
             results: false,
             poison: 0,
             poison_indexes: true,
+            throwing: 0,
+            throwing_until_ms: u64::MAX,
+            throwing_line: 500,
+            orphans: 0,
+            unknown_is_404: false,
+            requires: Vec::new(),
+            batch_items_max: None,
+            silent_batches: false,
             body_bytes_max: None,
             batch_route: BatchRoute::There,
             throttle_per_minute: None,
@@ -337,6 +505,11 @@ impl Laravel {
             status_batch: has_batches,
             catch_all: self.batch_route == BatchRoute::Page,
             results: self.results,
+            throwing_line: self.throwing_line,
+            unknown_is_404: self.unknown_is_404,
+            requires: self.requires.clone(),
+            batch_items_max: self.batch_items_max,
+            silent_batches: self.silent_batches,
             poison_indexes: self.poison_indexes,
             body_bytes_max: self.body_bytes_max.unwrap_or(default.body_bytes_max),
             throttle_per_minute: self.throttle_per_minute,

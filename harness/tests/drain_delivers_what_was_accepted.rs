@@ -80,6 +80,7 @@ impl Way {
         let options = EnvoyOptions {
             drain_time_s,
             filter_config: json!({
+                "assume": {"callers": true},
                 "max_in_flight": 1,
                 "routes": [{"name": "qr", "batch": {"max_items": 8}}],
             }),
@@ -304,8 +305,8 @@ async fn an_envoy_that_cannot_be_drained_is_left_as_it_is() -> Result<()> {
 #[tokio::test(flavor = "multi_thread")]
 async fn without_a_dispatcher_nothing_is_begun() -> Result<()> {
     let stats = json!({"stats": [
-        {"name": "wasmcustom.embudo.pending", "value": 3},
-        {"name": "wasmcustom.embudo.leader_beat", "value": 17},
+        {"name": "wasmcustom.embudo.pending;store=embudo", "value": 3},
+        {"name": "wasmcustom.embudo.leader_beat;store=embudo", "value": 17},
     ]});
     let info = json!({"command_line_options": {"drain_time": "1s"}});
     let page = |body: Value| axum::routing::get(move || async move { body.to_string() });

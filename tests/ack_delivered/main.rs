@@ -153,7 +153,8 @@ async fn whoever_was_superseded_hears_of_its_successor() -> Result<()> {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_rejection_is_told_with_laravels_own_status() -> Result<()> {
-    // Refused in every batch, the state is posted alone in the end, and that answer is its verdict.
+    // Refused in every batch, the state is posted alone in the end; refused so twice, beside what Laravel accepts,
+    // it is rejected with that answer.
     let mut config = with_timeout(60_000);
     config["routes"][1]["batch"] = json!({"max_wait_ms": 0});
     let stack = Stack::configured("ack-rejected", config).await?;
@@ -162,6 +163,8 @@ async fn a_rejection_is_told_with_laravels_own_status() -> Result<()> {
         Fault::always(status(418)).on(Kind::PostStatus),
     ]);
 
+    let accepted = stack.post_qr(&session(), &qr(1)).await;
+    assert_eq!((accepted.status, &*accepted.outcome), (200, "delivered"));
     let answer = stack.post_status(&session(), "connecting").await;
 
     assert_eq!((answer.status, &*answer.outcome), (418, "rejected"));

@@ -245,19 +245,27 @@ impl Table {
     }
 
     fn headers(&mut self) {
-        // What nobody needs to repeat in a batch does not matter, whatever its bytes.
-        for header in ["x-custom", "user-agent", "referer", "x-request-id", "accept-language"] {
+        // What tells nobody apart does not matter, whatever its bytes (a referrer beside no cookie is such); what Laravel could tell apart has to arrive.
+        for (header, carried) in [
+            ("user-agent", false),
+            ("x-request-id", false),
+            ("accept-language", false),
+            ("referer", false),
+            ("x-custom", true),
+        ] {
             let session = self.session();
             let odd = Message::json("/api/qr", qr_body(&session, "2@x")).with(header, b"a\xff\xfe\x80");
-            self.queued(&format!("{header} that is no UTF-8"), odd, &session, "2@x");
+            let name = format!("{header} that is no UTF-8");
+            match carried {
+                true => self.bypass(&name, odd, "header_bytes"),
+                false => self.queued(&name, odd, &session, "2@x"),
+            }
         }
         let valid = || Message::json("/api/qr", qr_body("00000000-0000-4000-8000-00000000000b", "2@x"));
         for (name, value, reason) in [
-            ("authorization", &b"Bearer planted"[..], "credential"),
-            ("authorization", b"Bearer \xff", "header_bytes"),
-            ("x-api-key", b"k", "credential"),
+            ("authorization", &b"Bearer \xff"[..], "header_bytes"),
             ("x-api-key", b"\xff", "header_bytes"),
-            ("cookie", b"laravel_session=1", "credential"),
+            ("cookie", b"\xff", "header_bytes"),
             ("x-hub-signature-256", b"sha256=00", "signature"),
             ("x-hub-signature-256", b"\xff", "signature"),
             ("x-webhook-hmac", b"00", "signature"),
@@ -273,17 +281,27 @@ impl Table {
             let name_of_case = format!("{name}: {}", value.escape_ascii());
             self.bypass(&name_of_case, valid().with(name, value), reason);
         }
+        for (name, value) in [
+            ("authorization", "Bearer planted"),
+            ("x-api-key", "k"),
+            ("cookie", "laravel_session=1"),
+        ] {
+            let session = self.session();
+            let message = Message::json("/api/qr", qr_body(&session, "2@x")).with(name, value);
+            self.queued(&format!("{name}: {value}"), message, &session, "2@x");
+        }
         for value in [
             &b"text/plain"[..],
             b"application/x-www-form-urlencoded",
             b"multipart/form-data; boundary=x",
             b"APPLICATION/JSON",
-            b"\xff",
             b"",
         ] {
             let name = format!("content-type: {}", value.escape_ascii());
             self.bypass(&name, valid().replacing("content-type", value), "encoding");
         }
+        let odd = valid().replacing("content-type", b"\xff");
+        self.bypass("a content-type that is no UTF-8", odd, "header_bytes");
         let untyped = valid().without("content-type");
         self.bypass("no content-type", untyped, "encoding");
         let zipped = valid();
@@ -310,15 +328,26 @@ impl Table {
         let session = self.session();
         let plain = Message::json("/api/qr", qr_body(&session, "2@x"));
         self.queued("identity", plain.with("content-encoding", "identity"), &session, "2@x");
-        let session = self.session();
-        let mut many = Message::json("/api/qr", qr_body(&session, "2@x"));
-        for i in 0..80 {
-            many = many.with(&format!("x-many-{i}"), "v".repeat(500));
+        // Those that tell nobody apart in any number, those that are carried in a bounded one.
+        for (prefix, carried) in [("x-b3-many", false), ("x-many", true)] {
+            let session = self.session();
+            let mut many = Message::json("/api/qr", qr_body(&session, "2@x"));
+            for i in 0..80 {
+                many = many.with(&format!("{prefix}-{i}"), "v".repeat(500));
+            }
+            let name = format!("80 headers {prefix}-… of half a KiB");
+            let session_again = self.session();
+            let long = Message::json("/api/qr", qr_body(&session_again, "2@x"));
+            let long = long.with(&format!("{prefix}-long"), "v".repeat(50_000));
+            let name_of_long = format!("a header {prefix}-long of 50,000 bytes");
+            if carried {
+                self.bypass(&name, many, "header_bytes");
+                self.bypass(&name_of_long, long, "header_bytes");
+            } else {
+                self.queued(&name, many, &session, "2@x");
+                self.queued(&name_of_long, long, &session_again, "2@x");
+            }
         }
-        self.queued("80 headers of half a KiB", many, &session, "2@x");
-        let session = self.session();
-        let long = Message::json("/api/qr", qr_body(&session, "2@x")).with("x-long", "v".repeat(50_000));
-        self.queued("a header of 50,000 bytes", long, &session, "2@x");
         let session = self.session();
         let expect = Message::json("/api/qr", qr_body(&session, "2@x")).with("expect", "100-continue");
         self.queued("expect: 100-continue", expect, &session, "2@x");
@@ -340,7 +369,7 @@ impl Table {
         }
         for path in ["/api/qr?x=1", "/api/qr?", "/api/whatsapp/status?token=1&token=2"] {
             let query = Message::json(path, qr_body(&session, "2@x"));
-            self.bypass(path, query, "path");
+            self.bypass(path, query, "query");
         }
         for path in ["/api/qr/", "/api//qr", "/api/qr/1", "/API/QR", "/api/%71r", "/api/qr;x", "/x/api/qr"] {
             let other = Message::json(path, qr_body(&session, "2@x"));
@@ -358,7 +387,7 @@ impl Table {
         let trailers = Message::json("/api/qr", qr_body(&session, "2@x")).with_trailer("x-checksum", "1");
         self.queued_http2("trailers", trailers, &session);
         let session = self.session();
-        let odd = Message::json("/api/qr", qr_body(&session, "2@x")).with("x-custom", b"\xff");
+        let odd = Message::json("/api/qr", qr_body(&session, "2@x")).with("user-agent", b"\xff");
         self.queued_http2("a header that is no UTF-8", odd, &session);
         let session = self.session();
         let (value, body) = sized(&session, QUEUED_BYTES_MAX);
@@ -382,7 +411,7 @@ impl Table {
             ("a token that is no UTF-8", token, "header_bytes"),
             ("2 MiB", message(upload.as_bytes()), "too_large"),
             ("2 MiB and trailers", message(upload.as_bytes()).with_trailer("x-checksum", "1"), "too_large"),
-            ("a query string", query, "path"),
+            ("a query string", query, "query"),
         ] {
             self.bypass(&format!("HTTP/2, {name}"), message, reason);
             self.cases.last_mut().expect("just pushed").http2 = true;

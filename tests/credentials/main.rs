@@ -1,13 +1,13 @@
-//! Callers with credentials: trusted once Laravel itself has accepted them, and never mixed.
+//! Callers: queued once Laravel itself has accepted them, and their route, and never mixed.
 
 use std::time::Duration;
 
 use anyhow::Result;
 use embudo::model::http::Kind;
-use embudo::model::laravel::Tenants;
+use embudo::model::laravel::{Fault, Misbehaviour, Tenants};
 use embudo_tests::raw::{Answer, Message};
 use embudo_tests::{Stack, qr_body, sessions, status_body, wait_until};
-use serde_json::json;
+use serde_json::{Value, json};
 
 const ONE: &str = "token-of-the-first";
 const TWO: &str = "token-of-the-second";
@@ -30,7 +30,11 @@ impl Tenancy {
         for session in &of_two {
             tenants.add(TWO, session);
         }
-        let stack = Stack::with(name, |options| options.laravel.config.tenants = tenants).await?;
+        let stack = Stack::with(name, |options| {
+            options.laravel.config.tenants = tenants;
+            options.filter_config = unassumed();
+        })
+        .await?;
         Ok(Self {
             stack,
             of_one,
@@ -61,17 +65,19 @@ impl Tenancy {
         answer.expect("every request is answered")
     }
 
-    /// Both have been accepted by Laravel once, on both routes.
+    /// Laravel has accepted both, and something on both routes.
     async fn introduced(&self) {
-        for (token, session) in [(ONE, &self.of_one[0]), (TWO, &self.of_two[0])] {
-            let state = self.state(token, session, "connecting").await;
-            let qr = self.qr(token, session, "2@introduction").await;
-            for answer in [state, qr] {
-                assert_eq!(
-                    (answer.status, outcome(&answer)),
-                    (200, "passing; credential".into())
-                );
-            }
+        let (one, two) = (&self.of_one[0], &self.of_two[0]);
+        let answers = [
+            self.state(ONE, one, "connecting").await,
+            self.qr(ONE, one, "2@introduction").await,
+            self.state(TWO, two, "connecting").await,
+        ];
+        for answer in answers {
+            assert_eq!(
+                (answer.status, outcome(&answer)),
+                (200, "write-through; unproven".into())
+            );
         }
     }
 
@@ -91,34 +97,41 @@ impl Tenancy {
     }
 }
 
+/// Whoever comes has to be accepted first.
+fn unassumed() -> Value {
+    json!({"assume": {"callers": false}})
+}
+
 fn outcome(answer: &Answer) -> String {
     answer.header("x-embudo").unwrap_or_default()
 }
 
 #[tokio::test]
-async fn a_credential_is_trusted_once_laravel_has_accepted_it_and_for_that_route() -> Result<()> {
-    let it = Tenancy::start("learned").await?;
-    let session = &it.of_one[0];
+async fn a_caller_is_queued_once_laravel_has_accepted_it_and_a_route_once_it_has_accepted_any()
+-> Result<()> {
+    let it = Tenancy::start("proven").await?;
+    let (session, of_two) = (&it.of_one[0], &it.of_two[0]);
 
     let first = it.state(ONE, session, "connecting").await;
     let second = it.state(ONE, session, "active").await;
     let other_route = it.qr(ONE, session, "2@a").await;
     let again = it.state(ONE, session, "active").await;
 
-    assert_eq!(outcome(&first), "passing; credential");
+    assert_eq!(outcome(&first), "write-through; unproven");
     assert_eq!(
         first.text(),
         r#"{"message":"Updated","success":true}"#,
         "Laravel's own answer"
     );
     assert_eq!(outcome(&second), "queued");
-    // The other route's is busy while the state is under way, and passes once that is settled.
-    assert!(
-        ["passing; credential", "busy"].contains(&&*outcome(&other_route)),
-        "{}",
-        outcome(&other_route)
-    );
+    // It is held while the state is under way, and goes on once that is settled.
+    assert!(outcome(&other_route).ends_with("; unproven"));
     assert!(["duplicate", "queued"].contains(&&*outcome(&again)));
+    // The routes are proven by anybody, the callers each by itself.
+    let theirs = it.qr(TWO, of_two, "2@a").await;
+    assert_eq!(outcome(&theirs), "write-through; unproven");
+    let theirs = it.state(TWO, of_two, "connecting").await;
+    assert_eq!(outcome(&theirs), "queued");
     it.stack.settled(Duration::from_secs(20)).await;
     it.assert_never_mixed();
     it.stack.finish().await;
@@ -145,7 +158,7 @@ async fn two_tenants_never_share_a_batch() -> Result<()> {
 }
 
 #[tokio::test]
-async fn a_401_ends_the_trust_and_what_it_refused_is_rejected() -> Result<()> {
+async fn a_401_to_an_item_alone_ends_the_proof_and_the_gateway_hears_the_next() -> Result<()> {
     let it = Tenancy::start("revoked").await?;
     it.introduced().await;
     let session = &it.of_one[1];
@@ -155,17 +168,23 @@ async fn a_401_ends_the_trust_and_what_it_refused_is_rejected() -> Result<()> {
 
     let before = it.state(ONE, session, "active").await;
     assert_eq!(outcome(&before), "queued", "nobody knows yet");
+    // The batch is refused first, then its item alone, and that is about the caller.
     wait_until(
-        "Laravel refuses the batch",
-        Duration::from_secs(10),
-        async || it.stack.ledger().await.rejected == 1,
+        "the caller is no longer proven",
+        Duration::from_secs(15),
+        async || {
+            outcome(&it.state(ONE, session, "active").await) != "queued"
+                && outcome(&it.state(ONE, session, "open").await).starts_with("write-through")
+        },
     )
     .await;
+    // Each worker looks again at its root's tick.
+    tokio::time::sleep(Duration::from_millis(600)).await;
 
     let after = it.state(ONE, session, "active").await;
     assert_eq!(
         (after.status, outcome(&after)),
-        (401, "passing; credential".into()),
+        (401, "write-through; unproven".into()),
         "Laravel's own answer again"
     );
     let other = it.state(TWO, &it.of_two[1], "active").await;
@@ -203,7 +222,7 @@ async fn a_stranger_neither_overwrites_nor_reads_anothers_state() -> Result<()> 
     }
     let written = it.state(STRANGER, session, "inactive").await;
     assert_eq!(written.status, 401);
-    // The second tenant is known for the route: its item is taken in, and Laravel refuses it.
+    // The second tenant is proven: its item is taken in, and Laravel refuses it.
     it.state(TWO, session, "inactive").await;
     it.stack.settled(Duration::from_secs(20)).await;
 
@@ -217,20 +236,91 @@ async fn a_stranger_neither_overwrites_nor_reads_anothers_state() -> Result<()> 
 }
 
 #[tokio::test]
-async fn with_never_each_request_goes_to_laravel_and_with_always_none_has_to() -> Result<()> {
-    for (trust, expected) in [("never", "passing; credential"), ("always", "queued")] {
-        let config = json!({"credentials": {"trust": trust}});
-        let stack = Stack::configured("trust", config).await?;
+async fn where_callers_are_assumed_to_be_accepted_none_has_to_go_to_laravel_first() -> Result<()> {
+    for (callers, expected) in [(false, "write-through; unproven"), (true, "queued")] {
+        let config = json!({"assume": {"callers": callers}});
+        let stack = Stack::configured("assumed", config).await?;
         let session = embudo_tests::session();
-        for value in ["active", "connecting"] {
-            let message = Message::json("/api/whatsapp/status", status_body(&session, value))
+        {
+            let message = Message::json("/api/whatsapp/status", status_body(&session, "active"))
                 .with("x-api-key", "k");
             let answer = message.send(stack.envoy.listener).await?;
-            assert_eq!(outcome(&answer), expected, "{trust}");
+            assert_eq!(outcome(&answer), expected, "{callers}");
         }
         let posts = stack.laravel.counts().of(Kind::PostStatus).requests;
-        assert_eq!(posts, if trust == "never" { 2 } else { 0 });
+        assert_eq!(posts == 0, callers);
         stack.finish().await;
     }
+    Ok(())
+}
+
+#[tokio::test]
+async fn what_says_failure_proves_nobody() -> Result<()> {
+    let stack = Stack::configured("failure", unassumed()).await?;
+    let says = Misbehaviour::Status {
+        code: 200,
+        headers: vec![("content-type".into(), "application/json".into())],
+        body: r#"{"success":false,"message":"try again"}"#.into(),
+        processed: false,
+    };
+    stack
+        .laravel
+        .set_faults(vec![Fault::always(says).on(Kind::PostStatus)]);
+    let session = embudo_tests::session();
+    for n in 0..200 {
+        let answer = stack.post_status(&session, &format!("state-{n}")).await;
+        assert_eq!(
+            (answer.status, &*answer.outcome),
+            (200, "write-through; unproven")
+        );
+    }
+    stack.laravel.set_faults(Vec::new());
+    let first = stack.post_status(&session, "connecting").await;
+    let second = stack.post_status(&session, "active").await;
+    assert_eq!(first.outcome, "write-through; unproven");
+    assert_eq!(second.outcome, "queued");
+    stack.settled(Duration::from_secs(20)).await;
+    stack.finish().await;
+    Ok(())
+}
+
+#[tokio::test]
+async fn callers_that_come_once_push_nobody_out_that_comes_again() -> Result<()> {
+    let stack = Stack::configured("rotating", unassumed()).await?;
+    let post = async |name: &str, value: String, session: &str, state: String| {
+        let message = Message::json("/api/whatsapp/status", status_body(session, &state));
+        let answer = message.with(name, value).send(stack.envoy.listener).await;
+        outcome(&answer.expect("every request is answered"))
+    };
+    let all: Vec<(String, String)> = (0..100)
+        .map(|n| (format!("Bearer tenant-{n}"), embudo_tests::session()))
+        .collect();
+    // Few have been accepted once and not again at any time: there are places for a hundred of them, not for more in
+    // one key of the store.
+    for some in all.chunks(20) {
+        for state in ["connecting", "active"] {
+            for (token, session) in some {
+                post("authorization", token.clone(), session, state.into()).await;
+            }
+            stack.settled(Duration::from_secs(20)).await;
+        }
+    }
+    let tab = embudo_tests::session();
+    for n in 0..300 {
+        let told = post(
+            "cookie",
+            format!("laravel_session={n}"),
+            &tab,
+            format!("state-{n}"),
+        )
+        .await;
+        assert_eq!(told, "write-through; unproven", "each is a stranger");
+    }
+    for (token, session) in &all {
+        let told = post("authorization", token.clone(), session, "inactive".into()).await;
+        assert_eq!(told, "queued", "{token}");
+    }
+    stack.settled(Duration::from_secs(20)).await;
+    stack.finish().await;
     Ok(())
 }

@@ -59,8 +59,12 @@ impl Run {
         change(&mut options);
         let epoch = options.epoch;
         let laravel = RealLaravel::start(options).await?;
-        // No QR runs out: what is lost must not hide behind that.
-        let config = json!({"routes": [{"name": "qr", "expire_after_ms": 3_600_000}]});
+        // No QR runs out: what is lost must not hide behind that. And that Laravel accepts the gateway is another
+        // test's matter.
+        let config = json!({
+            "assume": {"callers": true},
+            "routes": [{"name": "qr", "expire_after_ms": 3_600_000}],
+        });
         let envoy = Envoy::start(EnvoyOptions {
             filter_config: scaled(&config, SPEED),
             ..EnvoyOptions::new(name, &laravel)

@@ -79,6 +79,12 @@ async fn replay(preset: &str) -> Result<()> {
         let reply = post(&hooks, &gateway, event).await;
         let what = &event.what;
         let is_ours = match event.outcome.as_str() {
+            // What a rule knows the session of keeps that session's order.
+            "bypass" if event.rule.is_some() => {
+                let ways = ["bypass", "write-through", "held"];
+                ways.map(|way| format!("{way}; no_value"))
+                    .contains(&reply.outcome)
+            }
             "bypass" => reply.outcome.starts_with("bypass; "),
             "none" => reply.outcome.is_empty(),
             outcome => reply.outcome == outcome,
@@ -158,7 +164,7 @@ async fn scan_voids_qr(preset: &str) -> Result<()> {
     let ledger = hooks.settled().await;
     let bodies: Vec<_> = hooks.target.calls().into_iter().map(|c| c.body).collect();
     assert_eq!(bodies, [gateway.named("scanned").body()], "the QR is void");
-    assert_eq!((ledger.delivered, ledger.superseded), (1, 1));
+    assert_eq!((ledger.delivered, ledger.voided), (1, 1));
 
     // Had the first one been remembered as told, this would be its duplicate.
     let again = post(&hooks, &gateway, gateway.named("the first QR")).await;
@@ -220,16 +226,23 @@ async fn a_target_of_webhooks_need_not_answer_json() -> Result<()> {
     let gateway = Events::of("evolution");
     for answers in [Answers::Text, Answers::Empty] {
         let hooks = Hooks::start("evolution", json!({}), answers).await?;
-        let event = gateway.named("the socket connects");
+        let first = gateway.named("the socket connects");
+        let second = gateway.named("the refusal after it");
 
-        let reply = post(&hooks, &gateway, event).await;
+        let reply = post(&hooks, &gateway, first).await;
+        assert_eq!(reply.outcome, "write-through; unproven", "{answers:?}");
+        let reply = post(&hooks, &gateway, second).await;
+        assert_eq!(reply.outcome, "queued", "{answers:?} proves");
 
-        assert_eq!(reply.outcome, "queued");
         let ledger = hooks.settled().await;
         assert_eq!(ledger.delivered, 1, "{answers:?} is a yes");
         let calls = hooks.target.calls();
-        assert_eq!(calls.len(), 1, "{answers:?}: nothing is repeated");
-        assert_eq!(calls[0].body, event.body());
+        let bodies: Vec<_> = calls.into_iter().map(|call| call.body).collect();
+        assert_eq!(
+            bodies,
+            [first.body(), second.body()],
+            "{answers:?}: nothing is repeated"
+        );
         hooks.finish().await;
     }
     Ok(())
@@ -241,10 +254,12 @@ async fn the_gateways_key_is_learnt_and_carried_on() -> Result<()> {
         let gateway = Events::of(preset);
         let hooks = Hooks::start(preset, json!({"priority_gap_ms": 0}), Answers::Json).await?;
         let mut queued = gateway.events.iter().filter(|e| e.outcome == "queued");
-        let (first, second) = (queued.next().expect("one"), queued.next().expect("two"));
+        let first = queued.next().expect("one");
+        // Another rule's event would have to prove its route first.
+        let second = queued.find(|event| event.rule == first.rule).expect("two");
 
         let stranger = post(&hooks, &gateway, first).await;
-        assert_eq!(stranger.outcome, "passing; credential", "{preset}");
+        assert_eq!(stranger.outcome, "write-through; unproven", "{preset}");
         assert_eq!(stranger.body, "{\"call\":1}", "{preset}: Laravel judges it");
         let known = post(&hooks, &gateway, second).await;
         assert_eq!(known.outcome, "queued", "{preset}: Laravel took the key");
@@ -287,7 +302,7 @@ fn path(gateway: &Events, event: &Event) -> String {
 
 /// The keys of the gateways are not what most of these tests are about.
 fn trusting(mut config: Value) -> Value {
-    config["credentials"] = json!({"trust": "always"});
+    config["assume"] = json!({"callers": true});
     config
 }
 

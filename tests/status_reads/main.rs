@@ -3,7 +3,7 @@
 
 mod down;
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeSet;
 use std::time::Duration;
 
 use anyhow::Result;
@@ -242,20 +242,26 @@ async fn a_kept_answer_is_for_the_credential_that_it_was_given_to() -> Result<()
     let session = session();
     let as_tenant = |token: &str| ask(&session).with("authorization", token.as_bytes());
 
-    let mut outcomes = BTreeMap::new();
-    for token in ["Bearer one", "Bearer one", "Bearer two", "Bearer two"] {
-        let answer = as_tenant(token).send(stack.envoy.listener).await?;
-        outcomes
-            .entry(token)
-            .or_insert_with(Vec::new)
-            .push(outcome(&answer));
+    let mut went = 0;
+    for token in ["Bearer one", "Bearer two"] {
+        let mut outcomes = Vec::new();
+        // The other worker hears within a tick that a caller has read twice.
+        wait_until("its answer is kept", BOUND, async || {
+            let answer = as_tenant(token).send(stack.envoy.listener).await;
+            outcomes.push(outcome(&answer.expect("a read is answered")));
+            outcomes.last().is_some_and(|last| last == "cached")
+        })
+        .await;
+        outcomes.pop();
+        // Who reads once is given nothing to keep.
+        assert!(outcomes.len() >= 2, "{token}: {outcomes:?}");
+        assert!(outcomes.iter().all(|outcome| outcome == "fresh"));
+        went += outcomes.len() as u64;
     }
     let nobody = read(&stack, &session).await;
 
-    assert_eq!(outcomes["Bearer one"], ["fresh", "cached"]);
-    assert_eq!(outcomes["Bearer two"], ["fresh", "cached"]);
     assert_eq!(outcome(&nobody), "fresh");
-    assert_eq!(asked(&stack), 3);
+    assert_eq!(asked(&stack), went + 1);
     stack.finish().await;
     Ok(())
 }

@@ -6,7 +6,7 @@ use anyhow::Result;
 use embudo::live::laravel::{LaravelOptions, LaravelServer};
 use embudo::live::load::LoadOptions;
 use embudo::live::stats::VmReloads;
-use embudo::live::{Envoy, EnvoyOptions, Ledger};
+use embudo::live::{Envoy, EnvoyOptions, Ledger, Twin};
 use embudo::model::laravel::{Entry, Journal};
 use embudo::model::order::{SentLog, Violation};
 use serde_json::{Value, json};
@@ -23,10 +23,17 @@ const CONNECTIONS: usize = 8;
 /// How a stack differs from the usual one.
 #[derive(Clone, Debug)]
 pub struct StackOptions {
-    /// Embudo's configuration; `{}` unless changed.
+    /// Embudo's configuration; `{}` unless changed. Where it does not say so itself, every caller is assumed to be
+    /// accepted: what a test is about begins after that.
     pub filter_config: Value,
     /// Paths, as regular expressions, whose GETs enter the filter besides status reads.
     pub read_routes: Vec<String>,
+    /// What an operator may have written into Envoy's configuration besides.
+    pub envoy_changes: Vec<(String, Value)>,
+    /// Listeners beside the gateway's.
+    pub twins: Vec<Twin>,
+    /// Another Envoy between this one and Laravel, with what is written into its configuration.
+    pub between: Option<Vec<(String, Value)>>,
     /// The stand-in Laravel: one that costs no time and knows every session, unless changed.
     pub laravel: LaravelOptions,
     /// How many connections the client opens.
@@ -44,6 +51,8 @@ pub struct Stack {
     pub gateway: Client,
     /// What is between them.
     pub envoy: Envoy,
+    /// Another Envoy between that and Laravel, if there is one.
+    pub between: Option<Envoy>,
     /// Laravel's end.
     pub laravel: LaravelServer,
     epoch: Instant,
@@ -56,6 +65,9 @@ impl Default for StackOptions {
         Self {
             filter_config: json!({}),
             read_routes: Vec::new(),
+            envoy_changes: Vec::new(),
+            twins: Vec::new(),
+            between: None,
             laravel: LaravelOptions {
                 workers: WORKERS,
                 ..LaravelOptions::costing(0)
@@ -93,20 +105,41 @@ impl Stack {
     pub async fn with(name: &str, change: impl FnOnce(&mut StackOptions)) -> Result<Self> {
         let mut options = StackOptions::default();
         change(&mut options);
+        if let Some(config) = options.filter_config.as_object_mut() {
+            let assumed = || json!({"callers": true});
+            config.entry("assume").or_insert_with(assumed);
+        }
         let epoch = options.laravel.epoch;
         let laravel = LaravelServer::start(options.laravel).await?;
+        let between = match options.between {
+            None => None,
+            Some(changes) => {
+                let between = EnvoyOptions {
+                    embudo: false,
+                    changes,
+                    ..EnvoyOptions::new(&format!("{name}-between"), laravel.addr)
+                };
+                Some(Envoy::start(between).await?)
+            }
+        };
+        let next = between
+            .as_ref()
+            .map_or(laravel.addr, |envoy| envoy.listener);
         let envoy = EnvoyOptions {
             filter_config: options.filter_config,
             read_routes: options.read_routes,
+            changes: options.envoy_changes,
+            twins: options.twins,
             watch_listener: options.watch_listener,
             drain_time_s: options.drain_time_s,
-            ..EnvoyOptions::new(name, laravel.addr)
+            ..EnvoyOptions::new(name, next)
         };
         let envoy = Envoy::start(envoy).await?;
         let gateway = Client::connect(&envoy, epoch, options.connections).await?;
         let stack = Self {
             gateway,
             envoy,
+            between,
             laravel,
             epoch,
         };

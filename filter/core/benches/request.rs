@@ -6,11 +6,11 @@
 use std::hint::black_box;
 
 use criterion::{BatchSize, Criterion, criterion_group, criterion_main};
-use embudo_core::circuit::State;
 use embudo_core::config::Config;
 use embudo_core::hash::HashKey;
 use embudo_core::headers::encode;
-use embudo_core::intake::{self, Reply};
+use embudo_core::hold::Holding;
+use embudo_core::intake::{self, Reply, View};
 use embudo_core::route::{KnownBodies, KnownHeads, Rules};
 use embudo_core::store::{Keys, MemoryStore};
 use embudo_core::time::Now;
@@ -69,7 +69,14 @@ impl World {
         } = worker;
         let head = heads.head(rules, self.headers.clone()).ok()?;
         let update = bodies.update(rules, &head, body).ok()?;
-        Some(intake::take_in(store, keys, rules, &update, 0, State::Closed, NOW).reply)
+        let it = intake::Worker {
+            number: 0,
+            vm: 1,
+            may_send: true,
+            view: View::default(),
+            holding: &Holding::default(),
+        };
+        Some(intake::take_in(store, keys, rules, &update, &it, NOW).reply)
     }
 
     /// One to which eight sessions have said something.

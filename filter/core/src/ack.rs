@@ -79,12 +79,13 @@ struct Waiter {
 impl Wait {
     /// What the caller of `update` has to wait for, if its route's callers wait and Laravel has not got it yet.
     #[must_use]
+    #[inline]
     pub fn of(rules: &Rules, shard: &Shard<'_>, update: &Update<'_>, mono_ms: u64) -> Option<Self> {
         let rule = rules.route(update.route)?;
         if rule.ack != Ack::Delivered {
             return None;
         }
-        let item = shard.awaited(rules, update.session, &rule.name, update.credential)?;
+        let item = shard.awaited(rules, update.session, &rule.name, update.caller)?;
         Some(Self {
             route: update.route,
             shard: rules.shard_of(update.session),
@@ -94,6 +95,7 @@ impl Wait {
         })
     }
 
+    #[inline]
     fn told(&mut self, session: Option<&Session<'_>>) -> Option<Told> {
         let session = session?;
         if sabotage::is(Sabotage::AckBeforeSettled) && session.claim.is_some() {
@@ -116,11 +118,13 @@ impl Wait {
 impl Waiters {
     /// Whether nobody waits.
     #[must_use]
+    #[inline]
     pub fn is_empty(&self) -> bool {
         self.0.is_empty()
     }
 
     /// Holds a caller, by its stream; false where there are too many already.
+    #[inline]
     pub fn hold(&mut self, stream: u32, wait: Wait) -> bool {
         let room = self.0.len() < WAITERS_MAX;
         if room {
@@ -134,6 +138,7 @@ impl Waiters {
     }
 
     /// Forgets a caller that is gone.
+    #[inline]
     pub fn forget(&mut self, stream: u32) {
         self.0.retain(|waiter| waiter.stream != stream);
     }
@@ -178,6 +183,7 @@ impl Told {
 
     /// Its place in [`Told::ALL`].
     #[must_use]
+    #[inline]
     pub fn index(self) -> usize {
         match self {
             Self::Delivered => 0,
@@ -189,6 +195,7 @@ impl Told {
 
     /// The word for it, in `x-embudo` and in metrics.
     #[must_use]
+    #[inline]
     pub fn label(self) -> &'static str {
         match self {
             Self::Delivered => "delivered",
@@ -200,6 +207,7 @@ impl Told {
 
     /// The answer's status and body.
     #[must_use]
+    #[inline]
     pub fn answer(self, config: &Config) -> (u16, &'static [u8]) {
         match self {
             Self::Delivered => (

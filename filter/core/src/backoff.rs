@@ -25,11 +25,13 @@ const DOUBLINGS_MAX: u32 = 16;
 impl Rng {
     /// All randomness of the core comes from this seed.
     #[must_use]
+    #[inline]
     pub fn new(seed: u64) -> Self {
         Self(seed)
     }
 
     /// SplitMix64.
+    #[inline]
     pub fn next_u64(&mut self) -> u64 {
         self.0 = self.0.wrapping_add(0x9e37_79b9_7f4a_7c15);
         let mut z = self.0;
@@ -39,6 +41,7 @@ impl Rng {
     }
 
     /// Uniform from `least` to `most`, both included.
+    #[inline]
     pub fn between(&mut self, least: u64, most: u64) -> u64 {
         let width = most.saturating_sub(least).saturating_add(1);
         least.saturating_add(self.next_u64().checked_rem(width).unwrap_or(0))
@@ -50,17 +53,40 @@ impl Rng {
 impl Backoff {
     /// Whether a call may be made.
     #[must_use]
+    #[inline]
     pub fn is_over(&self, mono_ms: u64) -> bool {
         self.until_ms <= mono_ms
     }
 
     /// Failures in a row.
     #[must_use]
+    #[inline]
     pub fn failures(&self) -> u32 {
         self.failures
     }
 
+    /// One that a predecessor had come to.
+    #[must_use]
+    #[inline]
+    pub fn resume(failures: u32, until_ms: u64) -> Self {
+        Self { failures, until_ms }
+    }
+
+    /// When the next call may be made. Monotonic.
+    #[must_use]
+    #[inline]
+    pub fn until_ms(&self) -> u64 {
+        self.until_ms
+    }
+
+    /// It may be over: the next call may be made now.
+    #[inline]
+    pub fn hurry(&mut self, mono_ms: u64) {
+        self.until_ms = self.until_ms.min(mono_ms);
+    }
+
     /// A failure: waits up to twice as long as the last time, and at least `retry_after_ms`.
+    #[inline]
     pub fn fail(&mut self, range: &BackoffRange, retry_after_ms: u64, rng: &mut Rng, mono_ms: u64) {
         self.failures = self.failures.saturating_add(1);
         let doublings = self.failures.min(DOUBLINGS_MAX);
@@ -75,6 +101,7 @@ impl Backoff {
     }
 
     /// A success. Gives the number of failures that it ends.
+    #[inline]
     pub fn succeed(&mut self) -> u32 {
         self.until_ms = 0;
         core::mem::take(&mut self.failures)

@@ -8,15 +8,14 @@
 use alloc::borrow::Cow;
 use alloc::vec::Vec;
 
-use crate::config::Trust;
 use crate::json::{self, Member, Pointer};
+use crate::proof::Proofs;
 use crate::route::{Asked, Rules};
 use crate::sabotage::{self, Sabotage};
 use crate::shard::{BYTES_MAX, Kept, Place, Shard, patch};
 use crate::sort;
 use crate::store::{CAS_ATTEMPTS_MAX, Expect, Keys, PutError, Store};
 use crate::time::Now;
-use crate::trust;
 
 /// Longest answer that is kept, bytes. A status is some 80; every request of the shard's sessions copies it.
 pub const BODY_BYTES_MAX: usize = 4 * 1024;
@@ -51,9 +50,10 @@ pub struct Fetch {
 
 /// Looks a read up. While Laravel `is_down`, whoever can be answered from the store does not wait for it.
 pub fn look(
-    store: &mut impl Store,
+    store: &impl Store,
     keys: &Keys,
     rules: &Rules,
+    proofs: &mut Proofs,
     asked: Asked,
     is_down: bool,
     now: Now,
@@ -65,7 +65,7 @@ pub fn look(
     let kept_ms = rules.config.kept.refresh_ms;
     let serves = |max_age_ms| serve(&shard, rules, &asked, max_age_ms, now);
     let known = serves(u64::MAX).is_some()
-        && trust::holds(store, keys, rules, asked.mark, asked.credential, now);
+        && (asked.caller == 0 || proofs.is_reader(store, keys, &asked.subject, now));
     if known
         && !asked.no_cache
         && let Some(body) = serves(kept_ms)
@@ -104,6 +104,7 @@ pub fn stale(
 }
 
 /// The kept answer, patched, if it is not older than this and not beyond its time.
+#[inline]
 fn serve(
     shard: &Shard<'_>,
     rules: &Rules,
@@ -113,12 +114,15 @@ fn serve(
 ) -> Option<Vec<u8>> {
     let read = rules.read(asked.read)?;
     let session = shard.session(asked.session)?;
-    let kept = session.kept_of(&read.name, asked.credential)?;
-    let age_ms = now.mono_ms.saturating_sub(kept.fetched_ms);
+    let kept = session.kept_of(&read.name, asked.caller)?;
+    let age_ms = match kept.is_in_doubt() {
+        true => u64::MAX,
+        false => now.mono_ms.saturating_sub(kept.fetched_ms),
+    };
     if now.mono_ms >= kept.until_ms || age_ms > max_age_ms {
         return None;
     }
-    let unshown = session.unshown(rules, read.state, asked.credential, kept.floor);
+    let unshown = session.unshown(rules, read.state, asked.caller, kept.floor);
     kept.patched(unshown.filter(|_| !sabotage::is(Sabotage::ServeUnpatched)))
 }
 
@@ -128,6 +132,7 @@ pub fn answered(
     store: &mut impl Store,
     keys: &Keys,
     rules: &Rules,
+    proofs: &mut Proofs,
     fetch: &Fetch,
     body: &[u8],
     now: Now,
@@ -135,8 +140,12 @@ pub fn answered(
     let asked = &fetch.asked;
     let read = rules.read(asked.read)?;
     let places = places(body, &read.value)?;
-    let may_keep = body.len() <= BODY_BYTES_MAX
-        && (asked.credential == 0 || rules.config.credentials.trust != Trust::Never);
+    // What was answered to a caller that comes once takes nobody's room: the answer to its second read is kept.
+    let is_known = asked.caller == 0 || {
+        proofs.has_read(store, keys, &asked.subject, now);
+        proofs.is_reader(store, keys, &asked.subject, now)
+    };
+    let may_keep = body.len() <= BODY_BYTES_MAX && is_known;
     let key = keys.shard(rules.shard_of(asked.session));
     for _ in 0..CAS_ATTEMPTS_MAX {
         let stored = store.get(&key);
@@ -146,12 +155,12 @@ pub fn answered(
         };
         let unshown = shard
             .session(asked.session)
-            .and_then(|session| session.unshown(rules, read.state, asked.credential, fetch.floor));
+            .and_then(|session| session.unshown(rules, read.state, asked.caller, fetch.floor));
         let patched = unshown.and_then(|state| patch(body, &places, state));
         let kept_ms = rules.config.kept.refresh_ms;
         let kept = Kept {
             read: Cow::Owned(read.name.clone()),
-            credential: asked.credential,
+            caller: asked.caller,
             fetched_ms: fetch.began_ms,
             until_ms: fetch
                 .began_ms
@@ -170,9 +179,6 @@ pub fn answered(
         }
         match store.put(&key, &encoded, Expect::of(stored.as_ref())) {
             Ok(()) => {
-                if asked.credential != 0 {
-                    trust::learn(store, keys, rules, asked.mark, asked.credential, now);
-                }
                 return patched;
             }
             Err(PutError::Mismatch) => {}
@@ -195,7 +201,7 @@ pub fn refused(store: &mut impl Store, keys: &Keys, rules: &Rules, fetch: &Fetch
         let Ok(mut shard) = Shard::decode(&bytes) else {
             return;
         };
-        if !shard.drop_kept(fetch.asked.session, &read.name, fetch.asked.credential) {
+        if !shard.drop_kept(fetch.asked.session, &read.name, fetch.asked.caller) {
             return;
         }
         match store.put(&key, &shard.encode(), Expect::Token(token)) {
@@ -207,6 +213,7 @@ pub fn refused(store: &mut impl Store, keys: &Keys, rules: &Rules, fetch: &Fetch
 
 /// Where a body shows the state, in order: the first pointer that leads to a string, and the others that lead
 /// to the same one. `None` for what is no JSON object, nothing for one that shows no state.
+#[inline]
 fn places(body: &[u8], pointers: &[Pointer]) -> Option<Vec<Place>> {
     core::str::from_utf8(body).ok()?;
     json::members(body).ok()?;
@@ -222,6 +229,7 @@ fn places(body: &[u8], pointers: &[Pointer]) -> Option<Vec<Place>> {
     Some(places)
 }
 
+#[inline]
 fn string_at(body: &[u8], pointer: &Pointer) -> Option<Place> {
     let mut raw = body;
     for segment in pointer.segments() {
@@ -247,6 +255,7 @@ mod tests {
     use alloc::format;
 
     use super::*;
+    use crate::proof::Subject;
     use crate::route::tests::rules;
     use crate::store::MemoryStore;
 
@@ -268,26 +277,40 @@ mod tests {
             "x".repeat(BODY_BYTES_MAX - 30)
         );
         assert!(body.len() <= BODY_BYTES_MAX);
+        let mut proofs = Proofs::default();
         let mut kept = 0;
         for caller in 1..=200 {
             let asked = Asked {
+                destination_hash: 0,
                 read: 0,
                 session,
-                credential: caller,
-                mark: caller,
+                caller,
+                subject: Subject::new(caller, 0, ""),
                 no_cache: false,
             };
             let now = Now {
                 mono_ms: caller,
                 wall_ms: 0,
             };
-            let read = asked.clone();
-            let Found::Ask(fetch) = look(&mut store, &keys, &rules, read, false, now) else {
-                panic!("what one caller was answered is no other's");
-            };
-            answered(&mut store, &keys, &rules, &fetch, body.as_bytes(), now);
-            assert!(size(&store) <= SHARD_BYTES_MAX, "{} bytes", size(&store));
-            let found = look(&mut store, &keys, &rules, asked, false, now);
+            // It is known with its second read.
+            for _ in 0..2 {
+                let read = asked.clone();
+                let Found::Ask(fetch) = look(&store, &keys, &rules, &mut proofs, read, false, now)
+                else {
+                    panic!("what one caller was answered is no other's");
+                };
+                answered(
+                    &mut store,
+                    &keys,
+                    &rules,
+                    &mut proofs,
+                    &fetch,
+                    body.as_bytes(),
+                    now,
+                );
+                assert!(size(&store) <= SHARD_BYTES_MAX, "{} bytes", size(&store));
+            }
+            let found = look(&store, &keys, &rules, &mut proofs, asked, false, now);
             kept += usize::from(matches!(found, Found::Cached(_)));
         }
         let fits = SHARD_BYTES_MAX / (body.len() + 200);

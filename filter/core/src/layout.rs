@@ -11,7 +11,7 @@ use crate::store::{Expect, Keys, PutError, Store};
 
 /// Version of the bytes of shards, lease and layout. A process keeps its store through a reload of the
 /// `.wasm`, so another version must not touch it.
-pub const VERSION: u32 = 3;
+pub const VERSION: u32 = 4;
 
 /// Attempts at creating the layout: N + 2 contexts start at once, one of them wins.
 const ATTEMPTS_MAX: u32 = 8;
@@ -55,6 +55,7 @@ impl Layout {
         Err(LayoutError::Unusable)
     }
 
+    #[inline]
     fn encode(&self) -> Vec<u8> {
         let mut out = Vec::with_capacity(24);
         out.extend_from_slice(&VERSION.to_le_bytes());
@@ -63,6 +64,7 @@ impl Layout {
         out
     }
 
+    #[inline]
     fn decode(bytes: &[u8]) -> Result<Self, LayoutError> {
         let (version, rest) = bytes.split_first_chunk().ok_or(LayoutError::Unusable)?;
         match u32::from_le_bytes(*version) {

@@ -23,12 +23,28 @@ const RENEWALS_PER_LIFE: u64 = 3;
 const ABANDONED_LIVES: u64 = 2;
 
 /// The longest life that a configuration may give a lease, milliseconds.
-pub(crate) const LIFE_MAX_MS: u64 = 60_000;
+const LIFE_MAX_MS: u64 = crate::config::LEASE_MAX_MS;
+
+/// How long a cluster counts as somebody's after a root of its configuration has stamped the lease.
+const STAMP_MS: u64 = 3_000;
+
+/// How old a stamp is before a root writes it again: a leader of that configuration does so sooner, when it renews.
+const STAMP_AGAIN_MS: u64 = 1_500;
+
+/// Clusters that the lease has room for; the one that was stamped longest ago makes room.
+const CLUSTERS_MAX: usize = 4;
+
+/// A cluster's mark, 0 for none, and when a root that calls it stamped it. Monotonic.
+type Stamps = [(u64, u64); CLUSTERS_MAX];
 
 /// One root context's part in the election.
 #[derive(Clone, Debug)]
 pub struct Candidate {
     id: u64,
+    /// The mark of the cluster that it calls; 0 where it stands for none.
+    cluster: u64,
+    /// The stamps, as they were when the lease was looked at last.
+    stamps: Stamps,
     config: u64,
     configured_ms: u64,
     lease_ms: u64,
@@ -63,6 +79,8 @@ struct Record {
     /// The newest configuration seen, and when.
     config: u64,
     stamp_ms: u64,
+    /// The clusters that roots call.
+    clusters: Stamps,
 }
 
 // === impl Candidate ===
@@ -70,9 +88,12 @@ struct Record {
 impl Candidate {
     /// A root context: a random id, a hash of its configuration, and when it was configured.
     #[must_use]
+    #[inline]
     pub fn new(id: u64, config: u64, configured_ms: u64, lease_ms: u64) -> Self {
         Self {
             id,
+            cluster: 0,
+            stamps: Stamps::default(),
             config,
             configured_ms,
             lease_ms,
@@ -81,8 +102,33 @@ impl Candidate {
         }
     }
 
+    /// The same, of a root that calls the cluster with this mark.
+    #[must_use]
+    #[inline]
+    pub fn calling(self, cluster: u64) -> Self {
+        Self { cluster, ..self }
+    }
+
+    /// Whether a root that calls the cluster with this mark has stamped the lease lately.
+    #[must_use]
+    #[inline]
+    pub fn stands_for(&self, cluster: u64, mono_ms: u64) -> bool {
+        let mut stamps = self.stamps.iter();
+        stamps.any(|(known, ms)| *known == cluster && mono_ms < ms.saturating_add(STAMP_MS))
+    }
+
+    /// Whether another root holds the lease.
+    #[must_use]
+    pub fn is_succeeded(&self, store: &impl Store, keys: &Keys, mono_ms: u64) -> bool {
+        let read = store.get(&keys.lease());
+        let record = read.and_then(|(bytes, _)| Record::decode(&bytes));
+        let record = record.unwrap_or_default().if_possible(mono_ms);
+        record.leader != self.id && mono_ms < record.expires_ms
+    }
+
     /// The epoch, while this root may act as leader.
     #[must_use]
+    #[inline]
     pub fn epoch(&self, mono_ms: u64) -> Option<u64> {
         self.held
             .filter(|_| mono_ms < self.expires_ms())
@@ -91,6 +137,7 @@ impl Candidate {
 
     /// When the lease runs out, unless it is renewed; monotonic. 0 if it is not held.
     #[must_use]
+    #[inline]
     pub fn expires_ms(&self) -> u64 {
         let lease_ms = match sabotage::is(Sabotage::LeaseWithoutEnd) {
             true => u64::MAX,
@@ -139,6 +186,7 @@ impl Candidate {
     // ## Leader => (Leader | Follower)
     fn renew(&mut self, store: &mut impl Store, keys: &Keys, held: Held, mono_ms: u64) -> Change {
         let mut stays = false;
+        let (cluster, mut stamps) = (self.cluster, self.stamps);
         let written = update(store, keys, mono_ms, |record| {
             stays = false;
             if record.leader != self.id || record.epoch != held.epoch {
@@ -151,11 +199,14 @@ impl Candidate {
             } else {
                 mono_ms
             };
+            stamps = stamped(record.clusters, cluster, 0, mono_ms);
             Some(Record {
                 expires_ms,
+                clusters: stamps,
                 ..record
             })
         });
+        self.stamps = stamps;
         match written && stays {
             true => {
                 self.held = Some(Held {
@@ -175,6 +226,7 @@ impl Candidate {
     fn compete(&mut self, store: &mut impl Store, keys: &Keys, mono_ms: u64) -> Change {
         let mut won = None;
         let mut stamp_ms = self.stamp_ms;
+        let (cluster, mut stamps) = (self.cluster, self.stamps);
         let written = update(store, keys, mono_ms, |record| {
             won = None;
             let own_ms = stamp_ms.unwrap_or(match record.config == self.config {
@@ -182,12 +234,16 @@ impl Candidate {
                 false => self.configured_ms,
             });
             stamp_ms = Some(own_ms);
-            let mut next = record;
+            stamps = stamped(record.clusters, cluster, STAMP_AGAIN_MS, mono_ms);
+            let mut next = Record {
+                clusters: stamps,
+                ..record
+            };
             if own_ms > record.stamp_ms {
                 next = Record {
                     config: self.config,
                     stamp_ms: own_ms,
-                    ..record
+                    ..next
                 };
             }
             let free = mono_ms >= record.expires_ms;
@@ -204,11 +260,12 @@ impl Candidate {
                     expires_ms: mono_ms.saturating_add(self.lease_ms),
                     config: self.config,
                     stamp_ms: own_ms,
+                    clusters: stamps,
                 };
             }
             (next != record).then_some(next)
         });
-        self.stamp_ms = stamp_ms;
+        (self.stamp_ms, self.stamps) = (stamp_ms, stamps);
         match won.filter(|_| written) {
             Some(epoch) => {
                 self.held = Some(Held {
@@ -220,6 +277,25 @@ impl Candidate {
             None => Change::None,
         }
     }
+}
+
+/// The stamps with this cluster's, where that is older.
+#[inline]
+fn stamped(mut stamps: Stamps, cluster: u64, again_ms: u64, mono_ms: u64) -> Stamps {
+    if cluster == 0 {
+        return stamps;
+    }
+    let is_own = |stamp: &&mut (u64, u64)| stamp.0 == cluster;
+    let found = match stamps.iter_mut().find(is_own) {
+        Some(own) => Some(own),
+        None => stamps.iter_mut().min_by_key(|(_, ms)| *ms),
+    };
+    if let Some(stamp) = found
+        && (stamp.0 != cluster || mono_ms >= stamp.1.saturating_add(again_ms))
+    {
+        *stamp = (cluster, mono_ms);
+    }
+    stamps
 }
 
 /// Changes the record by compare-and-swap. False where `change` wanted nothing, or the write failed.
@@ -254,6 +330,7 @@ impl Record {
     /// A record that promises more than any configuration gives was spoiled, and must not keep everybody
     /// from leading for ever: it counts as none, but for its epoch. Twice the longest life, because the
     /// writer's look at the clock may be later than the reader's.
+    #[inline]
     fn if_possible(self, mono_ms: u64) -> Self {
         match self.expires_ms <= mono_ms.saturating_add(LIFE_MAX_MS.saturating_mul(2)) {
             true => self,
@@ -264,6 +341,7 @@ impl Record {
         }
     }
 
+    #[inline]
     fn encode(&self) -> Vec<u8> {
         [
             self.leader,
@@ -272,24 +350,31 @@ impl Record {
             self.config,
             self.stamp_ms,
         ]
-        .iter()
-        .flat_map(|number| number.to_le_bytes())
+        .into_iter()
+        .chain(self.clusters.into_iter().flat_map(|(mark, ms)| [mark, ms]))
+        .flat_map(u64::to_le_bytes)
         .collect()
     }
 
+    #[inline]
     fn decode(bytes: &[u8]) -> Option<Self> {
         let (numbers, []) = bytes.as_chunks::<8>() else {
             return None;
         };
-        let [leader, epoch, expires_ms, config, stamp_ms] = numbers else {
+        let [leader, epoch, expires_ms, config, stamp_ms, rest @ ..] = numbers else {
             return None;
         };
+        let (pairs, []) = rest.as_chunks::<2>() else {
+            return None;
+        };
+        let pairs: &[[[u8; 8]; 2]; CLUSTERS_MAX] = pairs.try_into().ok()?;
         Some(Self {
             leader: u64::from_le_bytes(*leader),
             epoch: u64::from_le_bytes(*epoch),
             expires_ms: u64::from_le_bytes(*expires_ms),
             config: u64::from_le_bytes(*config),
             stamp_ms: u64::from_le_bytes(*stamp_ms),
+            clusters: pairs.map(|[mark, ms]| (u64::from_le_bytes(mark), u64::from_le_bytes(ms))),
         })
     }
 }
@@ -430,7 +515,13 @@ mod tests {
     #[test]
     fn a_lease_that_was_spoiled_keeps_nobody_from_leading() {
         const UP_MS: u64 = 1_000_000;
-        for spoiled in [vec![0xff; 40], vec![1; 40], vec![9; 39], Vec::new()] {
+        for spoiled in [
+            vec![0xff; 104],
+            vec![1; 104],
+            vec![1; 40],
+            vec![9; 39],
+            Vec::new(),
+        ] {
             let mut world = World::new();
             let mut a = Candidate::new(1, 7, UP_MS, LIFE_MS);
             assert_eq!(world.tick(&mut a, UP_MS), Change::Won);
@@ -448,5 +539,49 @@ mod tests {
             );
             assert_eq!(world.tick(&mut a, UP_MS + 4_000), Change::None);
         }
+    }
+
+    #[test]
+    fn a_cluster_is_somebodys_while_a_root_that_calls_it_stamps_the_lease() {
+        let mut world = World::new();
+        let mut a = Candidate::new(1, 7, 100, LIFE_MS).calling(11);
+        let mut b = Candidate::new(2, 7, 100, LIFE_MS).calling(13);
+        assert_eq!(world.tick(&mut a, 1_000), Change::Won);
+        for ms in (1_000..10_000).step_by(500) {
+            world.tick(&mut b, ms);
+            world.tick(&mut a, ms);
+            assert!(ms < 2_500 || a.stands_for(11, ms) && a.stands_for(13, ms));
+        }
+        // The other one's listener goes.
+        for ms in (10_000..14_000).step_by(500) {
+            world.tick(&mut a, ms);
+        }
+        assert!(a.stands_for(11, 13_500) && !a.stands_for(13, 13_500));
+    }
+
+    #[test]
+    fn the_cluster_that_was_stamped_longest_ago_makes_room() {
+        let mut world = World::new();
+        let mut a = Candidate::new(1, 7, 100, LIFE_MS).calling(99);
+        assert_eq!(world.tick(&mut a, 1_000), Change::Won);
+        for n in 0..CLUSTERS_MAX as u64 {
+            let mut other = Candidate::new(2 + n, 7, 100, LIFE_MS).calling(n + 1);
+            world.tick(&mut other, 1_100 + n);
+        }
+        world.tick(&mut a, 2_500);
+        assert!(a.stands_for(99, 2_500) && a.stands_for(4, 2_500) && !a.stands_for(1, 2_500));
+    }
+
+    #[test]
+    fn a_leader_that_gave_its_lease_back_sees_its_successor() {
+        let mut world = World::new();
+        let mut a = Candidate::new(1, 7, 100, LIFE_MS);
+        let mut b = Candidate::new(2, 7, 100, LIFE_MS);
+        assert_eq!(world.tick(&mut a, 110), Change::Won);
+        assert!(!a.is_succeeded(&world.store, &world.keys, 110), "by itself");
+        a.release(&mut world.store, &world.keys, 120);
+        assert!(!a.is_succeeded(&world.store, &world.keys, 130));
+        assert_eq!(world.tick(&mut b, 200), Change::Won);
+        assert!(a.is_succeeded(&world.store, &world.keys, 300));
     }
 }

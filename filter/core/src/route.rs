@@ -6,25 +6,27 @@
 mod body;
 mod clock;
 mod destination;
+mod fresh;
 mod head;
 mod known;
 mod said;
 
-use alloc::format;
 use alloc::string::String;
 use alloc::vec::Vec;
 use core::fmt;
 
 pub use self::body::{Said, Update};
-pub use self::destination::Destination;
-pub use self::head::Head;
+pub use self::destination::{Destination, Encoded, Neutral};
+pub use self::fresh::FreshHeader;
+pub use self::head::{Head, Origin};
 pub use self::known::{KnownHeads, Numbered};
 pub use self::said::KnownBodies;
-use crate::config::{Config, Read, Route};
+use crate::config::{Config, Place, Read, Route};
 use crate::hash::HashKey;
 use crate::headers::Header;
 use crate::json::Unreadable;
-use crate::trust;
+use crate::proof::Subject;
+use crate::query::decoded;
 
 /// Longest body that is queued, bytes. A QR as an image is 16 KiB at most; a batch must hold a few.
 pub const BODY_BYTES_MAX: usize = 64 * 1024;
@@ -41,17 +43,26 @@ pub struct Rules {
 /// Why a request passes through untouched.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub enum Bypass {
-    /// No rule has this method and path, or the path has a query string.
+    /// No rule has this method and path.
     Path,
+    /// The rules of its path know no query string.
+    Query,
     /// It carries the bypass header.
     Header,
     /// It carries a signature of its body.
     Signature,
-    /// It carries a credential that is not trusted (yet).
-    Credential,
+    /// It is another method to Laravel than to Envoy: `x-http-method-override`, or a member `_method`.
+    Override,
+    /// Nothing of its caller was accepted at its destination yet, or nothing since it was refused; or nothing of its
+    /// route was.
+    Unproven,
+    /// Laravel has refused its session for good a moment ago.
+    Orphan,
+    /// Somebody else answers in Laravel's stead.
+    Outage,
     /// Its content type is not JSON, or its body is encoded.
     Encoding,
-    /// A header that a batch would have to repeat is not UTF-8 or too long.
+    /// A header that has to be carried is not UTF-8, or there is too much of them.
     HeaderBytes,
     /// It has no body.
     Empty,
@@ -63,6 +74,8 @@ pub enum Bypass {
     NotAnObject,
     /// An object in its body names a key twice.
     DuplicateKey,
+    /// A key in its body begins with U+0000.
+    OddKey,
     /// Its body is nested too deep.
     TooDeep,
     /// Its body is none that a rule fits: another event of the same URL.
@@ -79,17 +92,44 @@ pub enum Bypass {
     Store,
 }
 
+/// A request that goes on untouched: why, and what can be seen of its session all the same.
+///
+/// Where nothing can be seen the request is nobody's: no place in a session's order is lost by it. Where something
+/// can, whatever is queued of that session must not overtake it, and what is known of it may be wrong afterwards.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Bypassed {
+    /// Why.
+    pub reason: Bypass,
+    /// Of whom it speaks.
+    pub seen: Option<Seen>,
+}
+
+/// Of whom a request speaks that bypasses.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Seen {
+    /// Index into [`Config::routes`].
+    pub route: usize,
+    /// What the store calls the session, as in [`Said::session`].
+    pub session: u128,
+    /// Who sends it, as in [`Said::caller`].
+    pub caller: u64,
+    /// Keyed hash of cluster, authority and prefix.
+    pub destination_hash: u64,
+}
+
 /// A GET whose answer may be kept.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Asked {
     /// Index into [`Config::reads`].
     pub read: usize,
-    /// Keyed hash of (authority, session), as in [`Update::session`].
+    /// What the store calls the session, as in [`Said::session`].
     pub session: u128,
-    /// Fingerprint of the caller's credentials.
-    pub credential: u64,
-    /// Under which the credential is trusted: see [`crate::trust`].
-    pub mark: u64,
+    /// Who asks, as in [`Said::caller`].
+    pub caller: u64,
+    /// Keyed hash of cluster, authority and prefix.
+    pub destination_hash: u64,
+    /// Whom it is about, as in [`Said::subject`].
+    pub subject: Subject,
     /// The caller wants Laravel's own answer of this moment.
     pub no_cache: bool,
 }
@@ -99,6 +139,7 @@ pub struct Asked {
 impl Rules {
     /// The rule at an index that [`Head`] or [`Update`] carries.
     #[must_use]
+    #[inline]
     pub fn route(&self, index: usize) -> Option<&Route> {
         self.config.routes.get(index)
     }
@@ -106,28 +147,19 @@ impl Rules {
     /// Recognises a GET whose answer may be kept. `None` for whatever else, and for what Laravel has to
     /// judge by itself.
     #[must_use]
-    pub fn asked<'h>(&self, headers: impl Iterator<Item = Header<'h>>) -> Option<Asked> {
-        let mut destination = Destination::default();
-        let mut path: &[u8] = b"";
+    pub fn asked<'h>(&self, headers: impl Iterator<Item = Header<'h>> + Clone) -> Option<Asked> {
         let mut no_cache = false;
-        for (name, value) in headers {
+        for (name, value) in headers.clone() {
             match name {
                 b":method" if value != b"GET" => return None,
-                b":path" => path = value,
-                b":authority" => destination.authority = utf8(value).ok()?,
                 b"cache-control" | b"pragma" => no_cache |= holds(value, b"no-cache"),
                 // What would change the answer's form, or make it a part of one.
                 b"range" => return None,
                 name if name == self.config.bypass_header.as_bytes() => return None,
-                name => {
-                    if let Some(name) = named(&self.config.credentials.headers, name) {
-                        destination
-                            .credentials
-                            .push((name.into(), utf8(value).ok()?));
-                    }
-                }
+                _ => {}
             }
         }
+        let mut gathered = self.gathered(headers);
         let (read, prefix, segment) =
             self.config
                 .reads
@@ -135,45 +167,65 @@ impl Rules {
                 .enumerate()
                 .find_map(|(index, read)| {
                     self.config.prefixes.iter().find_map(|prefix| {
-                        let rest = path.strip_prefix(prefix.as_bytes())?;
+                        let rest = gathered.path.strip_prefix(prefix.as_bytes())?;
                         Some((index, prefix.as_str(), read.path.fit(rest)?))
                     })
                 })?;
-        if segment.contains(&b'?') {
+        if segment.contains(&b'?') || gathered.is_odd {
             return None;
         }
         let session = decoded(segment)?;
-        let credential = destination.credential(self.key);
-        let name = self.read(read).map_or("", |read| &read.name);
-        // A read's name is no route's: what may be read may not be written.
-        let place = [
-            &format!("get {name}"),
-            destination.authority.as_str(),
-            prefix,
-        ];
+        let origin = self.goes_to(&mut gathered.destination, prefix).ok()?;
+        let of = self.read(read);
+        let state = of.and_then(|read| self.route(read.state));
+        // A read has no body: what it says of the tenant stands in its headers.
+        let tenant = state.and_then(|rule| {
+            let mut places = rule.tenant.iter();
+            places.find_map(|place| match place {
+                Place::Header(name) => head::value_of(&gathered.named, name),
+                Place::Constant(text) => Some(text.as_str()),
+                _ => None,
+            })
+        });
+        let tenant = tenant.map(|tenant| self.key.hash(&[tenant.as_bytes()]));
         Some(Asked {
             read,
-            session: self.session_hash(&destination.authority, &session),
-            credential,
-            mark: trust::mark(self.key, credential, place),
+            session: self.session_hash(origin, tenant, &session),
+            caller: origin.caller,
+            destination_hash: origin.destination_hash,
+            subject: Subject::new(origin.caller, origin.destination_hash, ""),
             no_cache,
         })
     }
 
     /// The read at an index that [`Asked`] carries.
     #[must_use]
+    #[inline]
     pub fn read(&self, index: usize) -> Option<&Read> {
         self.config.reads.get(index)
     }
 
-    /// The name of a session in the store.
+    /// The name of a session in the store: where it is, its tenant by headers and by the rule's place, and its own.
+    ///
+    /// Of two parts, so that who takes over what was for one destination finds the same session's name at another.
     #[must_use]
-    pub fn session_hash(&self, authority: &str, session: &str) -> u128 {
-        self.key.hash(&[authority.as_bytes(), session.as_bytes()])
+    #[inline]
+    pub fn session_hash(&self, origin: Origin, tenant: Option<u128>, session: &str) -> u128 {
+        let bytes = tenant.unwrap_or_default().to_le_bytes();
+        let tenant = tenant.map_or(&[][..], |_| &bytes);
+        origin.tenant ^ self.key.hash(&[tenant, session.as_bytes()])
+    }
+
+    /// A random name of the store's life, told apart from others and never ordered.
+    #[must_use]
+    #[inline]
+    pub fn epoch(&self) -> u64 {
+        self.key.hash(&[b"epoch"]) as u64
     }
 
     /// The hash under which a value is remembered.
     #[must_use]
+    #[inline]
     pub fn value_hash(&self, route: &Route, value: &str, same: &[Option<u128>]) -> u128 {
         use core::hash::Hasher;
         let mut digest = self.key.digest();
@@ -190,6 +242,7 @@ impl Rules {
 
     /// Whether the route of this name tells of the same state as `rule`.
     #[must_use]
+    #[inline]
     pub fn is_kin(&self, rule: &Route, name: &str) -> bool {
         rule.name == name
             || (rule.family.is_some()
@@ -201,13 +254,24 @@ impl Rules {
 
     /// The hash of a value alone, all the `same` parts being absent.
     #[must_use]
+    #[inline]
     pub fn plain_value_hash(&self, route: &Route, value: &str) -> u128 {
         let none: Vec<Option<u128>> = route.same.iter().map(|_| None).collect();
         self.value_hash(route, value, &none)
     }
 
+    /// The hash of what an item of this route implies.
+    #[must_use]
+    #[inline]
+    pub fn implied(&self, route: usize) -> Option<u128> {
+        let implies = self.route(route)?.implies.as_ref()?;
+        let target = self.route(implies.route)?;
+        Some(self.plain_value_hash(target, &implies.value))
+    }
+
     /// The shard of a session.
     #[must_use]
+    #[inline]
     pub fn shard_of(&self, session: u128) -> u32 {
         let shards = u64::from(self.config.shards.max(1));
         // Digit by digit: what is left is less than 2³², and so is the next digit.
@@ -221,42 +285,20 @@ impl Rules {
 }
 
 /// The one of `names` that this header has.
+#[inline]
 fn named<'n>(names: &'n [String], header: &[u8]) -> Option<&'n str> {
     let known = names.iter().find(|name| name.as_bytes() == header);
     known.map(String::as_str)
 }
 
+#[inline]
 fn holds(value: &[u8], wanted: &[u8]) -> bool {
     value
         .windows(wanted.len())
         .any(|part| part.eq_ignore_ascii_case(wanted))
 }
 
-/// A path segment or a query parameter without its percent signs; `None` where it is no UTF-8 then.
-fn decoded(raw: &[u8]) -> Option<String> {
-    let mut out = Vec::with_capacity(raw.len());
-    let mut rest = raw;
-    while let Some((byte, more)) = rest.split_first() {
-        rest = more;
-        let digits = match byte {
-            b'%' => rest.split_first_chunk::<2>(),
-            _ => None,
-        };
-        match digits.and_then(|(digits, more)| Some((hex(digits)?, more))) {
-            Some((byte, more)) => {
-                out.push(byte);
-                rest = more;
-            }
-            None => out.push(*byte),
-        }
-    }
-    String::from_utf8(out).ok()
-}
-
-fn hex(digits: &[u8; 2]) -> Option<u8> {
-    u8::from_str_radix(core::str::from_utf8(digits).ok()?, 16).ok()
-}
-
+#[inline]
 fn utf8(value: &[u8]) -> Result<String, Bypass> {
     core::str::from_utf8(value)
         .map(Into::into)
@@ -267,11 +309,15 @@ fn utf8(value: &[u8]) -> Result<String, Bypass> {
 
 impl Bypass {
     /// Every reason, in the order of [`Bypass::index`].
-    pub const ALL: [Self; 18] = [
+    pub const ALL: [Self; 23] = [
         Self::Path,
+        Self::Query,
         Self::Header,
         Self::Signature,
-        Self::Credential,
+        Self::Override,
+        Self::Unproven,
+        Self::Orphan,
+        Self::Outage,
         Self::Encoding,
         Self::HeaderBytes,
         Self::Empty,
@@ -279,6 +325,7 @@ impl Bypass {
         Self::Syntax,
         Self::NotAnObject,
         Self::DuplicateKey,
+        Self::OddKey,
         Self::TooDeep,
         Self::Unmatched,
         Self::NoSession,
@@ -290,18 +337,24 @@ impl Bypass {
 
     /// Its place in [`Bypass::ALL`].
     #[must_use]
+    #[inline]
     pub fn index(self) -> usize {
         self as usize
     }
 
     /// The label in metrics and in the `x-embudo` header.
     #[must_use]
+    #[inline]
     pub fn label(self) -> &'static str {
         match self {
             Self::Path => "path",
+            Self::Query => "query",
             Self::Header => "header",
             Self::Signature => "signature",
-            Self::Credential => "credential",
+            Self::Override => "override",
+            Self::Unproven => "unproven",
+            Self::Orphan => "orphan",
+            Self::Outage => "outage",
             Self::Encoding => "encoding",
             Self::HeaderBytes => "header_bytes",
             Self::Empty => "empty",
@@ -309,12 +362,13 @@ impl Bypass {
             Self::Syntax => "syntax",
             Self::NotAnObject => "not_an_object",
             Self::DuplicateKey => "duplicate_key",
+            Self::OddKey => "odd_key",
             Self::TooDeep => "too_deep",
             Self::Unmatched => "unmatched",
             Self::NoSession => "no_session",
             Self::NoValue => "no_value",
             Self::Misconfigured => "misconfigured",
-            Self::ShardFull => "shard_full",
+            Self::ShardFull => "store_full",
             Self::Store => "store",
         }
     }
@@ -326,12 +380,30 @@ impl fmt::Display for Bypass {
     }
 }
 
+// === impl Bypassed ===
+
+impl From<Bypass> for Bypassed {
+    #[inline]
+    fn from(reason: Bypass) -> Self {
+        Self { reason, seen: None }
+    }
+}
+
+impl From<Unreadable> for Bypassed {
+    #[inline]
+    fn from(unreadable: Unreadable) -> Self {
+        Bypass::from(unreadable).into()
+    }
+}
+
 impl From<Unreadable> for Bypass {
+    #[inline]
     fn from(unreadable: Unreadable) -> Self {
         match unreadable {
             Unreadable::Syntax => Self::Syntax,
             Unreadable::NotAnObject => Self::NotAnObject,
             Unreadable::DuplicateKey => Self::DuplicateKey,
+            Unreadable::OddKey => Self::OddKey,
             Unreadable::TooDeep => Self::TooDeep,
         }
     }

@@ -23,7 +23,8 @@ mod codec;
 mod ending;
 mod kept;
 mod offer;
-mod pass;
+mod orphans;
+mod write_through;
 
 #[cfg(test)]
 pub(crate) mod tests;
@@ -31,20 +32,21 @@ pub(crate) mod tests;
 use alloc::borrow::Cow;
 use alloc::vec::Vec;
 
-pub use self::claim::{ATTEMPTS_TOGETHER_MAX, Claimed, Outcome, Settled, Wanted, balance};
+pub use self::claim::{Claimed, Outcome, Settled, Wanted, balance};
 pub use self::codec::without_ring;
-pub use self::ending::{ENDED_MAX, Ended, Ending, Item};
+pub use self::ending::{ENDED_MAX, End, Ended, Ending, Item};
 pub use self::kept::{Kept, Place, patch};
 pub use self::offer::{Decision, Superseded};
-pub use self::pass::{Before, Passed};
+pub use self::orphans::ORPHAN_MS;
+pub use self::write_through::{Ask, Before, HOLD_MS, Manner, Through, ThroughSettled};
 use crate::sabotage::{self, Sabotage};
 
 /// Sessions in one shard. About 8 are expected.
 pub const SESSIONS_MAX: usize = 32;
 
-/// Sessions in one shard when those are counted too that only pass through a full one: a place for the claim
+/// Sessions in one shard when those are counted too that are written through a full one: a place for the claim
 /// that keeps their order.
-pub const SESSIONS_PASSING_MAX: usize = 64;
+pub const SESSIONS_THROUGH_MAX: usize = 64;
 
 /// Sessions of a shard that one credential may hold: a noisy tenant leaves room for the others. With 8
 /// expected, a lone tenant meets it in one of a million shards.
@@ -57,10 +59,32 @@ pub const BYTES_SHARE_MAX: usize = 192 * 1024;
 /// costs some 50 µs, which is what an intercepted request costs in all.
 pub const BYTES_MAX: usize = 256 * 1024;
 
-/// Farthest that a claim's deadline may lie ahead, milliseconds: no configuration has a W, T and L of more
-/// than 65 minutes together. What lies farther was spoiled, and would hold its session, and a place among
-/// the calls under way, for ever.
-const CLAIM_MS_MAX: u64 = 2 * 3_600_000;
+/// Orphans that a shard remembers; the one whose time is over first makes room.
+pub const ORPHANS_MAX: usize = 4;
+
+/// Requests of one session that may be held at once.
+pub const HELD_MAX: usize = 8;
+
+/// Those of them that callers may have who are not proven.
+pub const HELD_STRANGERS_MAX: usize = 4;
+
+/// Requests of one session at Laravel beside its claim; what comes on top is not recorded.
+pub const BESIDE_MAX: usize = 8;
+
+/// Refused bodies that a session remembers; the oldest makes room.
+pub const REFUSED_MAX: usize = 3;
+
+/// For how long, milliseconds: the last of a gateway's retries comes within it.
+const REFUSED_MS: u64 = 60_000;
+
+/// Entries of one session: the next caller's updates are written through.
+pub const ENTRIES_MAX: usize = 16;
+
+/// Farthest that a deadline may lie ahead, milliseconds: no configuration has a W, T and L of more than 65 minutes
+/// together. What lies farther was spoiled, and would hold its session, and a place among the calls under way, for
+/// ever. Far above what any deadline is made for: a worker reads its clock before it reads the shard, so another's
+/// may be ahead of it.
+const AHEAD_MS_MAX: u64 = 2 * 3_600_000;
 
 /// When an entry was accepted that is no longer surely what Laravel has: no clock shows it, however young its host.
 const DOUBTED: u64 = 0;
@@ -78,21 +102,38 @@ pub struct Shard<'a> {
     pub ledger: Ledger,
     /// The sessions, in order of arrival.
     pub sessions: Vec<Session<'a>>,
+    /// Sessions whose last item Laravel refused for good: they outlive their sessions, or the first repetition
+    /// would be queued again.
+    pub orphans: Vec<Orphan>,
 }
 
-/// accepted = delivered + superseded + expired + rejected + pending.
+/// A session that Laravel does not know, or wants nothing of: written through for a while, so that the gateway
+/// receives Laravel's own refusal.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Orphan {
+    /// The session.
+    pub session: u128,
+    /// For this caller only.
+    pub caller: u64,
+    /// Until then. Monotonic.
+    pub until_ms: u64,
+}
+
+/// accepted = delivered + superseded + expired + rejected + voided + pending.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Ledger {
     /// Updates answered `queued`, and implied states that had to be sent after all.
     pub accepted: u64,
     /// Laravel has it.
     pub delivered: u64,
-    /// A newer update of the same session took its place, or made it meaningless.
+    /// A newer update of the same session took its place.
     pub superseded: u64,
     /// Too old to be of use.
     pub expired: u64,
     /// Laravel does not want it.
     pub rejected: u64,
+    /// A state that opens a gate made it meaningless.
+    pub voided: u64,
 }
 
 /// One session of one authority.
@@ -105,9 +146,9 @@ pub struct Session<'a> {
     /// An answer whose read began before this sequence was settled is not kept: nobody could say any more
     /// what it does not show.
     pub unread_seq: u64,
-    /// Sequence of the newest update that passed through and that Laravel took, or may have taken: nothing
+    /// Sequence of the newest update that went through and that Laravel took, or may have taken: nothing
     /// older is what Laravel has.
-    pub passed_seq: u64,
+    pub through_seq: u64,
     /// The webhook has heard of everything up to this sequence.
     pub told_seq: u64,
     /// The call that Laravel may be working on.
@@ -118,6 +159,56 @@ pub struct Session<'a> {
     pub kept: Vec<Kept<'a>>,
     /// How its last updates ended, for callers that wait to hear of it; empty where no route's do.
     pub ended: Vec<Ended>,
+    /// Requests at Laravel that hold up nobody else.
+    pub beside: Vec<Beside>,
+    /// Requests that are held until it is their turn, in the order of their sequences.
+    pub held: Vec<HeldPlace>,
+    /// Written through and refused: what comes again byte for byte after something newer is old.
+    pub refused: Vec<RefusedBody>,
+}
+
+/// A held request's place in the order of its session.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct HeldPlace {
+    /// Its sequence.
+    pub seq: u64,
+    /// A random number of the VM that holds it.
+    pub vm: u64,
+    /// Whose it is.
+    pub caller: u64,
+    /// Its caller is not proven: it holds up nobody else's.
+    pub is_stranger: bool,
+    /// A place whose deadline has passed is nobody's: a worker that trapped gives nothing back. Monotonic.
+    pub deadline_ms: u64,
+}
+
+/// A request at Laravel beside the session's claim: of a caller that is not proven, or outside the order. While one
+/// is there, the session is unverified.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Beside {
+    /// The request's own number.
+    pub number: u64,
+    /// Whose it is.
+    pub caller: u64,
+    /// Its sequence.
+    pub seq: u64,
+    /// It went on outside the order, and holds up not even its own caller.
+    pub is_outside: bool,
+    /// When it left. Monotonic.
+    pub begun_ms: u64,
+    /// Until then Laravel may be at work on it. Monotonic.
+    pub deadline_ms: u64,
+}
+
+/// A body that was written through, and that Laravel refused for a reason of the moment.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct RefusedBody {
+    /// Keyed hash of caller, route and body.
+    pub body: u64,
+    /// Its sequence.
+    pub seq: u64,
+    /// Until then it is remembered. Monotonic.
+    pub until_ms: u64,
 }
 
 /// A dispatcher's right to send one update, and its duty to wait.
@@ -128,7 +219,7 @@ pub struct Claim<'a> {
     /// Route of the claimed entry.
     pub route: Cow<'a, str>,
     /// Credential of the claimed entry.
-    pub credential: u64,
+    pub caller: u64,
     /// The update that was sent; the entry may hold a newer one by now.
     pub seq: u64,
     /// Until then nothing else of the session is sent, whatever happened to the call. Monotonic.
@@ -139,9 +230,9 @@ pub struct Claim<'a> {
 /// apart.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub struct ClaimId {
-    /// Epoch of the leader's lease; [`ClaimId::PASSING`] where a request passes through.
+    /// Epoch of the leader's lease; [`ClaimId::WRITE_THROUGH`] where a request is written through.
     pub epoch: u64,
-    /// The leader's own count of calls, or a passing request's own number.
+    /// The leader's own count of calls, or a request's own number.
     pub counter: u64,
 }
 
@@ -151,7 +242,7 @@ pub struct Entry<'a> {
     /// The route's name: indexes change with the configuration, the store does not.
     pub route: Cow<'a, str>,
     /// Fingerprint of the caller's credential headers; 0 for none.
-    pub credential: u64,
+    pub caller: u64,
     /// Sequence of the value.
     pub seq: u64,
     /// Keyed hash of the value and of what else must be equal.
@@ -190,14 +281,36 @@ pub struct Dirty<'a> {
     pub since_ms: u64,
     /// The item's `timestamp`, fixed when it was accepted.
     pub timestamp_ms: u64,
-    /// How often Laravel refused a call with it.
+    /// Failed calls that it was part of; the value that supersedes it inherits them.
     pub attempts: u16,
+    /// What happened to it alone.
+    pub trial: Trial,
     /// To be sent at once; stays until sent, even if a newer value alone would not need it.
     pub priority: bool,
     /// Encoded [`crate::route::Destination`].
     pub destination: Cow<'a, [u8]>,
+    /// Encoded [`crate::route::Neutral`]: what it takes along if it goes alone.
+    pub neutral: Cow<'a, [u8]>,
     /// The caller's body, byte for byte.
     pub body: Cow<'a, [u8]>,
+}
+
+/// What happened to an item that is suspected of being what Laravel fails on, or refuses: one that was named, or
+/// that was sent by itself, to its own path.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Trial {
+    /// It travels alone, to its own path, until it is accepted.
+    pub alone: bool,
+    /// Not before this, whatever its partition does: its own back-off. Monotonic.
+    pub not_before_ms: u64,
+    /// Failures alone (5xx).
+    pub failures: u16,
+    /// When the first of them was. Monotonic.
+    pub failed_since_ms: u64,
+    /// Refusals alone (4xx, a 2xx that says failure).
+    pub refusals: u16,
+    /// When the last of them was. Monotonic.
+    pub refused_ms: u64,
 }
 
 // === impl Shard ===
@@ -215,13 +328,32 @@ impl<'a> Shard<'a> {
 
     /// Whether something of this session and credential is still to be sent, or may be under way.
     #[must_use]
-    pub fn has_pending(&self, session: u128, credential: u64, mono_ms: u64) -> bool {
+    pub fn has_pending(&self, session: u128, caller: u64, mono_ms: u64) -> bool {
         self.session(session).is_some_and(|session| {
             let entries = session.entries.iter();
-            let unsent = entries.filter(|e| e.is_dirty()).map(|e| e.credential);
-            let under_way = session.live_claim(mono_ms).map(|claim| claim.credential);
-            unsent.chain(under_way).any(|known| known == credential)
+            let unsent = entries.filter(|e| e.is_dirty()).map(|e| e.caller);
+            let under_way = session.live_claim(mono_ms).map(|claim| claim.caller);
+            unsent.chain(under_way).any(|known| known == caller)
         })
+    }
+
+    /// Whether something of this session is still to be sent, is held, or may be under way.
+    #[must_use]
+    pub fn is_waiting(&self, session: u128, mono_ms: u64) -> bool {
+        self.session(session).is_some_and(|session| {
+            session.live_claim(mono_ms).is_some()
+                || !session.held.is_empty()
+                || session.next_due().is_some()
+        })
+    }
+
+    /// Whether anything is known of this session that a request of it could make wrong.
+    #[must_use]
+    pub fn is_known(&self, session: u128, mono_ms: u64) -> bool {
+        self.is_waiting(session, mono_ms)
+            || self
+                .session(session)
+                .is_some_and(|session| !session.entries.is_empty() || !session.kept.is_empty())
     }
 
     /// Forgets sessions that nothing depends on any more. Called at every write: there is no other
@@ -230,6 +362,10 @@ impl<'a> Shard<'a> {
         for session in &mut self.sessions {
             session.kept.retain(|kept| kept.until_ms > mono_ms);
             session.forget_endings(mono_ms);
+            session.forget_places(mono_ms);
+            if session.forget_lost(mono_ms) {
+                session.unverify(&mut self.last_seq);
+            }
         }
         self.sessions
             .retain(|session| !session.is_forgettable(mono_ms));
@@ -246,11 +382,16 @@ impl<'a> Shard<'a> {
     }
 }
 
+/// Whether this moment is still to come, and not so far away that it was spoiled.
+fn is_ahead(until_ms: u64, mono_ms: u64) -> bool {
+    (1..=AHEAD_MS_MAX).contains(&until_ms.saturating_sub(mono_ms))
+}
+
 // === impl ClaimId ===
 
 impl ClaimId {
     /// The epoch of claims that a leader never made: leases count from 1.
-    pub const PASSING: u64 = 0;
+    pub const WRITE_THROUGH: u64 = 0;
 }
 
 // === impl Session ===
@@ -264,12 +405,15 @@ impl<'a> Session<'a> {
             newest_seq: 0,
             // It may have been here before, and have been forgotten.
             unread_seq: last_seq,
-            passed_seq: 0,
+            through_seq: 0,
             told_seq: 0,
             claim: None,
             entries: Vec::new(),
             kept: Vec::new(),
             ended: Vec::new(),
+            beside: Vec::new(),
+            held: Vec::new(),
+            refused: Vec::new(),
         }
     }
 
@@ -278,7 +422,7 @@ impl<'a> Session<'a> {
     pub fn live_claim(&self, mono_ms: u64) -> Option<&Claim<'a>> {
         self.claim
             .as_ref()
-            .filter(|claim| (1..=CLAIM_MS_MAX).contains(&claim.deadline_ms.saturating_sub(mono_ms)))
+            .filter(|claim| is_ahead(claim.deadline_ms, mono_ms))
     }
 
     /// The update to be sent next: the oldest.
@@ -293,23 +437,35 @@ impl<'a> Session<'a> {
             })
     }
 
-    /// The entry of a route and credential.
+    /// Whether this unsent entry may be sent now: its own wait is over, and nothing older holds it up. `refused`
+    /// are callers that Laravel refuses at the moment.
     #[must_use]
-    pub fn entry(&self, route: &str, credential: u64) -> Option<&Entry<'a>> {
-        self.entries
-            .iter()
-            .find(|entry| entry.is(route, credential))
+    pub fn may_go(&self, entry: &Entry<'_>, refused: &[u64], mono_ms: u64) -> bool {
+        let State::Dirty(dirty) = &entry.state else {
+            return false;
+        };
+        dirty.trial.not_before_ms <= mono_ms
+            && !self
+                .entries
+                .iter()
+                .any(|other| other.holds_up(entry, refused))
     }
 
-    fn entry_mut(&mut self, route: &str, credential: u64) -> Option<&mut Entry<'a>> {
+    /// The entry of a route and credential.
+    #[must_use]
+    pub fn entry(&self, route: &str, caller: u64) -> Option<&Entry<'a>> {
+        self.entries.iter().find(|entry| entry.is(route, caller))
+    }
+
+    fn entry_mut(&mut self, route: &str, caller: u64) -> Option<&mut Entry<'a>> {
         self.entries
             .iter_mut()
-            .find(|entry| entry.is(route, credential))
+            .find(|entry| entry.is(route, caller))
     }
 
     /// Puts `entry` in the place of its predecessor.
     fn replace(&mut self, entry: Entry<'a>) {
-        match self.entry_mut(&entry.route, entry.credential) {
+        match self.entry_mut(&entry.route, entry.caller) {
             Some(place) => *place = entry,
             None => self.entries.push(entry),
         }
@@ -317,6 +473,9 @@ impl<'a> Session<'a> {
 
     fn is_forgettable(&self, mono_ms: u64) -> bool {
         self.live_claim(mono_ms).is_none()
+            && self.beside.is_empty()
+            && self.held.is_empty()
+            && self.refused.is_empty()
             && self.kept.is_empty()
             && self.ended.is_empty()
             && self.entries.iter().all(|entry| match entry.state {
@@ -328,13 +487,42 @@ impl<'a> Session<'a> {
     }
 }
 
+// === impl Dirty ===
+
+impl Dirty<'_> {
+    /// Bytes of its body, and of what says where it goes.
+    fn bytes(&self) -> usize {
+        let parts = [&self.body, &self.destination, &self.neutral];
+        parts
+            .iter()
+            .map(|part| part.len())
+            .fold(0, usize::saturating_add)
+    }
+}
+
 // === impl Entry ===
 
 impl Entry<'_> {
     /// Whether it belongs to this route and credential.
     #[must_use]
-    pub fn is(&self, route: &str, credential: u64) -> bool {
-        self.route == route && self.credential == credential
+    pub fn is(&self, route: &str, caller: u64) -> bool {
+        self.route == route && self.caller == caller
+    }
+
+    // What is older goes first. Only, what failed alone may fail for ever, and what a refused caller has waits for
+    // that caller: neither may cost the session its next update.
+    fn holds_up(&self, entry: &Entry<'_>, refused: &[u64]) -> bool {
+        let State::Dirty(dirty) = &self.state else {
+            return false;
+        };
+        let is_first = match sabotage::is(Sabotage::YoungestFirst) {
+            true => self.seq > entry.seq,
+            false => self.seq < entry.seq,
+        };
+        let waits_alone = dirty.trial.failures > 0;
+        let is_refused = self.caller != entry.caller
+            && (dirty.trial.refusals > 0 || refused.contains(&self.caller));
+        is_first && !waits_alone && !is_refused
     }
 
     /// Whether Laravel still has to get it.

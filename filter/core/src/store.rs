@@ -69,6 +69,28 @@ impl Expect {
     }
 }
 
+/// What a store is called in the labels of its gauges: by the plugin's name, and by the `vm_id` too where the two
+/// differ, since either parts one store from another.
+///
+/// Both are free text. What would end a label, or the tag that it becomes, is written as `_`.
+#[must_use]
+pub fn label(plugin_name: &str, vm_id: &str) -> String {
+    let both = [plugin_name, ".", vm_id].concat();
+    let name = if vm_id.is_empty() || vm_id == plugin_name {
+        plugin_name
+    } else {
+        &both
+    };
+    let plain = |c: char| match c {
+        'a'..='z' | 'A'..='Z' | '0'..='9' | '_' | '.' | '-' => c,
+        _ => '_',
+    };
+    match name {
+        "" => String::from("_"),
+        name => name.chars().map(plain).collect(),
+    }
+}
+
 // === impl Keys ===
 
 impl Keys {
@@ -92,10 +114,10 @@ impl Keys {
         format!("{}/lease", self.base)
     }
 
-    /// The key of the accepted credentials.
+    /// One of the keys of whom Laravel has accepted: see [`crate::proof`].
     #[must_use]
-    pub fn trust(&self) -> String {
-        format!("{}/trust", self.base)
+    pub fn proof(&self, index: usize) -> String {
+        format!("{}/proof/{index}", self.base)
     }
 
     /// The key of the circuit breaker's state.
@@ -111,7 +133,10 @@ impl Keys {
         let mut key = String::with_capacity(self.base.len().saturating_add(13));
         key.push_str(&self.base);
         key.push_str("/s/");
-        let mut unit = 1_000_000_000_u32;
+        let mut unit = match index {
+            0..1_000 => 100,
+            _ => 1_000_000_000_u32,
+        };
         while unit > 0 {
             if unit == 1 || index >= unit {
                 let digit = (index / unit).checked_rem(10).unwrap_or(0);
@@ -149,5 +174,24 @@ impl Store for MemoryStore {
         self.last = self.last.wrapping_add(1);
         self.values.insert(key.into(), (value.to_vec(), self.last));
         Ok(())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::label;
+
+    #[test]
+    fn two_stores_of_one_envoy_have_labels_of_their_own() {
+        assert_eq!(label("embudo", "embudo"), "embudo");
+        assert_eq!(label("embudo", ""), "embudo");
+        assert_eq!(label("embudo", "second"), "embudo.second");
+        assert_eq!(label("second", "embudo"), "second.embudo");
+    }
+
+    #[test]
+    fn a_label_cannot_end_before_its_time() {
+        assert_eq!(label("a;route=b\u{e9}\n", ""), "a_route_b__");
+        assert_eq!(label("", ""), "_", "a tag has a value");
     }
 }

@@ -92,24 +92,26 @@ fn each_event_is_recognised_by_the_rule_it_was_written_for_and_a_message_by_none
 }
 
 #[test]
-fn every_qr_expires_and_is_void_once_the_session_is_connected_or_gone() {
+fn every_qr_expires_and_is_void_once_the_session_is_connected_and_by_no_end() {
     for preset in ["evolution", "wppconnect", "wwebjs-api", "baileys-api"] {
         let rules = rules(&format!(r#"{{"preset":"{preset}"}}"#));
         let (qr, route) = rules.config.route_named("qr").unwrap();
         assert_eq!(route.expire_after_ms, Some(60_000), "{preset}");
         let gateway = events(preset);
         for event in gateway["events"].as_array().unwrap() {
-            let ends = event["priority"] == true || event["what"] == "scanned";
-            // A line that times out is still linked: its QR is no longer shown, but it is not told so.
-            if !ends || event["what"] == "the line times out" {
+            let opens = event["what"] == "scanned";
+            if !opens && event["priority"] != true {
                 continue;
             }
             let head = rules.head(borrowed(&post("/webhook"))).unwrap();
             let body = event["body"].to_string();
             let update = rules.update(&head, body.as_bytes()).unwrap();
-            let voids = rules.route(update.route).unwrap().voids.as_ref().unwrap();
-            assert!(update.voids, "{preset}: {} voids", event["what"]);
-            assert_eq!(voids.routes, [qr], "{preset}: {}", event["what"]);
+            // A QR before an end does no harm, and a timer's late end beside a younger QR would destroy it.
+            assert_eq!(update.voids, opens, "{preset}: {}", event["what"]);
+            if opens {
+                let voids = rules.route(update.route).unwrap().voids.as_ref().unwrap();
+                assert_eq!(voids.routes, [qr], "{preset}: {}", event["what"]);
+            }
         }
         for (index, route) in rules.config.routes.iter().enumerate() {
             assert!(

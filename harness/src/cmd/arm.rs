@@ -7,8 +7,8 @@ use std::time::Duration;
 use anyhow::Result;
 use embudo::live::laravel::{LaravelOptions, LaravelServer};
 use embudo::live::load::{Load, LoadOptions, LoadProgress, LoadReport};
-use embudo::model::gateway::session_ids;
-use embudo::model::laravel::{Counts, Journal};
+use embudo::model::gateway::{Identity, session_ids, token};
+use embudo::model::laravel::{Counts, Journal, LaravelConfig, Tenants};
 
 use super::progress::{Progress, UPDATE_EVERY};
 
@@ -19,6 +19,8 @@ const IDLE_MAX: Duration = Duration::from_secs(60);
 #[derive(Clone, Debug)]
 pub(crate) struct Traffic {
     pub(crate) sessions: usize,
+    /// Tenants that share them, with a token each; 0: nobody has a token.
+    pub(crate) tenants: usize,
     pub(crate) seed: u64,
     pub(crate) prefix: String,
 }
@@ -41,14 +43,31 @@ pub(crate) struct Outcome {
 impl Traffic {
     /// A fresh stand-in Laravel that knows the sessions of this traffic.
     pub(crate) async fn laravel(&self) -> Result<(LaravelServer, LoadOptions)> {
+        let (mut tenants, mut identities) = (Tenants::default(), Vec::new());
+        let ids = session_ids(self.seed, self.sessions);
+        for (index, id) in ids.iter().enumerate() {
+            let mut identity = Identity::plain(id.clone());
+            if let Some(tenant) = index.checked_rem(self.tenants) {
+                let token = token(tenant);
+                tenants.add(&token, id);
+                let header = ("authorization".to_owned(), format!("Bearer {token}"));
+                identity.caller.headers.push(header);
+            }
+            identities.push(identity);
+        }
         let laravel = LaravelOptions {
-            accounts: session_ids(self.seed, self.sessions),
+            config: LaravelConfig {
+                tenants,
+                ..LaravelConfig::default()
+            },
+            accounts: ids,
             ..LaravelOptions::default()
         };
         let load = LoadOptions {
             prefix: self.prefix.clone(),
             sessions: self.sessions,
             seed: self.seed,
+            identities,
             // One clock for both ends, or their times could not be compared.
             epoch: laravel.epoch,
             ..LoadOptions::default()

@@ -112,6 +112,7 @@ fn table(report: &ChaosReport) -> Table {
         ("  superseded", counts.superseded),
         ("  expired", counts.expired),
         ("  rejected", counts.rejected),
+        ("  voided", counts.voided),
     ] {
         row(name, count.to_string(), "");
     }

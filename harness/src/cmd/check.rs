@@ -6,6 +6,7 @@ mod effective;
 mod finding;
 mod inspect;
 mod listeners;
+mod routes;
 
 use std::fs;
 use std::path::PathBuf;
@@ -16,14 +17,13 @@ use embudo_core::config::Config;
 use serde_json::Value;
 
 use self::finding::{Finding, Severity};
+use super::STRING_VALUE;
 
 /// The type of Envoy's Wasm filter.
 const WASM: &str = "type.googleapis.com/envoy.extensions.filters.http.wasm.v3.Wasm";
 
-const STRING_VALUE: &str = "type.googleapis.com/google.protobuf.StringValue";
-
 /// Kept equal to what the core accepts by a test.
-pub(crate) const SCHEMA: &str = include_str!("../../../filter/core/src/config/schema.json");
+pub(crate) const SCHEMA: &str = include_str!("../../../filter/cold/src/config/schema.json");
 
 /// Check a filter configuration, as Embudo itself would when Envoy starts
 ///
@@ -43,6 +43,10 @@ pub(crate) struct CheckArguments {
     /// Print the configuration with all its defaults, as JSON
     #[arg(long)]
     effective: bool,
+
+    /// What Envoy is started with, `--drain-time-s`: whether it is long enough for a request is checked too
+    #[arg(long, value_name = "SECONDS", conflicts_with = "schema")]
+    drain_time_s: Option<u64>,
 
     /// Let a warning count as an error
     #[arg(long)]
@@ -68,6 +72,8 @@ pub(crate) fn run(arguments: &CheckArguments) -> Result<()> {
             println!("{file}: valid: {}", summary(&config));
         }
         findings.extend(inspect::config(&config));
+        let drain = arguments.drain_time_s;
+        findings.extend(drain.and_then(|seconds| inspect::drain_time(seconds, &config)));
         if let Some(chain) = chains.get(index) {
             findings.extend(inspect::envoy(&yaml, chain, &config));
         }

@@ -32,6 +32,7 @@ const PROMISED_SECONDS: f64 = 50.0;
 pub(crate) async fn run(arguments: RunArguments) -> Result<()> {
     let traffic = Traffic {
         sessions: arguments.sessions,
+        tenants: 0,
         seed: arguments.seed,
         prefix: "/api".to_owned(),
     };
@@ -158,12 +159,13 @@ fn judge(summary: &RunSummary) -> Result<()> {
 
 pub(super) fn ledger_line(ledger: &Ledger) -> String {
     format!(
-        "Ledger: {} accepted = {} delivered + {} superseded + {} expired + {} rejected + {} pending.",
+        "Ledger: {} accepted = {} delivered + {} superseded + {} expired + {} rejected + {} voided + {} pending.",
         ledger.accepted,
         ledger.delivered,
         ledger.superseded,
         ledger.expired,
         ledger.rejected,
+        ledger.voided,
         ledger.pending
     )
 }

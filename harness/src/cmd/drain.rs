@@ -4,19 +4,35 @@
 //! drain of its listeners, on the other hand, keeps ticks and calls going. So: drain, wait until the
 //! listeners are closed and nothing is pending, and only then quit.
 //!
+//! A request that Embudo holds, and one that Laravel is just answering, outlive their listener, and SIGTERM
+//! would close them without a byte. So what is being answered is waited for too, as long as it may take:
+//! `hold_ms` and `call_timeout_ms`.
+//!
 //! "Nothing is pending" is the dispatcher's word, and counts only while it lives: its gauge must say 0 while
 //! its beat goes on, and Envoy's counters must agree that every accepted update has met its end. An update
-//! whose wake-up was lost is in the counters before the dispatcher finds it.
+//! whose wake-up was lost is in the counters before the dispatcher finds it. Each store of the Envoy has a
+//! dispatcher, and all of them have to say so.
 
+use std::collections::BTreeMap;
 use std::time::{Duration, Instant};
 
 use anyhow::{Context as _, Result, bail, ensure};
 use clap::Args;
 use embudo::live::{Admin, Stats, wait};
 use serde::Serialize;
+use serde_json::Value;
+
+use super::STRING_VALUE;
 
 /// What is read at each look.
-const FILTER: &str = r"^wasmcustom\.embudo\.(pending|oldest_pending_ms|leader_beat|requests|revived|items)|^listener_manager\.listener_stopped$";
+const FILTER: &str = r"^wasmcustom\.embudo\.(pending|oldest_pending_ms|leader_beat|requests|revived|items)|^listener_manager\.listener_stopped$|^http\..*\.downstream_rq_active$";
+
+/// Requests to the admin page are counted as others are; the one that reads is among them.
+const ADMIN_ACTIVE: &str = "http.admin.downstream_rq_active";
+
+/// Of the filter's configuration, and its defaults, ms: how long a request may be held, and how long it may take
+/// then.
+const IN_FLIGHT: [(&str, u64); 2] = [("hold_ms", 4_000), ("call_timeout_ms", 15_000)];
 
 /// How often the page is read; the drain ends within this of its end.
 const LOOK_EVERY: Duration = Duration::from_millis(200);
@@ -76,7 +92,8 @@ const EXAMPLES: &str = "\
 Fields of --json (null: Envoy has no such figure):
   state                draining: listeners are open; flushing: they are closed, something is pending;
                        last line: quit, drained (with --keep) or failed (then with error)
-  elapsed_ms, listeners_closed, pending_items, oldest_pending_ms, leader_alive, leader_beat
+  elapsed_ms, listeners_closed, requests_active, pending_items, oldest_pending_ms, leader_alive, leader_beat
+                       of all stores together
   accepted_total, settled_total        updates since Envoy's start
 
 Examples:
@@ -89,6 +106,7 @@ struct Report {
     state: State,
     elapsed_ms: u64,
     listeners_closed: bool,
+    requests_active: u64,
     pending_items: Option<u64>,
     oldest_pending_ms: Option<u64>,
     leader_alive: bool,
@@ -114,15 +132,29 @@ enum State {
 struct Watch {
     begun: Instant,
     drain_time: Duration,
+    /// How long a request may take that came last.
+    in_flight_max: Duration,
     listeners_closed: bool,
+    /// Requests that are not answered yet, on any route.
+    active: u64,
     pending: Option<u64>,
     oldest_ms: Option<u64>,
     beat: Option<u64>,
-    /// When the beat was last seen to move.
-    beaten: Option<Instant>,
+    stores: BTreeMap<String, Store>,
     accepted: u64,
     settled: u64,
     quiet: Option<Quiet>,
+}
+
+/// What is seen of one store.
+#[derive(Clone, Copy, Debug, Default)]
+struct Store {
+    pending: u64,
+    beat: u64,
+    /// When its beat was last seen to move.
+    beaten: Option<Instant>,
+    /// Beats since nothing has been pending and nothing has come.
+    quiet_beats: u32,
 }
 
 /// Since when nothing is pending and nothing comes.
@@ -131,12 +163,14 @@ struct Quiet {
     since: Instant,
     accepted: u64,
     settled: u64,
-    beats: u32,
 }
 
 pub(crate) async fn run(arguments: DrainArguments) -> Result<()> {
     let admin = Admin::at(&arguments.admin).await?;
     let mut watch = Watch::new(admin.drain_time().await?);
+    if let Ok(dump) = admin.config_dump().await {
+        watch.in_flight_max = in_flight_max(&dump);
+    }
     let result = drain(&admin, &arguments, &mut watch).await;
     let state = match &result {
         Err(_) => State::Failed,
@@ -159,7 +193,7 @@ async fn drain(admin: &Admin, arguments: &DrainArguments, watch: &mut Watch) -> 
     let drain_s = watch.drain_time.as_secs();
     ensure!(
         watch.drain_time < timeout,
-        "this Envoy drains for {drain_s} s, and --timeout is {} s: start Envoy with --drain-time-s 10, \
+        "this Envoy drains for {drain_s} s, and --timeout is {} s: start Envoy with --drain-time-s 20, \
          or give --timeout more",
         arguments.timeout
     );
@@ -171,12 +205,12 @@ async fn drain(admin: &Admin, arguments: &DrainArguments, watch: &mut Watch) -> 
     );
     watch.look(&stats);
     // Before anything is changed: a drain that nobody delivers for only takes the listeners away.
-    while watch.beaten.is_none() && watch.begun.elapsed() < LEADER_MAX {
+    while !watch.leader_alive() && watch.begun.elapsed() < LEADER_MAX {
         tokio::time::sleep(LOOK_EVERY).await;
         watch.look(&admin.stats_matching(FILTER).await?);
     }
     ensure!(
-        watch.beaten.is_some() || arguments.force,
+        watch.leader_alive() || arguments.force,
         "no dispatcher: embudo.leader_beat does not advance, so nothing is delivered; nothing was changed. \
          Envoy's log says why ({} pending); --force ends it all the same",
         watch.pending.unwrap_or(0)
@@ -215,6 +249,35 @@ async fn drain(admin: &Admin, arguments: &DrainArguments, watch: &mut Watch) -> 
     quit(admin).await
 }
 
+/// How long a request may take that comes last: held, then answered by Laravel; the longest of all filters'.
+fn in_flight_max(dump: &Value) -> Duration {
+    let mut texts = Vec::new();
+    string_values(dump, &mut texts);
+    let configs = texts.into_iter().filter_map(|text| {
+        let config = serde_json::from_str::<Value>(text).ok()?;
+        let of = |(key, default): (&str, u64)| config[key].as_u64().unwrap_or(default);
+        config.is_object().then(|| IN_FLIGHT.map(of).iter().sum())
+    });
+    let default: u64 = IN_FLIGHT.iter().map(|(_, default)| default).sum();
+    Duration::from_millis(configs.max().unwrap_or(default))
+}
+
+/// The JSON texts of all filters' configurations, wherever they are.
+fn string_values<'v>(value: &'v Value, found: &mut Vec<&'v str>) {
+    match value {
+        Value::Object(fields) => {
+            if fields.get("@type").is_some_and(|t| t == STRING_VALUE) {
+                found.extend(fields.get("value").and_then(Value::as_str));
+            }
+            fields
+                .values()
+                .for_each(|field| string_values(field, found));
+        }
+        Value::Array(items) => items.iter().for_each(|item| string_values(item, found)),
+        _ => {}
+    }
+}
+
 /// Ends Envoy and waits until its admin page is gone.
 async fn quit(admin: &Admin) -> Result<()> {
     admin.quit().await?;
@@ -235,11 +298,13 @@ impl Watch {
         Self {
             begun: Instant::now(),
             drain_time,
+            in_flight_max: in_flight_max(&Value::Null),
             listeners_closed: false,
+            active: 0,
             pending: None,
             oldest_ms: None,
             beat: None,
-            beaten: None,
+            stores: BTreeMap::new(),
             accepted: 0,
             settled: 0,
             quiet: None,
@@ -268,27 +333,41 @@ impl Watch {
         self.listeners_closed =
             over && (closed || self.begun.elapsed() > self.drain_time + CLOSE_MAX);
 
-        let beat = stats.gauge("embudo.leader_beat").filter(|beat| *beat > 0);
-        let beats = self.beat.is_some() && beat != self.beat;
-        self.beat = beat;
-        if beats {
-            self.beaten = Some(Instant::now());
-        }
-        if self.pending != Some(0) {
-            self.quiet = None;
-            return;
-        }
+        let active = stats.sum(|name| name.ends_with(".downstream_rq_active"));
+        self.active = active.saturating_sub(stats.raw(ADMIN_ACTIVE));
+
+        self.beat = stats.gauge("embudo.leader_beat").filter(|beat| *beat > 0);
+        let was_quiet = self.quiet;
         let now = Quiet {
             since: Instant::now(),
             accepted: self.accepted,
             settled: self.settled,
-            beats: 0,
         };
-        let quiet = self.quiet.get_or_insert(now);
-        if (quiet.accepted, quiet.settled) != (now.accepted, now.settled) {
-            *quiet = now;
+        let as_before =
+            |quiet: &Quiet| (quiet.accepted, quiet.settled) == (now.accepted, now.settled);
+        self.quiet = match self.pending {
+            Some(0) => Some(was_quiet.filter(as_before).unwrap_or(now)),
+            _ => None,
+        };
+        let goes_on = was_quiet.is_some_and(|quiet| as_before(&quiet));
+        let pending = stats.gauge_by_store("embudo.pending");
+        for (name, beat) in stats.gauge_by_store("embudo.leader_beat") {
+            let pending = pending.get(&name).copied().unwrap_or(0);
+            let store = self.stores.entry(name).or_insert(Store {
+                beat,
+                ..Store::default()
+            });
+            let beats = beat != store.beat;
+            if beats {
+                store.beaten = Some(Instant::now());
+            }
+            let before = if goes_on { store.quiet_beats } else { 0 };
+            store.quiet_beats = match self.quiet {
+                Some(_) => before + u32::from(beats),
+                None => 0,
+            };
+            (store.pending, store.beat) = (pending, beat);
         }
-        quiet.beats += u32::from(beats);
     }
 
     /// Whether nothing is pending and nothing more can come.
@@ -297,12 +376,25 @@ impl Watch {
             return false;
         };
         let agreed = self.accepted <= self.settled || quiet.since.elapsed() > SCAN_MAX;
-        self.listeners_closed && quiet.beats >= BEATS_AFTER && agreed
+        let said = |store: &Store| store.quiet_beats >= BEATS_AFTER || !store.is_alive();
+        self.listeners_closed
+            && self.is_answered()
+            && self.leader_alive()
+            && self.stores.values().all(said)
+            && agreed
     }
 
+    /// Whether every request is answered, or has had the time to be.
+    fn is_answered(&self) -> bool {
+        self.active == 0 || self.begun.elapsed() > self.drain_time + self.in_flight_max
+    }
+
+    /// Whether each store that has something to deliver has a leader, and one store at least. What was taken out by a
+    /// listener update before has none, and its last figures stay.
     fn leader_alive(&self) -> bool {
-        self.beaten
-            .is_some_and(|beaten| beaten.elapsed() < LEADER_MAX)
+        let mut stores = self.stores.values();
+        stores.clone().any(Store::is_alive)
+            && stores.all(|store| store.pending == 0 || store.is_alive())
     }
 
     fn state(&self) -> State {
@@ -321,7 +413,9 @@ impl Watch {
             ", and no dispatcher: embudo.leader_beat does not advance"
         };
         let pending = self.pending.unwrap_or(0);
-        let what = if pending > 0 {
+        let what = if self.listeners_closed && pending == 0 && !self.is_answered() {
+            format!("{} requests are not answered yet", self.active)
+        } else if pending > 0 {
             let oldest = self.oldest_ms.unwrap_or(0) / 1000;
             format!("{pending} updates are still pending (the oldest for {oldest} s)")
         } else {
@@ -341,6 +435,7 @@ impl Watch {
             state,
             elapsed_ms: u64::try_from(self.begun.elapsed().as_millis()).unwrap_or(u64::MAX),
             listeners_closed: self.listeners_closed,
+            requests_active: self.active,
             pending_items: self.pending,
             oldest_pending_ms: self.oldest_ms,
             leader_alive: self.leader_alive(),
@@ -349,6 +444,15 @@ impl Watch {
             settled_total: self.settled,
             error,
         }
+    }
+}
+
+// === impl Store ===
+
+impl Store {
+    fn is_alive(&self) -> bool {
+        self.beaten
+            .is_some_and(|beaten| beaten.elapsed() < LEADER_MAX)
     }
 }
 
@@ -398,8 +502,8 @@ mod tests {
         let all = [
             ("requests;route=qr;outcome=queued", queued),
             ("items;route=qr;end=delivered", delivered),
-            ("pending", pending),
-            ("leader_beat", beat),
+            ("pending;store=embudo", pending),
+            ("leader_beat;store=embudo", beat),
         ];
         let ours = all.map(|(name, value)| {
             serde_json::json!({"name": format!("wasmcustom.embudo.{name}"), "value": value})
@@ -456,6 +560,94 @@ mod tests {
         assert!(!watch.is_done() && !watch.leader_alive());
         let reason = watch.reason(60);
         assert!(reason.contains("no dispatcher"), "{reason}");
+    }
+
+    /// The same with a second store.
+    fn with_second(stats: &str, pending: u64, beat: u64) -> Stats {
+        let more = format!(
+            r#"{{"name":"wasmcustom.embudo.pending;store=second","value":{pending}}},
+            {{"name":"wasmcustom.embudo.leader_beat;store=second","value":{beat}}},"#
+        );
+        Stats::parse(&stats.replacen('[', &format!("[{more}"), 1)).unwrap()
+    }
+
+    const QUIET: [&str; 3] = ["10", "11", "12"];
+
+    fn quiet(beat: &str) -> String {
+        format!(
+            r#"{{"stats":[{{"name":"wasmcustom.embudo.pending;store=embudo","value":0}},
+            {{"name":"wasmcustom.embudo.leader_beat;store=embudo","value":{beat}}},
+            {{"name":"listener_manager.listener_stopped","value":1}}]}}"#
+        )
+    }
+
+    #[test]
+    fn the_pending_of_every_store_counts_and_each_dispatcher_has_its_say() {
+        let mut watch = watch();
+        for (n, beat) in QUIET.into_iter().enumerate() {
+            watch.look(&with_second(&quiet(beat), 2, n as u64 + 1));
+        }
+        assert!(!watch.is_done(), "two wait in the second store");
+        assert!(
+            watch.reason(60).contains("2 updates"),
+            "{}",
+            watch.reason(60)
+        );
+        watch.look(&with_second(&quiet("13"), 0, 4));
+        watch.look(&with_second(&quiet("14"), 0, 4));
+        watch.look(&with_second(&quiet("15"), 0, 4));
+        assert!(!watch.is_done(), "its dispatcher has not beaten since");
+        watch.look(&with_second(&quiet("16"), 0, 5));
+        watch.look(&with_second(&quiet("17"), 0, 6));
+        assert!(watch.is_done());
+    }
+
+    #[test]
+    fn a_store_that_was_taken_out_with_nothing_pending_is_not_waited_for() {
+        let mut watch = watch();
+        for beat in QUIET {
+            watch.look(&with_second(&quiet(beat), 0, 7));
+        }
+        assert!(watch.is_done());
+        let mut watch = super::tests::watch();
+        for beat in QUIET {
+            watch.look(&with_second(&quiet(beat), 1, 7));
+        }
+        assert!(!watch.leader_alive(), "nobody delivers that one");
+    }
+
+    #[test]
+    fn what_is_not_answered_yet_is_waited_for_as_long_as_it_may_take() {
+        let active = |stats: String, active: u64| {
+            let more = format!(
+                r#"{{"name":"http.admin.downstream_rq_active","value":1}},
+                {{"name":"http.gateway.downstream_rq_active","value":{active}}},"#
+            );
+            Stats::parse(&stats.replacen('[', &format!("[{more}"), 1)).unwrap()
+        };
+        let mut watch = watch();
+        for beat in QUIET {
+            watch.look(&active(quiet(beat), 1));
+        }
+        assert!(!watch.is_done() && watch.active == 1);
+        assert!(watch.reason(60).contains("1 requests are not answered"));
+        watch.in_flight_max = Duration::ZERO;
+        assert!(watch.is_done(), "it has had its time");
+        watch.in_flight_max = Duration::from_secs(3600);
+        watch.look(&active(quiet("13"), 0));
+        assert!(watch.is_done());
+    }
+
+    #[test]
+    fn the_longest_request_of_all_filters_is_what_a_drain_waits_for() {
+        let filter = |config: &str| serde_json::json!({"@type": STRING_VALUE, "value": config});
+        let ms = |dump: Value| in_flight_max(&dump).as_millis();
+        assert_eq!(ms(Value::Null), 19_000);
+        assert_eq!(ms(serde_json::json!([filter("{}")])), 19_000);
+        let short = r#"{"call_timeout_ms": 2000, "hold_ms": 1000}"#;
+        assert_eq!(ms(serde_json::json!([filter(short)])), 3_000);
+        let two = serde_json::json!({"a": [filter(short), {"b": filter("{\"call_timeout_ms\": 60000}")}]});
+        assert_eq!(ms(two), 64_000);
     }
 
     #[test]

@@ -50,6 +50,18 @@ pub(crate) struct RunArguments {
     /// WhatsApp sessions of the comparison
     #[arg(long, default_value_t = 1000, conflicts_with = "laravel")]
     pub(crate) sessions: usize,
+    /// Instead of the comparison: what share of the gateway's requests reaches Laravel at each of these numbers
+    /// of sessions
+    #[arg(
+        long,
+        value_name = "SESSIONS",
+        value_delimiter = ',',
+        conflicts_with_all = ["laravel", "sessions"]
+    )]
+    pub(crate) sizes: Vec<usize>,
+    /// With --sizes, the largest once more with its sessions shared by so many tenants, a token each
+    #[arg(long, default_value_t = 0, value_name = "TENANTS", requires = "sizes")]
+    pub(crate) tenants: usize,
     /// Decides ids, QRs, phases and scans
     #[arg(long, default_value_t = 1, conflicts_with = "laravel")]
     pub(crate) seed: u64,
@@ -93,6 +105,10 @@ pub(crate) struct RunArguments {
 impl RunArguments {
     pub(crate) fn fronts_a_laravel(&self) -> bool {
         self.laravel.is_some()
+    }
+
+    pub(crate) fn compares_sizes(&self) -> bool {
+        !self.sizes.is_empty()
     }
 
     /// Embudo's configuration, checked here: Envoy would only say that the plugin did not load.
@@ -268,7 +284,7 @@ mod tests {
             {"name":"wasmcustom.embudo.requests;route=qr;outcome=stale","value":0},
             {"name":"wasmcustom.embudo.calls;route=qr;verdict=delivered","value":2},
             {"name":"wasmcustom.embudo.items;route=qr;end=delivered","value":6},
-            {"name":"wasmcustom.embudo.pending","value":1}]}"#,
+            {"name":"wasmcustom.embudo.pending;store=embudo","value":1}]}"#,
         ));
         assert_eq!(
             busy,

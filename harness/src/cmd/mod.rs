@@ -21,6 +21,7 @@ mod progress;
 mod report;
 mod scenario;
 mod sim;
+mod sizes;
 mod summary;
 mod table;
 mod tools;
@@ -31,6 +32,9 @@ use std::process::ExitCode;
 use anyhow::Result;
 use clap::{Parser, Subcommand};
 use tokio::signal::unix::{SignalKind, signal};
+
+/// What a filter's configuration is, to arrive as text.
+const STRING_VALUE: &str = "type.googleapis.com/google.protobuf.StringValue";
 
 /// What a shell reports for a process that SIGINT ended.
 const INTERRUPTED: u8 = 130;
@@ -81,6 +85,7 @@ impl Arguments {
             // These two go on until they are told to stop; that is their proper end.
             Command::Run(run) if run.fronts_a_laravel() => Some(front::run(run).await),
             Command::Laravel(laravel) => Some(laravel::run(laravel).await),
+            Command::Run(run) if run.compares_sizes() => unless_interrupted(sizes::run(run)).await,
             Command::Run(run) => unless_interrupted(compare::run(run)).await,
             Command::Load(load) => unless_interrupted(load::run(load)).await,
             Command::Sim(sim) => unless_interrupted(sim::run(sim)).await,

@@ -2,7 +2,7 @@
 
 use std::path::PathBuf;
 
-use anyhow::Result;
+use anyhow::{Context as _, Result};
 use clap::Args;
 use embudo::report;
 
@@ -23,7 +23,8 @@ pub(crate) fn run(arguments: &ReportArguments) -> Result<()> {
             report::write_requests_svg(file)?;
             file.clone()
         }
-        None => report::write()?,
+        None => report::write()?
+            .context("there is nothing to show yet: `make run` measures something")?,
     };
     println!("The picture is in {}.", file.display());
     Ok(())

@@ -203,7 +203,7 @@ fn search(machine: &Machine, arguments: &SimArguments) -> Result<()> {
 /// Every sabotage at its recorded seed first, then at others. The recorded seeds are printed in the form
 /// of their file.
 fn search_sabotages() -> Result<Vec<Caught>> {
-    let module = sabotage::module()?;
+    let module = wasm::sabotaged()?;
     let bytes =
         std::fs::read(&module).with_context(|| format!("cannot read {}", module.display()))?;
     let machine = Machine::new(&bytes)?;

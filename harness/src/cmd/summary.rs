@@ -203,12 +203,11 @@ pub(crate) fn publish(figures: &impl Serialize, name: &str) -> Result<()> {
     let file = paths::output().join(name);
     let json = serde_json::to_string_pretty(figures)?;
     paths::write_atomically(&file, format!("{json}\n").as_bytes())?;
-    let pictures = report::write()?;
-    println!(
-        "The figures are in {}, drawn in {}.",
-        paths::short(&file),
-        paths::short(&pictures)
-    );
+    let drawn = match report::write()? {
+        Some(pictures) => format!(", drawn in {}", paths::short(&pictures)),
+        None => String::new(),
+    };
+    println!("The figures are in {}{drawn}.", paths::short(&file));
     Ok(())
 }
 

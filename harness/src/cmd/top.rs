@@ -25,7 +25,7 @@ const FILTER: &str =
     r"^wasmcustom\.embudo\.|\.vm_reload|\.outlier_detection\.|\.membership_|^server\.uptime$";
 
 /// The width of the text that `--once` prints; a README's code block and a usual terminal hold it.
-const TEXT_COLUMNS: u16 = 100;
+const TEXT_COLUMNS: u16 = 110;
 
 /// Watch what Embudo does: what waits, what Laravel answers, how old values are
 ///
@@ -33,9 +33,13 @@ const TEXT_COLUMNS: u16 = 100;
 /// the last minute (less just after the start); totals, percentiles and ends count from Envoy's start.
 /// "–" means that Envoy has no such figure.
 ///
+/// With several stores in one Envoy (two plugins), each has a line of its own under that of all of them.
+///
 ///   pending       updates that were accepted and have not met their end; the oldest one's age
 ///   circuit       closed, half-open or open towards Laravel; misconfigured: it refuses every call
 ///   leader        alive: the dispatcher's beat advances; NOT ALIVE: nothing is sent to Laravel
+///   held          requests that wait until it is their session's turn; failed alone: updates that Laravel
+///                 fails at, each with a time of its own; proven: callers that may be queued
 ///   outlier       whether Envoy's own breaker has ejected Laravel from the cluster
 ///   answers       what the gateway's POSTs were answered, by route ("none": no rule fitted)
 ///   reads         status reads: from the store (cached, stale) or by Laravel (fresh)
@@ -71,10 +75,11 @@ const JSON_HELP: &str = "\
 Fields of --once --json (null: Envoy has no such figure; counts are since Envoy's start):
   admin, embudo_found, uptime_s, window_ms (between the two looks)
   pending_items, oldest_pending_ms, circuit (closed|half_open|open|misconfigured|unknown), laravel_slow
-  leader_alive, leader_beat
-  requests_total.<route>.<outcome>    queued, duplicate, implied, stale, passing, busy, bypass;
-                                      reads (get_<name>): cached, stale, fresh, bypass
-  items_total.<route>.<end>           delivered, superseded, expired, rejected
+  leader_alive, leader_beat, held_requests, suspect_items, proven_callers
+  stores.<name>                       the same, store by store
+  requests_total.<route>.<outcome>    queued, duplicate, implied, stale, write_through, held, outside, busy,
+                                      bypass; reads (get_<name>): cached, stale, fresh, bypass
+  items_total.<route>.<end>           delivered, superseded, expired, rejected, voided
   calls.<route>.<verdict>.total, .per_minute       calls_total, calls_per_minute
   call_ms, staleness_ms, batch_items: samples, p50, p90, p99, max
   accepted_total, ledger_balances

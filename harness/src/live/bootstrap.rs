@@ -185,6 +185,42 @@ impl Bootstrap {
         Ok(())
     }
 
+    /// Sets any value of the configuration's `static_resources`: what an operator may have written there, and the
+    /// shipped file has not. `place` is keys between slashes; an element of a list is named by its `name` or its
+    /// number, `+` adds one at the end and `+1` after the first. What lacks on the way is made; a null takes the key out.
+    ///
+    /// # Errors
+    /// When the place leads into something that is neither a list nor an object, or an element is not there.
+    pub fn change(&mut self, place: &str, value: &Value) -> Result<()> {
+        let mut found = at(&mut self.value, "/static_resources")?;
+        let (way, last) = place.rsplit_once('/').context("the place has no slash")?;
+        for key in way.split('/') {
+            found = match found {
+                Value::Array(all) => {
+                    let number = key.parse::<usize>().ok();
+                    let is_it = |(at, element): &(usize, &mut Value)| match number {
+                        Some(number) => *at == number,
+                        None => element["name"] == key,
+                    };
+                    let element = all.iter_mut().enumerate().find(is_it);
+                    element.with_context(|| format!("no {key} in {place}"))?.1
+                }
+                Value::Object(all) => all.entry(key).or_insert_with(|| json!({})),
+                _ => bail!("{key} in {place} leads nowhere"),
+            };
+        }
+        let added = last
+            .strip_prefix('+')
+            .map(|number| number.parse().unwrap_or(usize::MAX));
+        match (found, added) {
+            (Value::Array(all), Some(number)) => all.insert(number.min(all.len()), value.clone()),
+            (Value::Object(all), _) if value.is_null() => drop(all.remove(last)),
+            (Value::Object(all), _) => drop(all.insert(last.to_owned(), value.clone())),
+            _ => bail!("{last} in {place} leads nowhere"),
+        }
+        Ok(())
+    }
+
     /// Takes Embudo out, filter and routes' marks alike: the same Envoy without it, for comparison.
     ///
     /// # Errors

@@ -83,17 +83,38 @@ fn the_shipped_file_keeps_what_the_filter_depends_on() {
     assert_eq!(filter["allow_on_headers_stop_iteration"], true);
     assert_eq!(filter["failure_policy"], "FAIL_RELOAD");
     assert_eq!(filter["vm_config"]["vm_id"], "embudo");
+    let backoff = &filter["reload_config"]["backoff"];
+    assert_eq!(backoff["base_interval"], "0.01s");
     let batch = named(&mut shipped.value, CLUSTERS, "laravel_batch").unwrap();
     assert_eq!(
         batch["common_lb_config"]["healthy_panic_threshold"]["value"],
         0
     );
     assert_eq!(batch["outlier_detection"]["always_eject_one_host"], true);
+    assert_eq!(batch["outlier_detection"]["enforcing_consecutive_5xx"], 0);
     let laravel = named(&mut shipped.value, CLUSTERS, "laravel").unwrap();
     assert!(
         laravel.get("outlier_detection").is_none(),
         "a broken route must not cost a message"
     );
+    for cluster in ["laravel", "laravel_batch", "webhook"] {
+        let cluster = named(&mut shipped.value, CLUSTERS, cluster).unwrap();
+        assert_eq!(
+            cluster["wait_for_warm_on_init"], false,
+            "a silent name server must not keep the listeners shut"
+        );
+    }
+    let listener = named(&mut shipped.value, LISTENERS, LISTENER).unwrap();
+    let routes = at(at(listener, MANAGER).unwrap(), ROUTES).unwrap();
+    for route in routes.as_array().unwrap() {
+        let route = &route["route"];
+        let times = (route["timeout"].clone(), route["idle_timeout"].clone());
+        let wanted = match route["timeout"] == "60s" {
+            true => (json!("60s"), Value::Null),
+            false => (json!("15s"), json!("20s")),
+        };
+        assert_eq!(times, wanted, "the idle timeout never cuts an answer");
+    }
 }
 
 #[test]
@@ -227,6 +248,7 @@ fn a_twin_differs_from_the_gateways_listener_in_one_thing() {
         Twin::WithoutEmbudo,
         Twin::Module("/somewhere/floor.wasm".into()),
         Twin::DirectResponse("{}".into()),
+        Twin::Backend("other".into()),
     ] {
         shipped.twin(&twin).unwrap();
         let listener = named(&mut shipped.value, LISTENERS, twin.name()).unwrap();
@@ -236,11 +258,36 @@ fn a_twin_differs_from_the_gateways_listener_in_one_thing() {
         let marked = marked.iter().filter(|route| enables_filter(route)).count();
         let expected = match twin {
             Twin::WithoutEmbudo => (1, 0),
-            Twin::Module(_) => (2, 5),
+            Twin::Module(_) | Twin::Backend(_) => (2, 5),
             Twin::DirectResponse(_) => (2, 0),
         };
         assert_eq!((filters, marked), expected, "{twin:?}");
     }
     let after = named(&mut shipped.value, LISTENERS, LISTENER).unwrap();
     assert_eq!(*after, gateway, "the gateway's own is as it was");
+}
+
+#[test]
+fn whatever_an_operator_may_have_written_can_be_said() {
+    let mut bootstrap = Bootstrap::shipped().unwrap();
+    let retries = json!({"num_retries": 1});
+    bootstrap
+        .change("clusters/laravel_batch/a/retry_policy", &retries)
+        .unwrap();
+    bootstrap
+        .change("clusters/+", &json!({"name": "other"}))
+        .unwrap();
+    let cluster = |bootstrap: &Bootstrap, name: &str| {
+        let all = bootstrap.value["static_resources"]["clusters"].as_array();
+        let mut all = all.into_iter().flatten();
+        all.find(|cluster| cluster["name"] == name).cloned()
+    };
+    let changed = cluster(&bootstrap, "laravel_batch").unwrap();
+    assert_eq!(changed["a"]["retry_policy"], retries);
+    assert!(cluster(&bootstrap, "other").is_some());
+    let gone = "clusters/laravel_batch/a";
+    bootstrap.change(gone, &Value::Null).unwrap();
+    let changed = cluster(&bootstrap, "laravel_batch").unwrap();
+    assert!(changed.get("a").is_none());
+    assert!(bootstrap.change("clusters/nowhere/a", &retries).is_err());
 }

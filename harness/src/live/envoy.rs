@@ -100,10 +100,14 @@ impl Envoy {
     /// # Errors
     /// When a tool is missing, or the filter does not build.
     pub async fn prepare(options: &EnvoyOptions) -> Result<(Tools, Option<PathBuf>)> {
-        let with_embudo = options.embudo;
+        let (with_embudo, other) = (options.embudo, options.module.clone());
         let prepare = move || {
             let tools = Tools::find_or_install()?;
-            anyhow::Ok((tools, with_embudo.then(wasm::module).transpose()?))
+            let module = match other {
+                Some(module) => Some(module),
+                None => with_embudo.then(wasm::module).transpose()?,
+            };
+            anyhow::Ok((tools, module))
         };
         tokio::task::spawn_blocking(prepare).await?
     }

@@ -1,7 +1,7 @@
 //! Embudo's timers, and the same configuration with them scaled.
 //!
-//! A test that waits for `max_wait_ms` five times takes half a minute; with everything ten times
-//! faster it takes three seconds and shows the same behaviour, because nothing in Embudo depends on
+//! A test that waits for `max_wait_ms` five times takes ten seconds; with everything ten times
+//! faster it takes one and shows the same behaviour, because nothing in Embudo depends on
 //! how long a second is. What a *call* may take is not scaled: the stand-in Laravel and this
 //! machine are as slow as they are, and a shorter deadline would turn a busy moment into an unknown
 //! outcome.
@@ -31,8 +31,8 @@ fn defaults() -> Value {
         "dedup_ttl_ms": 300_000,
         "max_age_ms": 600_000,
         "routes": [
-            {"name": "qr", "expire_after_ms": 60_000, "batch": {"quiet_ms": 250, "max_wait_ms": 5_000}},
-            {"name": "status", "batch": {"quiet_ms": 250, "max_wait_ms": 5_000}},
+            {"name": "qr", "expire_after_ms": 60_000, "batch": {"quiet_ms": 250, "max_wait_ms": 1_000}},
+            {"name": "status", "batch": {"quiet_ms": 250, "max_wait_ms": 2_000}},
         ],
     })
 }
@@ -135,7 +135,7 @@ mod tests {
         assert_eq!(fast["routes"][0]["expire_after_ms"], 6_000);
         assert_eq!(
             fast["routes"][1]["batch"],
-            json!({"quiet_ms": 25, "max_wait_ms": 500})
+            json!({"quiet_ms": 25, "max_wait_ms": 200})
         );
         assert_eq!(
             fast["routes"][1].get("expire_after_ms"),
@@ -165,7 +165,7 @@ mod tests {
         let status = &fast["routes"][1]["batch"];
         assert_eq!(
             *status,
-            json!({"max_items": 7, "quiet_ms": 10, "max_wait_ms": 500})
+            json!({"max_items": 7, "quiet_ms": 10, "max_wait_ms": 200})
         );
         assert_eq!(fast["routes"][2]["batch"]["max_wait_ms"], 40);
     }

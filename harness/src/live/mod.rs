@@ -48,7 +48,7 @@ pub mod wait;
 pub mod wasm;
 
 pub use admin::Admin;
-pub use bootstrap::{Bootstrap, Endpoint};
+pub use bootstrap::{Bootstrap, Endpoint, Twin};
 pub use envoy::{Envoy, EnvoyOptions, Restart, Starter};
 pub use filter_config::scaled;
 pub use real_laravel::{RealLaravel, RealLaravelOptions};

@@ -76,6 +76,45 @@ pub fn write_atomically(path: &Path, content: &[u8]) -> Result<()> {
     write().with_context(|| format!("cannot write {}", path.display()))
 }
 
+/// Writes `path` unless it has this content already: what is read by somebody else at this moment is
+/// replaced whole, and only when there is a reason to.
+///
+/// # Errors
+/// When the folder is missing or the disk is full.
+pub fn update(path: &Path, content: &[u8]) -> Result<()> {
+    match fs::read(path) {
+        Ok(present) if present == content => Ok(()),
+        _ => write_atomically(path, content),
+    }
+}
+
+/// Fills a folder under a name of its own beside `folder`, and gives it that name once it is whole: nobody finds
+/// half an installation. What had the name before goes.
+///
+/// Callers hold a lock; two that fill one folder at once would only do the work twice.
+///
+/// # Errors
+/// When the filling fails, or a folder cannot be made or renamed.
+pub(crate) fn fill(folder: &Path, filling: impl FnOnce(&Path) -> Result<()>) -> Result<()> {
+    let beside = folder.parent().unwrap_or(Path::new("."));
+    make_dir(beside)?;
+    let new_dir = || tempfile::Builder::new().prefix(".new-").tempdir_in(beside);
+    let own = new_dir().with_context(|| format!("cannot make a folder in {}", beside.display()))?;
+    // Readable by all, as `make_dir` would have it.
+    let rename = || -> std::io::Result<()> {
+        fs::set_permissions(own.path(), fs::Permissions::from_mode(0o755))?;
+        if folder.exists() {
+            // Into a folder that goes at the end of this scope.
+            let old = new_dir()?;
+            fs::rename(folder, old.path().join("old"))?;
+            return fs::rename(own.path(), folder);
+        }
+        fs::rename(own.path(), folder)
+    };
+    filling(own.path())?;
+    rename().with_context(|| format!("cannot put {} in its place", folder.display()))
+}
+
 /// Holds a lock between processes until the returned file is dropped (or its process is gone).
 ///
 /// Several test processes start at once; each of them may find that a tool or the module is
@@ -125,5 +164,50 @@ mod tests {
             1,
             "no temporary file stays behind"
         );
+    }
+
+    #[test]
+    fn a_file_that_says_the_same_already_is_left_alone() {
+        use std::os::unix::fs::MetadataExt as _;
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("embudo.wasm");
+        let inode = || fs::metadata(&path).unwrap().ino();
+        update(&path, b"one").unwrap();
+        let first = inode();
+        update(&path, b"one").unwrap();
+        assert_eq!(inode(), first, "a reader keeps the file that it has opened");
+        update(&path, b"two").unwrap();
+        assert_eq!(fs::read(&path).unwrap(), b"two");
+    }
+
+    #[test]
+    fn a_folder_has_its_name_once_it_is_whole() {
+        let dir = tempfile::tempdir().unwrap();
+        let folder = dir.path().join("tools").join("envoy");
+        let fill_with = |text: &'static str| {
+            let place = folder.clone();
+            move |own: &Path| -> Result<()> {
+                let before = fs::read_to_string(place.join("envoy")).ok();
+                fs::write(own.join("envoy"), text)?;
+                assert_eq!(
+                    fs::read_to_string(place.join("envoy")).ok(),
+                    before,
+                    "what is being made is not to be found yet"
+                );
+                Ok(())
+            }
+        };
+        fill(&folder, fill_with("one")).unwrap();
+        assert_eq!(fs::read(folder.join("envoy")).unwrap(), b"one");
+        fill(&folder, |_| anyhow::bail!("no network")).unwrap_err();
+        assert_eq!(
+            fs::read(folder.join("envoy")).unwrap(),
+            b"one",
+            "a failure takes nothing away"
+        );
+        fill(&folder, fill_with("two")).unwrap();
+        assert_eq!(fs::read(folder.join("envoy")).unwrap(), b"two");
+        let beside = fs::read_dir(dir.path().join("tools")).unwrap().count();
+        assert_eq!(beside, 1, "no folder stays behind");
     }
 }

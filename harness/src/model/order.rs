@@ -202,6 +202,21 @@ pub fn final_rows(row: impl Fn(&str) -> Option<Row>, sent: &SentLog) -> FinalSta
 /// update that was queued until it, or a later one of the session, took effect. An update that was never made
 /// up for has no lag; [`final_states`] tells of those.
 pub fn row_lag_max_ms(entries: &[Entry], sent: &SentLog, except: &BTreeSet<String>) -> u64 {
+    lag_max_ms(entries, sent, except, |_| true)
+}
+
+/// The same for the sends that say that a session is down.
+pub fn disconnect_lag_max_ms(entries: &[Entry], sent: &SentLog, except: &BTreeSet<String>) -> u64 {
+    let is_end = |send: &Sent| send.route == Route::Status && send.value == "inactive";
+    lag_max_ms(entries, sent, except, is_end)
+}
+
+fn lag_max_ms(
+    entries: &[Entry],
+    sent: &SentLog,
+    except: &BTreeSet<String>,
+    is_counted: impl Fn(&Sent) -> bool,
+) -> u64 {
     let mut longest = 0;
     for (session, entries) in by_session(entries) {
         if except.contains(session) {
@@ -224,7 +239,7 @@ pub fn row_lag_max_ms(entries: &[Entry], sent: &SentLog, except: &BTreeSet<Strin
         let mut effect_us: Option<u64> = None;
         for (send, own_us) in sends.iter().zip(effects).rev() {
             effect_us = [effect_us, own_us].into_iter().flatten().min();
-            if let Some(us) = effect_us.filter(|_| send.is_news()) {
+            if let Some(us) = effect_us.filter(|_| send.is_news() && is_counted(send)) {
                 longest = longest.max(us.saturating_sub(send.sent_us) / 1000);
             }
         }
@@ -351,7 +366,8 @@ impl Sent {
 
     /// Whether it was taken as something new: no duplicate, and not implied.
     fn is_news(&self) -> bool {
-        self.is_accepted() && matches!(self.outcome.as_deref(), None | Some("queued"))
+        let is_known = matches!(self.outcome.as_deref(), Some("duplicate" | "implied"));
+        self.is_accepted() && !is_known
     }
 
     fn is_stale(&self) -> bool {

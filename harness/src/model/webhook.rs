@@ -149,9 +149,14 @@ impl Webhook {
             }
             Some(Misbehaviour::Reset { after_bytes, .. }) => Reply::Cut(taken, after_bytes),
             Some(Misbehaviour::Hang { .. }) => Reply::Never,
-            Some(Misbehaviour::Slow { .. } | Misbehaviour::Partly { .. }) | None => {
-                Reply::Whole(taken)
-            }
+            Some(Misbehaviour::Proxy { says, .. }) => Reply::Whole(says.response()),
+            Some(Misbehaviour::Page { code, .. }) => Reply::Whole(Response::html(code, "Page")),
+            Some(
+                Misbehaviour::Slow { .. }
+                | Misbehaviour::Partly { .. }
+                | Misbehaviour::Headers { .. },
+            )
+            | None => Reply::Whole(taken),
         };
         if let (Reply::Whole(response), Some(received)) =
             (&reply, self.received.get_mut(call.place))

@@ -43,16 +43,18 @@ struct Arm<S> {
     series: Option<S>,
 }
 
-/// Writes the page from the figures in `target/embudo/`, and returns where it is.
+/// Writes the page from the figures in `target/embudo/`, and returns where it is; `None` where there are none that can
+/// be drawn.
 ///
 /// # Errors
-/// If there are no figures at all, a file of figures cannot be read, or the page cannot be written.
-pub fn write() -> Result<PathBuf> {
+/// If a file of figures cannot be read, or the page cannot be written.
+pub fn write() -> Result<Option<PathBuf>> {
     let (folder, file) = (paths::output(), paths::output().join("report.html"));
-    let html = html(&folder)?;
-    let html = html.context("there is nothing to show yet: `make run` measures something")?;
+    let Some(html) = html(&folder)? else {
+        return Ok(None);
+    };
     paths::write_atomically(&file, html.as_bytes())?;
-    Ok(file)
+    Ok(Some(file))
 }
 
 /// Writes the picture of the requests at Laravel as a file of its own.

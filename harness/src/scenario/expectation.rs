@@ -37,10 +37,16 @@ pub enum Measure {
     LaravelGets,
     /// Requests of any kind that reached Laravel.
     LaravelRequests,
+    /// Requests that reached Laravel, by those that the gateway sent.
+    LaravelShare,
+    /// The same for POSTs.
+    LaravelPostsShare,
     /// Updates answered `queued`.
     Queued,
     /// Updates answered `implied`.
     Implied,
+    /// Updates answered `stale`.
+    Stale,
     /// Updates that ended delivered.
     Delivered,
     /// Updates that ended superseded.
@@ -60,6 +66,24 @@ pub enum Measure {
     /// The longest that a row at Laravel lacked what a session had said, or something newer, milliseconds.
     /// Sessions that Laravel takes nothing of do not count.
     RowLagMaxMs,
+    /// The longest that it lacked an `inactive`, milliseconds.
+    DisconnectLagMaxMs,
+    /// The most times that a row threw within the first minute from its first time.
+    RowThrowsMax,
+    /// The most times that a QR was stored.
+    QrStoredMax,
+    /// The most times that an update was stored, states with their timestamps.
+    StoredMax,
+    /// QRs that were stored, each counted once.
+    QrsStored,
+    /// How many times the calls of full batches were needed once nothing was wrong any more.
+    RecoveryCallsRatio,
+    /// POSTs that Embudo let through at once, under their session's claim.
+    WriteThrough,
+    /// POSTs that it held first.
+    Held,
+    /// Those of them that went on outside the order.
+    Outside,
     /// Calls that reached the webhook.
     WebhookCalls,
     /// Items that were handed over to it, dead letters not among them.
@@ -81,7 +105,7 @@ pub type Measures = BTreeMap<Measure, f64>;
 
 impl Measure {
     /// Every measure, in the order reports show them.
-    pub const ALL: [Self; 24] = [
+    pub const ALL: [Self; 36] = [
         Self::GatewayPosts,
         Self::GatewayFailures,
         Self::GatewayGets,
@@ -89,8 +113,11 @@ impl Measure {
         Self::LaravelPosts,
         Self::LaravelGets,
         Self::LaravelRequests,
+        Self::LaravelShare,
+        Self::LaravelPostsShare,
         Self::Queued,
         Self::Implied,
+        Self::Stale,
         Self::Delivered,
         Self::Superseded,
         Self::Expired,
@@ -100,6 +127,15 @@ impl Measure {
         Self::LaravelSingles,
         Self::SinglesPerUpdate,
         Self::RowLagMaxMs,
+        Self::DisconnectLagMaxMs,
+        Self::RowThrowsMax,
+        Self::QrStoredMax,
+        Self::StoredMax,
+        Self::QrsStored,
+        Self::RecoveryCallsRatio,
+        Self::WriteThrough,
+        Self::Held,
+        Self::Outside,
         Self::WebhookCalls,
         Self::WebhookItems,
         Self::DeadLetters,
@@ -130,6 +166,18 @@ impl Measure {
             Self::LaravelSingles => "laravel_singles",
             Self::SinglesPerUpdate => "singles_per_update",
             Self::RowLagMaxMs => "row_lag_max_ms",
+            Self::DisconnectLagMaxMs => "disconnect_lag_max_ms",
+            Self::RowThrowsMax => "row_throws_max",
+            Self::QrStoredMax => "qr_stored_max",
+            Self::StoredMax => "stored_max",
+            Self::QrsStored => "qrs_stored",
+            Self::Stale => "stale",
+            Self::LaravelShare => "laravel_share",
+            Self::LaravelPostsShare => "laravel_posts_share",
+            Self::RecoveryCallsRatio => "recovery_calls_ratio",
+            Self::WriteThrough => "write_through",
+            Self::Held => "held",
+            Self::Outside => "outside",
             Self::WebhookCalls => "webhook_calls",
             Self::WebhookItems => "webhook_items",
             Self::DeadLetters => "dead_letters",

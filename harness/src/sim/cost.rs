@@ -23,7 +23,9 @@ use bytes::Bytes;
 pub use self::allocations::Counting;
 use super::abi::Headers;
 use super::fuzz::{hub, wait};
-use super::host::{Body, Guest, Job, JobResult, Machine, Out, SharedHub, StreamEnd, Tally, Vm};
+use super::host::{
+    Body, Guest, Job, JobResult, Machine, Out, SharedHub, StreamEnd, StreamFate, Tally, Vm,
+};
 
 /// One shard, so that all sessions meet in it.
 const CONFIGURATION: &str = r#"{"max_sessions":8}"#;
@@ -119,13 +121,20 @@ impl Process {
         }
         let mut process = Self { hub, vm };
         process.tick()?;
-        process.request(&Post::qr("warm", 1))?;
+        // Laravel's own 200 to one of each route proves the caller: a request is queued only then.
+        for post in [Post::pending("warm"), Post::qr("warm", 1)] {
+            let (outcome, _) = process.request(&post)?;
+            if outcome != "write-through; unproven" {
+                bail!("a caller that nobody knows was answered {outcome}");
+            }
+        }
+        process.request(&Post::qr("warm", 2))?;
         process.answer_rings()?;
         for kind in [Kind::BypassedByHead, Kind::BypassedByBody] {
             process.request(&Post::of(kind))?;
         }
-        process.request(&Post::qr("warm", 1))?;
         process.request(&Post::qr("warm", 2))?;
+        process.request(&Post::qr("warm", 3))?;
         process.request(&Post::pending("warm"))?;
         Ok(process)
     }
@@ -168,6 +177,7 @@ impl Process {
                     context: passed.context,
                     headers,
                     body: Body::default(),
+                    fate: StreamFate::answered(1),
                 };
                 let result = wait(self.vm.run(job, None)).map_err(words)?;
                 instructions += self.vm.cost().fuel;

@@ -16,12 +16,14 @@
 //! * `sabotage`: rules broken on purpose, to see that it is noticed.
 //! * `fuzz`: the module under whatever may come.
 //! * `cost`: what a request costs.
+//! * [`probe`]: what the host answers, for the comparison with a real Envoy.
 
 mod abi;
 mod check;
 mod cost;
 mod fuzz;
 mod host;
+pub mod probe;
 pub mod sabotage;
 pub mod scenario;
 mod shrink;

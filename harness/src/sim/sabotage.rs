@@ -4,15 +4,13 @@
 //! names. The swarm looks for a seed that shows it; the seed is kept in `tests/sabotages.txt`, so that a
 //! test need not search again. A sabotage that no seed shows is a hole in the checker.
 
-use std::path::{Path, PathBuf};
-use std::process::Command;
-use std::{env, fs};
+use std::fs;
+use std::path::Path;
 
-use anyhow::{Context as _, Result, bail};
+use anyhow::{Context as _, Result};
 use embudo_core::sabotage::Sabotage;
 
 use super::{Failure, Machine, Swarm, SwarmOptions};
-use crate::live::paths;
 
 /// Seeds within which a sabotage has to be caught.
 pub const SEEDS_MAX: u64 = 2_000;
@@ -29,35 +27,6 @@ pub struct Caught {
 /// All sabotages, by name.
 pub fn names() -> impl Iterator<Item = &'static str> {
     Sabotage::ALL.iter().map(|sabotage| sabotage.name())
-}
-
-/// Builds the module that can be sabotaged, beside the one that ships and not in its place.
-///
-/// # Errors
-/// It does not build.
-pub fn module() -> Result<PathBuf> {
-    let target = paths::root().join("target/sabotage");
-    let output = Command::new(env::var_os("CARGO").unwrap_or_else(|| "cargo".into()))
-        .current_dir(paths::root())
-        .args([
-            "build",
-            "--package",
-            "embudo-filter",
-            "--features",
-            "sabotage",
-        ])
-        .args(["--profile", "wasm", "--target", "wasm32-wasip1"])
-        .arg("--target-dir")
-        .arg(&target)
-        .output()
-        .context("cannot run cargo to build the sabotaged module")?;
-    if !output.status.success() {
-        bail!(
-            "the sabotaged module does not build\n{}",
-            String::from_utf8_lossy(&output.stderr).trim_end()
-        );
-    }
-    Ok(target.join("wasm32-wasip1/wasm/embudo_filter.wasm"))
 }
 
 /// Looks for the first seed that shows a sabotage.

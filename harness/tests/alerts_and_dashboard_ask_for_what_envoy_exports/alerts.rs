@@ -70,6 +70,8 @@ fn every_alert_says_what_is_wrong_how_bad_it_is_and_has_its_own_name() {
         "EmbudoRejected",
         "EmbudoDeadLetters",
         "EmbudoLeaderMissing",
+        "EmbudoSuspects",
+        "EmbudoOutside",
         "EmbudoStoreFull",
         "EmbudoVmReloads",
     ] {

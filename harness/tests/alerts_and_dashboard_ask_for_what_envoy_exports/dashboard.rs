@@ -114,6 +114,9 @@ fn whatever_an_operator_looks_for_is_on_some_panel() {
         "embudo_fallback",
         "embudo_dead_letters",
         "embudo_leader_beat",
+        "embudo_held",
+        "embudo_suspects",
+        "embudo_proven",
         "envoy_wasm_embudo_vm_reload_success",
     ] {
         let asked = format!("{metric}{{");

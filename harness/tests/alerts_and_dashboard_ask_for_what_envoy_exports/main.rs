@@ -29,7 +29,10 @@ async fn exported_after_some_traffic() -> Result<Exported> {
     let laravel = LaravelServer::start(LaravelOptions::costing(0)).await?;
     let options = EnvoyOptions {
         // Dead letters are counted where there is somebody to hand them to.
-        filter_config: json!({"fallback": {"cluster": "webhook", "path": "/webhook"}}),
+        filter_config: json!({
+            "fallback": {"cluster": "webhook", "path": "/webhook"},
+            "assume": {"callers": true},
+        }),
         ..EnvoyOptions::new("exported", laravel.addr)
     };
     let envoy = Envoy::start(options).await?;

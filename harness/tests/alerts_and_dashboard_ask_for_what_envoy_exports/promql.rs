@@ -32,6 +32,8 @@ struct Asked {
     selectors: Vec<Selector>,
     /// The labels of `by (…)`.
     grouped_by: Vec<String>,
+    /// The labels of `on (…)`: what both sides of a set operator have.
+    joined_on: Vec<String>,
 }
 
 /// Series by name, each with its labels.
@@ -71,6 +73,7 @@ pub(crate) fn mistakes(expr: &str, shown: &BTreeSet<String>, exported: &Exported
         wrong.push("it asks for nothing".to_owned());
     }
     let labels = shown.iter().chain(&asked.grouped_by);
+    let labels = labels.chain(&asked.joined_on);
     let unknown = labels.filter(|label| !has.contains(&***label));
     wrong.extend(unknown.map(|label| format!("no label {label}")));
     // What a sum does not keep apart has no label any more.
@@ -82,8 +85,8 @@ pub(crate) fn mistakes(expr: &str, shown: &BTreeSet<String>, exported: &Exported
     wrong
 }
 
-/// What an expression asks for. The scan knows names, functions, matchers, ranges, numbers, operators, `by` and the
-/// three set operators; at anything else it panics rather than overlook a name.
+/// What an expression asks for. The scan knows names, functions, matchers, ranges, numbers, operators, `by`, `on` and
+/// the three set operators; at anything else it panics rather than overlook a name.
 fn asked(expr: &str) -> Asked {
     let is_word = |c: char| c.is_ascii_alphanumeric() || c == '_' || c == ':';
     let mut found = Asked::default();
@@ -93,13 +96,15 @@ fn asked(expr: &str) -> Asked {
             let end = rest.find(|c| !is_word(c)).unwrap_or(rest.len());
             let (word, after) = rest.split_at(end);
             rest = after.trim_start();
-            if word == "by" {
+            if word == "by" || word == "on" {
                 let inside = rest.strip_prefix('(').expect("labels in parentheses");
                 let (labels, after) = inside.split_once(')').expect("a closing parenthesis");
                 let labels = labels.split(',').map(|label| label.trim().to_owned());
-                found
-                    .grouped_by
-                    .extend(labels.filter(|label| label != BOUND_OF_BUCKET));
+                let of_word = match word {
+                    "by" => &mut found.grouped_by,
+                    _ => &mut found.joined_on,
+                };
+                of_word.extend(labels.filter(|label| label != BOUND_OF_BUCKET));
                 rest = after;
             } else if !OPERATORS.contains(&word) && !is_function(word, rest, expr) {
                 let (matchers, after) = matchers(rest);
@@ -122,14 +127,7 @@ fn asked(expr: &str) -> Asked {
 
 /// Whether a word names what is done, and not what it is done with.
 fn is_function(word: &str, rest: &str, expr: &str) -> bool {
-    let unknown = [
-        "without",
-        "on",
-        "ignoring",
-        "offset",
-        "group_left",
-        "group_right",
-    ];
+    let unknown = ["without", "ignoring", "offset", "group_left", "group_right"];
     assert!(
         !unknown.contains(&word),
         "the scan does not know {word}: {expr}"
@@ -241,6 +239,13 @@ fn a_name_or_a_label_that_nobody_exports_is_found() {
             true,
         ),
         ("min(changes(embudo_pending[5m]) > bool 0)", "", true),
+        (
+            "embudo_pending > 0 and on (instance) embudo_items",
+            "",
+            true,
+        ),
+        ("embudo_pending > 0 and on (route) embudo_items", "", true),
+        ("embudo_pending > 0 and on (rout) embudo_items", "", false),
         ("embudo_itmes > 0", "", false),
         ("embudo_pending > 0 or (embudo_penidng == 1)", "", false),
         ("increase(embudo_items{end=\"refused\"}[5m]) > 0", "", false),

@@ -4,10 +4,10 @@ use alloc::format;
 use alloc::string::String;
 
 use super::*;
-use crate::circuit;
-use crate::intake::{Reply, Taken, take_in};
+use crate::hold::Holding;
+use crate::intake::{Reply, Taken, View, Worker, take_in};
+use crate::route::Destination;
 use crate::route::tests::rules;
-use crate::route::{Destination, Head};
 use crate::shard::tests::claim_due;
 use crate::shard::{ClaimId, Outcome};
 use crate::store::{Expect, MemoryStore};
@@ -49,30 +49,30 @@ impl World {
     fn offer(&mut self, route: usize, value: &str, token: &str) -> Taken {
         let field = ["qr", "estado_qr"][route];
         let body: String = format!(r#"{{"session_id":"s","{field}":"{value}"}}"#);
-        let credentials = Vec::from([("x-api-key".into(), token.into())]);
-        let head = Head {
-            route,
-            candidates: 1 << route,
-            destination: Destination {
-                credentials: if token.is_empty() {
-                    Vec::new()
-                } else {
-                    credentials
-                },
-                ..Destination::default()
+        let headers = Vec::from([("x-api-key".into(), token.into())]);
+        let destination = Destination {
+            headers: if token.is_empty() {
+                Vec::new()
+            } else {
+                headers
             },
-            segment: String::new(),
-            headers: Vec::new(),
+            ..Destination::default()
         };
-        self.rules.config.credentials.trust = crate::config::Trust::Always;
+        let head = self.rules.head_to(route, destination);
+        self.rules.config.assume.callers = true;
         let update = self.rules.update(&head, body.as_bytes()).unwrap();
         take_in(
             &mut self.store,
             &self.keys,
             &self.rules,
             &update,
-            0,
-            circuit::State::Closed,
+            &Worker {
+                number: 0,
+                vm: 1,
+                may_send: true,
+                view: View::default(),
+                holding: &Holding::default(),
+            },
             self.now,
         )
     }
@@ -201,8 +201,7 @@ fn whoever_was_superseded_under_way_hears_what_became_of_its_own() {
 fn a_voided_qr_and_what_it_implied_hear_of_the_state_that_voids_them() {
     let mut world = World::new();
     let (voided, implied) = (world.held(QR, "2@a"), world.held(STATUS, "pending"));
-    // Another caller's: its place is another one.
-    let active = world.held_under(STATUS, "active", "t");
+    let active = world.held(STATUS, "active");
     assert_eq!(world.told(), []);
     let call = world.sends();
     world.settles(call, Outcome::Delivered, 200);
@@ -241,9 +240,6 @@ fn whoever_has_waited_long_enough_is_told_so_and_its_update_stays() {
 fn an_ending_is_kept_as_long_as_anybody_can_wait_for_it_and_then_forgotten() {
     let mut world = World::new();
     world.held(QR, "2@a");
-    let call = world.sends();
-    world.settles(call, Outcome::Rejected, 422);
-    // The rejected QR leaves its state to be sent by itself.
     let call = world.sends();
     world.settles(call, Outcome::Rejected, 422);
     assert_eq!(world.swap(|shard, _, _| shard.sessions.len()), 1);

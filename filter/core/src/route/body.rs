@@ -4,10 +4,12 @@ use alloc::borrow::{Cow, ToOwned};
 use alloc::string::String;
 use alloc::vec::Vec;
 
-use super::{BODY_BYTES_MAX, Bypass, Destination, Head, Rules, clock};
+use super::head::{OVERRIDE, value_of};
+use super::{BODY_BYTES_MAX, Bypass, Bypassed, Encoded, Head, Neutral, Rules, Seen, clock};
 use crate::config::{Place, Route};
 use crate::json::{self, Document, Pointer, Scalar};
-use crate::trust;
+use crate::proof::Subject;
+use crate::query::parameter;
 
 /// A recognised update: what the store needs to know of a request.
 #[derive(Clone, Debug)]
@@ -15,9 +17,13 @@ pub struct Update<'a> {
     /// What it says.
     pub said: Said,
     /// Where it has to go.
-    pub destination: &'a Destination,
+    pub destination: Encoded<'a>,
+    /// What it takes along if it goes alone.
+    pub neutral: Neutral<'a>,
     /// The body, byte for byte.
     pub body: &'a [u8],
+    /// What it implies, as [`Rules::implied`] has it, for a route whose head was recognised before.
+    pub(crate) implied: Option<(usize, u128)>,
 }
 
 /// What an update says.
@@ -25,7 +31,8 @@ pub struct Update<'a> {
 pub struct Said {
     /// Index into [`crate::config::Config::routes`].
     pub route: usize,
-    /// Keyed hash of (authority, session).
+    /// What the store calls the session: a keyed hash of the destination, the tenant by headers and by the rule's
+    /// place, and the session's own name.
     pub session: u128,
     /// Keyed hash of the value and of what else must be equal.
     pub value: u128,
@@ -39,27 +46,52 @@ pub struct Said {
     pub no_dedup: bool,
     /// Whether this value makes other routes' items meaningless.
     pub voids: bool,
-    /// Fingerprint of the caller's credentials.
-    pub credential: u64,
-    /// Under which the credential is trusted: see [`crate::trust`].
-    pub mark: u64,
+    /// Who sends it: a keyed hash of tenant, credential and identity headers; 0 for a caller without any.
+    pub caller: u64,
+    /// Keyed hash of cluster, authority and prefix.
+    pub destination_hash: u64,
+    /// What its acceptance proves something of.
+    pub subject: Subject,
 }
 
 impl core::ops::Deref for Update<'_> {
     type Target = Said;
 
+    #[inline]
     fn deref(&self) -> &Said {
         &self.said
     }
 }
 
+impl Said {
+    /// What a request says of which only the session was seen: nothing that could be compared.
+    #[must_use]
+    #[inline]
+    pub fn of_seen(seen: &Seen, rules: &Rules) -> Self {
+        let name = rules.route(seen.route).map_or("", |rule| &rule.name);
+        Self {
+            route: seen.route,
+            session: seen.session,
+            value: 0,
+            text: None,
+            order: None,
+            priority: false,
+            no_dedup: true,
+            voids: false,
+            caller: seen.caller,
+            destination_hash: seen.destination_hash,
+            subject: Subject::new(seen.caller, seen.destination_hash, name),
+        }
+    }
+}
+
 /// A body once more, for the item that is made of it.
 #[derive(Debug)]
-pub(crate) struct Item<'a> {
+pub struct Item<'a> {
     /// The session as JSON.
-    pub(crate) session_json: String,
+    pub session_json: String,
     /// Which keys the object has.
-    pub(crate) document: Document<'a>,
+    pub document: Document<'a>,
 }
 
 // === impl Rules ===
@@ -68,54 +100,96 @@ impl Rules {
     /// Recognises an update by its body.
     ///
     /// # Errors
-    /// The reason to pass the request through.
-    pub fn update<'a>(&self, head: &'a Head, body: &'a [u8]) -> Result<Update<'a>, Bypass> {
+    /// The reason to pass the request through, and of whom it speaks where that can be seen.
+    #[inline]
+    pub fn update<'a>(&self, head: &'a Head, body: &'a [u8]) -> Result<Update<'a>, Bypassed> {
         Ok(Update {
             said: self.said(head, body)?,
-            destination: &head.destination,
+            destination: Encoded(Cow::Owned(head.destination.encode())),
+            neutral: Neutral::default(),
             body,
+            implied: None,
         })
     }
 
     /// What a request says.
-    pub(super) fn said(&self, head: &Head, body: &[u8]) -> Result<Said, Bypass> {
+    #[inline]
+    pub(super) fn said(&self, head: &Head, body: &[u8]) -> Result<Said, Bypassed> {
         if body.is_empty() {
-            return Err(Bypass::Empty);
+            return Err(Bypass::Empty.into());
         }
-        if body.len() > BODY_BYTES_MAX {
-            return Err(Bypass::TooLarge);
+        let too_large = (body.len() > BODY_BYTES_MAX).then_some(Bypass::TooLarge);
+        if let Some(reason) = head.bypass.or(too_large) {
+            return Err(self.glimpsed(head, body, reason));
         }
-        let index = self.decide(head, body)?;
-        let rule = self.route(index).ok_or(Bypass::Path)?;
+        let said = self.first_that_reads(head, body);
+        said.map_err(|bypassed| match bypassed.reason {
+            // PHP reads it, though otherwise than we do.
+            reason @ (Bypass::DuplicateKey | Bypass::OddKey | Bypass::TooDeep) => {
+                self.glimpsed(head, body, reason)
+            }
+            _ => bypassed,
+        })
+    }
+
+    /// What the first of the rules makes of it that finds a session and a value; of the others the first one's
+    /// reason, and of the first that finds one the session.
+    #[inline]
+    fn first_that_reads(&self, head: &Head, body: &[u8]) -> Result<Said, Bypassed> {
+        let fitting = self.fitting(head, body)?;
+        let mut bypassed: Option<Bypassed> = None;
+        for (index, rule) in self.rules_of(fitting) {
+            let why = match self.said_by(index, rule, head, body) {
+                Err(why) if matches!(why.reason, Bypass::NoSession | Bypass::NoValue) => why,
+                said => return said,
+            };
+            let first = bypassed.get_or_insert(why);
+            first.seen = first.seen.or(why.seen);
+        }
+        Err(bypassed.unwrap_or(Bypass::Unmatched.into()))
+    }
+
+    fn said_by(
+        &self,
+        index: usize,
+        rule: &Route,
+        head: &Head,
+        body: &[u8],
+    ) -> Result<Said, Bypassed> {
         let wanted: Vec<&Pointer> = rule
             .session_pointers()
             .chain(&rule.value)
             .chain(&rule.order)
             .collect();
-        let document = json::read(body, &wanted, &rule.same, self.key)?;
+        let tenants = rule.tenant_pointers().count();
+        let document = json::read_rule(body, &wanted, &rule.digested, tenants, self.key)?;
 
         let in_body = rule.session_pointers().count();
         let session = self
-            .session(rule, head, &document)
+            .session(index, rule, head, &document, 0)
             .ok_or(Bypass::NoSession)?;
+        let unread = |reason| Bypassed {
+            reason,
+            seen: Some(session),
+        };
+        if document.has_key(OVERRIDE) {
+            return Err(unread(Bypass::Override));
+        }
         let value = match first(&document, in_body, rule.value.len()) {
-            Some(Scalar::Text(value)) if !value.is_empty() => value,
-            _ => return Err(Bypass::NoValue),
+            Some(Scalar::Text(value)) => value,
+            _ => return Err(unread(Bypass::NoValue)),
         };
         let order = first(
             &document,
             in_body.saturating_add(rule.value.len()),
             rule.order.len(),
         );
-        let credential = head.destination.credential(self.key);
-        let Destination {
-            authority, prefix, ..
-        } = &head.destination;
+        let same = document.digests().get(tenants..).unwrap_or_default();
         let is_in = |values: &[String]| values.iter().any(|known| known == value);
         Ok(Said {
             route: index,
-            session: self.session_hash(&head.destination.authority, &session),
-            value: self.value_hash(rule, value, document.digests()),
+            session: session.session,
+            value: self.value_hash(rule, value, same),
             text: rule.is_shown.then(|| value.clone().into_owned()),
             order: order.and_then(Scalar::as_text).and_then(clock::read),
             priority: rule.priority.holds(value),
@@ -124,86 +198,106 @@ impl Rules {
                 .voids
                 .as_ref()
                 .is_some_and(|voids| is_in(&voids.values)),
-            credential,
-            mark: trust::mark(self.key, credential, [&rule.name, authority, prefix]),
+            caller: session.caller,
+            destination_hash: session.destination_hash,
+            subject: Subject::new(session.caller, session.destination_hash, &rule.name),
         })
     }
 
-    /// Which of the candidates the body fits. Costs a walk of its own, and only where there is something
+    /// Which of the candidates the body fits, a bit each. Costs a walk of its own, and only where there is something
     /// to decide.
-    fn decide(&self, head: &Head, body: &[u8]) -> Result<usize, Bypass> {
+    fn fitting(&self, head: &Head, body: &[u8]) -> Result<u64, Bypassed> {
         let lone = self
             .route(head.route)
             .is_some_and(|rule| rule.fits.is_none());
         if lone && head.candidates.is_power_of_two() {
-            return Ok(head.route);
+            return Ok(head.candidates);
         }
-        let candidates: Vec<(usize, &Route)> = self
-            .config
-            .routes
-            .iter()
-            .enumerate()
-            .filter(|(index, _)| head.candidates.checked_shr(*index as u32).unwrap_or(0) & 1 == 1)
-            .collect();
-        let wanted: Vec<&Pointer> = candidates
-            .iter()
+        let pointers = self.rules_of(head.candidates);
+        let wanted: Vec<&Pointer> = pointers
             .filter_map(|(_, rule)| rule.fits.as_ref().map(|fits| &fits.pointer))
             .collect();
         let document = json::read(body, &wanted, &[], self.key)?;
         let mut at = 0_usize;
-        for (index, rule) in candidates {
-            let Some(fits) = &rule.fits else {
-                return Ok(index);
-            };
-            let found = document.at(at);
-            at = at.saturating_add(1);
-            if let Some(Scalar::Text(found)) = found
-                && fits.values.iter().any(|value| value == found)
-            {
-                return Ok(index);
+        let mut fitting = 0;
+        for (index, rule) in self.rules_of(head.candidates) {
+            let fits = rule.fits.is_none() || fits(rule, document.at(at));
+            at = at.saturating_add(usize::from(rule.fits.is_some()));
+            if fits {
+                fitting |= 1_u64.checked_shl(index as u32).unwrap_or(0);
             }
         }
-        Err(Bypass::Unmatched)
+        Ok(fitting)
     }
 
-    /// The session's name: the first place that has one.
-    fn session<'d>(
-        &self,
-        rule: &'d Route,
-        head: &'d Head,
-        document: &'d Document<'_>,
-    ) -> Option<Cow<'d, str>> {
-        let mut at = 0_usize;
-        let places = rule.session.iter().filter_map(|place| match place {
-            Place::Body(_) => {
-                at = at.saturating_add(1);
-                document
-                    .at(at.saturating_sub(1))
-                    .and_then(Scalar::as_text)
-                    .map(Cow::Borrowed)
-            }
-            Place::Segment => Some(Cow::Borrowed(head.segment.as_str())),
-            Place::Query(name) => parameter(&head.destination.path, name).map(Cow::Owned),
-            Place::Header(name) => head
-                .headers
-                .iter()
-                .find(|(known, _)| known == name)
-                .map(|(_, value)| Cow::Borrowed(value.as_str())),
-            Place::Constant(text) => Some(Cow::Borrowed(text.as_str())),
+    /// The rules whose bits are set, in their order.
+    #[inline]
+    fn rules_of(&self, bits: u64) -> impl Iterator<Item = (usize, &Route)> {
+        let rules = self.config.routes.iter().enumerate();
+        rules.filter(move |(index, _)| bits.checked_shr(*index as u32).unwrap_or(0) & 1 == 1)
+    }
+
+    /// What can be seen of a request that bypasses: whose session it is, by the first rule that fits and finds one in
+    /// the body's first 64 KiB.
+    #[inline]
+    pub fn glimpsed(&self, head: &Head, body: &[u8], reason: Bypass) -> Bypassed {
+        let start = body.get(..BODY_BYTES_MAX).unwrap_or(body);
+        let seen = self.rules_of(head.candidates).find_map(|(index, rule)| {
+            let condition = rule.fits.iter().map(|fits| &fits.pointer);
+            let wanted: Vec<&Pointer> = condition.chain(rule.session_pointers()).collect();
+            let tenants = rule.tenant_pointers().count();
+            let same = rule.digested.get(..tenants).unwrap_or_default();
+            let document = json::glimpse(start, &wanted, same, tenants, self.key);
+            let fits = rule.fits.is_none() || fits(rule, document.at(0));
+            let at = usize::from(rule.fits.is_some());
+            fits.then(|| self.session(index, rule, head, &document, at))?
         });
-        let mut named = places.filter(|session| !session.is_empty());
-        named.next()
+        Bypassed { reason, seen }
+    }
+
+    /// The session: the first of the rule's places that says anything. Its pointers are at `start` in the document.
+    fn session(
+        &self,
+        route: usize,
+        rule: &Route,
+        head: &Head,
+        document: &Document<'_>,
+        start: usize,
+    ) -> Option<Seen> {
+        let mut at = start;
+        let session = rule.session.iter().find_map(|place| match place {
+            Place::Body(_) => {
+                let found = document.at(at).filter(|found| !found.is_blank());
+                at = at.saturating_add(1);
+                // A list, or a fraction, is there, and names nobody.
+                found.map(|found| found.as_text().map(Cow::Borrowed))
+            }
+            place => elsewhere(place, head).map(Some),
+        });
+        let mut digests = document.digests().iter();
+        let tenant = rule.tenant.iter().find_map(|place| match place {
+            Place::Body(_) => *digests.next()?,
+            place => elsewhere(place, head).map(|text| self.key.hash(&[text.as_bytes()])),
+        });
+        Some(Seen {
+            route,
+            session: self.session_hash(head.origin, tenant, &session??),
+            caller: head.origin.caller,
+            destination_hash: head.origin.destination_hash,
+        })
     }
 
     /// Reads a stored body again, to make an item of it.
-    pub(crate) fn item<'a>(&self, route: usize, body: &'a [u8]) -> Option<Item<'a>> {
+    #[must_use]
+    #[inline]
+    pub fn item<'a>(&self, route: usize, body: &'a [u8]) -> Option<Item<'a>> {
         let rule = self.route(route)?;
         let wanted: Vec<&Pointer> = rule.session_pointers().collect();
         let document = json::read(body, &wanted, &[], self.key).ok()?;
         let session_json = match first(&document, 0, wanted.len())? {
             Scalar::Text(text) => json::quoted(text),
             Scalar::Integer(digits) => digits.to_owned(),
-            Scalar::Bool(_) | Scalar::Other => return None,
+            Scalar::Bool(_) | Scalar::Null | Scalar::Other => return None,
         };
         Some(Item {
             session_json,
@@ -212,7 +306,9 @@ impl Rules {
     }
 
     /// The body of the update that an item of `route` implies: what the gateway would have posted.
-    pub(crate) fn implied_body(&self, route: usize, body: &[u8]) -> Option<Vec<u8>> {
+    #[must_use]
+    #[inline]
+    pub fn implied_body(&self, route: usize, body: &[u8]) -> Option<Vec<u8>> {
         let implies = self.route(route)?.implies.as_ref()?;
         let session = self.item(route, body)?.session_json;
         let session_key = json::quoted(&implies.session_key);
@@ -222,18 +318,33 @@ impl Rules {
     }
 }
 
-/// The value of a query parameter, decoded.
-fn parameter(path: &str, name: &str) -> Option<String> {
-    let (_, query) = path.split_once('?')?;
-    query.split('&').find_map(|pair| {
-        let (known, value) = pair.split_once('=')?;
-        (known == name).then(|| super::decoded(value.as_bytes()))?
-    })
+/// Whether the value at a rule's own pointer is one of its own.
+#[inline]
+fn fits(rule: &Route, found: Option<&Scalar<'_>>) -> bool {
+    match (&rule.fits, found) {
+        (Some(fits), Some(Scalar::Text(found))) => fits.values.iter().any(|value| value == found),
+        _ => false,
+    }
 }
 
-/// The first hit among `count` pointers from `start`.
+/// What a place outside of the body says, if anything.
+#[inline]
+fn elsewhere<'p>(place: &'p Place, head: &'p Head) -> Option<Cow<'p, str>> {
+    let found = match place {
+        Place::Body(_) => None,
+        Place::Segment => Some(Cow::Borrowed(head.segment.as_str())),
+        Place::Query(name) => parameter(&head.destination.path, name).map(Cow::Owned),
+        Place::Header(name) => value_of(&head.headers, name).map(Cow::Borrowed),
+        Place::Constant(text) => Some(Cow::Borrowed(text.as_str())),
+    };
+    found.filter(|text| !text.is_empty())
+}
+
+/// The first of `count` pointers from `start` where something is; null and empty text are nothing.
+#[inline]
 fn first<'d, 'a>(document: &'d Document<'a>, start: usize, count: usize) -> Option<&'d Scalar<'a>> {
-    (start..start.saturating_add(count)).find_map(|index| document.at(index))
+    let mut found = (start..start.saturating_add(count)).filter_map(|index| document.at(index));
+    found.find(|found| !found.is_blank())
 }
 
 #[cfg(test)]
@@ -242,19 +353,11 @@ mod tests {
     use crate::route::Destination;
     use crate::route::tests::rules;
 
-    fn update(route: usize, body: &str) -> Result<Update<'_>, Bypass> {
+    fn update(route: usize, body: &str) -> Result<Update<'_>, Bypassed> {
+        let rules = rules("{}");
         // It lives as long as the test's process.
-        let head = Box::leak(Box::new(Head {
-            route,
-            candidates: 1 << route,
-            destination: Destination {
-                authority: "a".into(),
-                ..Destination::default()
-            },
-            segment: String::new(),
-            headers: Vec::new(),
-        }));
-        rules("{}").update(head, body.as_bytes())
+        let head = Box::leak(Box::new(rules.head_to(route, Destination::default())));
+        rules.update(head, body.as_bytes())
     }
 
     #[test]
@@ -279,7 +382,7 @@ mod tests {
 
     #[test]
     fn what_the_rule_needs_and_is_not_there_passes_through() {
-        let why = |route, body| update(route, body).err();
+        let why = |route, body| update(route, body).err().map(|why| why.reason);
         assert_eq!(why(0, ""), Some(Bypass::Empty));
         assert_eq!(why(0, r#"{"qr":"x"}"#), Some(Bypass::NoSession));
         assert_eq!(

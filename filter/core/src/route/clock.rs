@@ -4,6 +4,7 @@ use crate::time::days_since_1970;
 
 /// What the text says as a number that grows with time. Only compared with others from the same place.
 /// `None` for what is no time: such an item has no order and is never stale.
+#[inline]
 pub(super) fn read(text: &str) -> Option<u64> {
     if let Ok(number) = text.parse::<u64>() {
         return Some(number);
@@ -12,6 +13,7 @@ pub(super) fn read(text: &str) -> Option<u64> {
 }
 
 /// Milliseconds since 1970 of `2026-11-24T10:00:00.123Z`, or with an offset such as `-03:00`.
+#[inline]
 fn rfc3339_ms(text: &str) -> Option<u64> {
     let bytes = text.as_bytes();
     let number = |from: usize, to: usize| -> Option<i64> {

@@ -3,23 +3,19 @@
 use alloc::string::String;
 use alloc::vec::Vec;
 
-use super::{BODY_BYTES_MAX, Bypass, Destination, Rules, decoded, named, utf8};
+use super::destination::{compared, normalised};
+use super::{BODY_BYTES_MAX, Bypass, Destination, Rules, named, utf8};
+use crate::config::Class;
 use crate::headers::Header;
+use crate::query::decoded;
+use crate::sabotage::{self, Sabotage};
 
-/// Longest that an authority and the credential headers may be together, bytes. They are stored with
-/// every pending item; Envoy itself would allow 60 KiB.
+/// Longest that an authority, a path and the carried headers may be together, bytes. They are stored with every
+/// pending item; Envoy itself would allow 60 KiB.
 pub(super) const DESTINATION_BYTES_MAX: usize = 4 * 1024;
 
-/// Headers that sign the body: a batch could not carry the signature, and Laravel would miss it.
-const SIGNATURES: [&[u8]; 7] = [
-    b"x-hub-signature-256",
-    b"x-webhook-hmac",
-    b"x-webhook-signature",
-    b"x-whatsapp-signature",
-    b"x-baileys-signature",
-    b"x-openwa-signature",
-    b"x-hmac-signature",
-];
+/// Headers that are carried.
+pub(super) const CARRIED_MAX: usize = 16;
 
 /// What the headers of a recognised request say.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -30,10 +26,27 @@ pub struct Head {
     pub candidates: u64,
     /// Where an item of this request has to go.
     pub destination: Destination,
+    /// Where and whose it is, as hashes.
+    pub origin: Origin,
     /// The `{session}` segment of the path, decoded; empty where there is none.
     pub segment: String,
     /// Headers in which a rule may look for a session.
     pub headers: Vec<(String, String)>,
+    /// It is none of ours to answer, but its body may show whose session it speaks of.
+    pub bypass: Option<Bypass>,
+    /// The headers that an item takes along if it goes alone, a bit each, in the order in which they came.
+    pub neutral: u128,
+}
+
+/// What of the headers tells requests apart, as keyed hashes.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Origin {
+    /// Of cluster, authority and prefix.
+    pub destination_hash: u64,
+    /// Of the same and the tenant's headers: with the session's own name it is what the store calls a session.
+    pub tenant: u128,
+    /// Of tenant, credential and identity headers; 0 for a caller without any.
+    pub caller: u64,
 }
 
 /// What a header is read for.
@@ -42,17 +55,41 @@ pub(super) enum Role<'r> {
     Method,
     Path,
     Authority,
-    Scheme,
-    ContentType,
     ContentEncoding,
     ContentLength,
     Bypass,
-    Signature,
     /// By the name that the configuration has for it.
-    Credential(&'r str),
     Session(&'r str),
-    /// Nothing.
-    Unread,
+    Class(Class),
+}
+
+/// What one pass over a request's headers gathers.
+#[derive(Default)]
+pub(super) struct Gathered<'h> {
+    pub(super) method: &'h [u8],
+    pub(super) path: &'h [u8],
+    pub(super) destination: Destination,
+    pub(super) named: Vec<(String, String)>,
+    pub(super) refusal: Option<Bypass>,
+    pub(super) neutral: u128,
+    /// Headers that are compared otherwise than they came, and whether any does differ.
+    compared: (u128, bool),
+    /// A header that is carried is not UTF-8, or there are too many.
+    pub(super) is_odd: bool,
+    json: bool,
+}
+
+/// How a method and a path fit the rules.
+#[derive(Clone, Copy, PartialEq, Eq)]
+struct Fit<'r, 'p> {
+    /// The first rule.
+    route: usize,
+    /// All of them, a bit each.
+    candidates: u64,
+    prefix: &'r str,
+    segment: &'p [u8],
+    /// Why none of them may have it: a query that they do not know.
+    stray: Option<Bypass>,
 }
 
 // === impl Rules ===
@@ -63,91 +100,210 @@ impl Rules {
     /// # Errors
     /// The reason to pass it through.
     pub fn head<'h>(&self, headers: impl Iterator<Item = Header<'h>>) -> Result<Head, Bypass> {
-        let mut method: &[u8] = b"";
-        let mut path: &[u8] = b"";
-        let mut destination = Destination::default();
-        let mut kept = Vec::new();
-        let mut json = false;
-        // One pass over the headers; they come in one host call.
-        let mut refusal = None;
-        for (name, value) in headers {
-            match self.role(name) {
-                Role::Method => method = value,
-                Role::Path => path = value,
-                Role::Authority => destination.authority = utf8(value)?,
-                Role::Scheme => destination.scheme = utf8(value)?,
-                Role::ContentType => json = is_json(value),
-                Role::ContentEncoding if value == b"identity" => {}
-                Role::ContentEncoding => refusal = Some(Bypass::Encoding),
-                Role::ContentLength if declares_too_much(value) => {
-                    refusal = Some(Bypass::TooLarge);
-                }
-                Role::ContentLength | Role::Unread => {}
-                Role::Bypass => refusal = Some(Bypass::Header),
-                Role::Signature => refusal = Some(Bypass::Signature),
-                Role::Credential(name) => {
-                    destination.credentials.push((name.into(), utf8(value)?));
-                }
-                Role::Session(name) => kept.push((name.into(), utf8(value)?)),
-            }
-        }
-        let (route, candidates, prefix, segment) =
-            self.candidates(method, path).ok_or(Bypass::Path)?;
-        if let Some(reason) = refusal {
-            return Err(reason);
-        }
-        if !json {
-            return Err(Bypass::Encoding);
+        let mut gathered = self.gathered(headers);
+        let Fit {
+            route,
+            candidates,
+            prefix,
+            segment,
+            stray,
+        } = self
+            .candidates(gathered.method, gathered.path)
+            .ok_or(Bypass::Path)?;
+        match gathered.refusal {
+            Some(reason @ (Bypass::Header | Bypass::Encoding)) => return Err(reason),
+            _ if gathered.is_odd => return Err(Bypass::HeaderBytes),
+            _ if !gathered.json => return Err(Bypass::Encoding),
+            _ => {}
         }
         let segment = decoded(segment).ok_or(Bypass::NoSession)?;
-        destination.path = utf8(path.get(prefix.len()..).unwrap_or_default())?;
-        destination.prefix = prefix.into();
-        if destination.size() > DESTINATION_BYTES_MAX {
-            return Err(Bypass::HeaderBytes);
-        }
+        let own = gathered.path.get(prefix.len()..).unwrap_or_default();
+        gathered.destination.path = utf8(own)?;
+        gathered.destination.method = utf8(gathered.method)?;
+        let origin = self.goes_to(&mut gathered.destination, prefix)?;
         Ok(Head {
             route,
             candidates,
-            destination,
+            destination: gathered.destination,
+            origin,
             segment,
-            headers: kept,
+            headers: gathered.named,
+            bypass: gathered.refusal.or(stray),
+            neutral: gathered.neutral,
         })
     }
 
+    /// The head of a request of this route to this destination, as its own headers would have made it.
+    #[must_use]
+    #[inline]
+    pub fn head_to(&self, route: usize, destination: Destination) -> Head {
+        let mut destination = destination;
+        if destination.method.is_empty() {
+            destination.method = self
+                .route(route)
+                .map_or_else(String::new, |r| r.method.clone());
+        }
+        let prefix = core::mem::take(&mut destination.prefix);
+        let origin = self.goes_to(&mut destination, &prefix);
+        Head {
+            route,
+            candidates: u32::try_from(route)
+                .ok()
+                .and_then(|route| 1_u64.checked_shl(route))
+                .unwrap_or(0),
+            destination,
+            origin: origin.unwrap_or_default(),
+            segment: String::new(),
+            headers: Vec::new(),
+            bypass: None,
+            neutral: 0,
+        }
+    }
+
+    /// One pass over the headers; they come in one host call.
+    pub(super) fn gathered<'h>(&self, headers: impl Iterator<Item = Header<'h>>) -> Gathered<'h> {
+        let mut all = Gathered::default();
+        for (at, (name, value)) in headers.enumerate() {
+            let place = u32::try_from(at)
+                .ok()
+                .and_then(|at| 1_u128.checked_shl(at))
+                .unwrap_or(0);
+            if name == b"content-type" {
+                all.json = is_json(value);
+            }
+            match self.role(name) {
+                Role::Method => all.method = value,
+                Role::Path => all.path = value,
+                Role::Authority => match utf8(value) {
+                    Ok(authority) => all.destination.authority = authority,
+                    Err(_) => all.is_odd = true,
+                },
+                Role::ContentEncoding if value == b"identity" => {}
+                Role::ContentEncoding => all.refuse(Bypass::Encoding),
+                Role::ContentLength if declares_too_much(value) => all.refuse(Bypass::TooLarge),
+                Role::ContentLength | Role::Class(Class::Framing) => {}
+                Role::Bypass => all.refuse(Bypass::Header),
+                Role::Class(Class::Signature) => all.refuse(Bypass::Signature),
+                Role::Class(Class::Override) => all.refuse(Bypass::Override),
+                Role::Class(Class::Neutral) => all.neutral |= place,
+                Role::Class(Class::Parting) if sabotage::is(Sabotage::PartNothing) => {}
+                Role::Class(Class::Identity) if sabotage::is(Sabotage::CarryNoIdentity) => {}
+                Role::Class(_) => all.carry(name, value, place),
+                Role::Session(name) => {
+                    all.carry(name.as_bytes(), value, place);
+                    match utf8(value) {
+                        Ok(value) => all.named.push((name.into(), value)),
+                        Err(_) => all.is_odd = true,
+                    }
+                }
+            }
+        }
+        if let (raw, true) = all.compared {
+            // A single has them as they came.
+            all.neutral |= raw;
+        }
+        all
+    }
+
+    /// Says where a destination is in this configuration, and whose what goes there is.
+    ///
+    /// What the configuration adds to each call goes with the item, so that of two configurations with one store each
+    /// has its own. But for a tenant's header it is nobody's identity: a listener update that brings another token makes no
+    /// strangers of the callers, and a leader sends its own value where an item goes to its own cluster.
+    #[inline]
+    pub(super) fn goes_to(
+        &self,
+        destination: &mut Destination,
+        prefix: &str,
+    ) -> Result<Origin, Bypass> {
+        let upstream = &self.config.upstream;
+        destination.cluster.clone_from(&upstream.cluster);
+        if let Some(authority) = &upstream.authority {
+            destination.authority.clone_from(authority);
+        }
+        destination.prefix = upstream.prefix_rewrite.as_deref().unwrap_or(prefix).into();
+        let is_tenants =
+            |name: &str| matches!(self.role(name.as_bytes()), Role::Class(Class::Tenant));
+        for (name, value) in &upstream.headers {
+            destination.headers.retain(|(known, _)| known != name);
+            if is_tenants(name) {
+                destination.carry(name, value.clone());
+            }
+        }
+        if destination.headers.len() > CARRIED_MAX || destination.size() > DESTINATION_BYTES_MAX {
+            return Err(Bypass::HeaderBytes);
+        }
+        let mut caller: Vec<&[u8]> = Vec::new();
+        for (name, value) in &destination.headers {
+            let header = [name.as_bytes(), value.as_bytes()];
+            match self.role(name.as_bytes()) {
+                Role::Class(Class::Tenant) => caller.extend(header),
+                Role::Class(Class::Credential | Class::Identity) => caller.extend(header),
+                _ => {}
+            }
+        }
+        let origin = Origin {
+            destination_hash: destination.hash(self.key),
+            tenant: self.tenant_hash(destination),
+            caller: match caller.as_slice() {
+                [] => 0,
+                // Never 0, which means none.
+                parts => (self.key.hash(parts) as u64) | 1,
+            },
+        };
+        for (name, value) in &upstream.headers {
+            if !is_tenants(name) {
+                destination.carry(name, value.clone());
+            }
+        }
+        Ok(origin)
+    }
+
+    /// The part of its sessions' names that a destination decides: where it is, and its tenant by headers.
+    #[must_use]
+    #[inline]
+    pub fn tenant_hash(&self, destination: &Destination) -> u128 {
+        let authority = normalised(&destination.authority);
+        let place = [&*destination.cluster, &*authority, &*destination.prefix].map(str::as_bytes);
+        let mut parts = Vec::from(place);
+        for (name, value) in &destination.headers {
+            let is_tenants = matches!(self.role(name.as_bytes()), Role::Class(Class::Tenant));
+            if is_tenants && !sabotage::is(Sabotage::IgnoreTenants) {
+                parts.extend([name.as_bytes(), value.as_bytes()]);
+            }
+        }
+        self.key.hash(&parts)
+    }
+
     /// What a header of this name is to [`Rules::head`].
+    #[inline]
     pub(super) fn role(&self, name: &[u8]) -> Role<'_> {
         match name {
             b":method" => Role::Method,
             b":path" => Role::Path,
             b":authority" => Role::Authority,
-            b"x-forwarded-proto" => Role::Scheme,
-            b"content-type" => Role::ContentType,
             b"content-encoding" => Role::ContentEncoding,
             b"content-length" => Role::ContentLength,
             name if name == self.config.bypass_header.as_bytes() => Role::Bypass,
-            name if SIGNATURES.contains(&name) => Role::Signature,
-            name => {
-                let credential = named(&self.config.credentials.headers, name);
-                let session = || named(&self.config.session_headers, name);
-                credential
-                    .map(Role::Credential)
-                    .or_else(|| session().map(Role::Session))
-                    .unwrap_or(Role::Unread)
-            }
+            name => match named(&self.config.session_headers, name) {
+                Some(session) => Role::Session(session),
+                None => Role::Class(self.config.headers.of(name)),
+            },
         }
     }
 
-    /// The rules that a method and path fit: the first one, all of them as bits, the prefix before their
-    /// path and the session's segment in it.
-    fn candidates<'p>(
-        &self,
-        method: &[u8],
-        path: &'p [u8],
-    ) -> Option<(usize, u64, &str, &'p [u8])> {
+    /// The rules that a method and path fit.
+    #[inline]
+    fn candidates<'r, 'p>(&'r self, method: &[u8], path: &'p [u8]) -> Option<Fit<'r, 'p>> {
         let (bare, query) = split_query(path);
-        let mut found: Option<(usize, u64, &str, &[u8])> = None;
+        let stray = |takes: bool| match query {
+            Some(_) if !takes => Some(Bypass::Query),
+            Some(query) if overrides(query) => Some(Bypass::Override),
+            _ => None,
+        };
+        let mut found: Option<Fit<'r, 'p>> = None;
         for (index, route) in self.config.routes.iter().enumerate() {
-            if route.method.as_bytes() != method || (query.is_some() && !route.takes_query()) {
+            if route.method.as_bytes() != method {
                 continue;
             }
             let fit = self.config.prefixes.iter().find_map(|prefix| {
@@ -157,23 +313,72 @@ impl Rules {
             let Some((prefix, segment)) = fit else {
                 continue;
             };
-            let bit = 1_u64
-                .checked_shl(u32::try_from(index).unwrap_or(u32::MAX))
-                .unwrap_or(0);
+            let fit = Fit {
+                route: index,
+                candidates: 1_u64
+                    .checked_shl(u32::try_from(index).unwrap_or(u32::MAX))
+                    .unwrap_or(0),
+                prefix,
+                segment,
+                stray: stray(route.takes_query()),
+            };
             match &mut found {
                 // The same request in another rule's eyes: only with the same prefix and segment.
-                Some((_, bits, known, same)) if (*known, *same) == (prefix, segment) => {
-                    *bits |= bit
+                Some(first)
+                    if (first.prefix, first.segment, first.stray)
+                        == (fit.prefix, fit.segment, fit.stray) =>
+                {
+                    first.candidates |= fit.candidates;
                 }
+                // A rule that takes the query goes before one that does not.
+                Some(first) if first.stray.is_some() && fit.stray.is_none() => *first = fit,
                 Some(_) => {}
-                None => found = Some((index, bit, prefix, segment)),
+                None => found = Some(fit),
             }
         }
         found
     }
 }
 
+// === impl Gathered ===
+
+impl Gathered<'_> {
+    /// The bypass header and an encoding before whatever still lets the body be looked at.
+    #[inline]
+    fn refuse(&mut self, reason: Bypass) {
+        let is_final = |reason: Bypass| matches!(reason, Bypass::Header | Bypass::Encoding);
+        if is_final(reason) || !self.refusal.is_some_and(is_final) {
+            self.refusal = Some(reason);
+        }
+    }
+
+    /// A header goes with the item.
+    #[inline]
+    fn carry(&mut self, name: &[u8], value: &[u8], place: u128) {
+        match (utf8(name), utf8(value)) {
+            (Ok(text), Ok(value)) => {
+                let short = compared(name, &value);
+                if let Some(short) = &short {
+                    self.compared.0 |= place;
+                    self.compared.1 |= *short != value;
+                }
+                self.destination.carry(&text, short.unwrap_or(value));
+            }
+            _ => self.is_odd = true,
+        }
+    }
+}
+
+/// The first value of a header among those that were kept by name.
+#[inline]
+pub(super) fn value_of<'n>(named: &'n [(String, String)], name: &str) -> Option<&'n str> {
+    let mut values = named.iter().filter(|(known, _)| known == name);
+    let found = values.find(|(_, value)| !value.is_empty())?;
+    Some(&found.1)
+}
+
 /// The path before its query string, and the query string.
+#[inline]
 fn split_query(path: &[u8]) -> (&[u8], Option<&[u8]>) {
     match path.iter().position(|byte| *byte == b'?') {
         Some(at) => {
@@ -184,15 +389,34 @@ fn split_query(path: &[u8]) -> (&[u8], Option<&[u8]>) {
     }
 }
 
+/// Whether a query string names another method: Laravel reads it there, too.
+#[inline]
+fn overrides(query: &[u8]) -> bool {
+    let mut pairs = query.split(|byte| *byte == b'&');
+    pairs.any(|pair| {
+        let name = pair.split(|byte| *byte == b'=').next();
+        name.and_then(decoded).is_some_and(|name| name == OVERRIDE)
+    })
+}
+
+/// The member, or the parameter, that is another method to Laravel.
+pub(super) const OVERRIDE: &str = "_method";
+
 /// As Laravel's `isJson`: it looks for `/json` and `+json` anywhere in the content type, and reads a
 /// body of any other type as form fields.
+#[inline]
 fn is_json(content_type: &[u8]) -> bool {
     content_type
         .windows(5)
         .any(|part| part == b"/json" || part == b"+json")
 }
 
+#[inline]
 pub(super) fn declares_too_much(content_length: &[u8]) -> bool {
+    // Most say so in three digits.
+    if (1..5).contains(&content_length.len()) && content_length.iter().all(u8::is_ascii_digit) {
+        return false;
+    }
     core::str::from_utf8(content_length)
         .ok()
         .and_then(|text| text.parse::<u64>().ok())

@@ -4,17 +4,25 @@
 //! is nothing that recognising reads. So a head is found by the bytes that were read when it was recognised: a few
 //! comparisons in place of a pass over all names, and of everything that a head holds.
 
+use alloc::borrow::Cow;
 use alloc::rc::Rc;
 use alloc::vec::Vec;
 use core::ops::Range;
 
+use super::destination::Template;
+use super::fresh::{Fresh, FreshHeader};
 use super::head::{Role, declares_too_much};
-use super::{Bypass, Head, Rules};
+use super::{Bypass, Encoded, Head, Neutral, Rules};
 use crate::bytes;
+use crate::config::Class;
 use crate::headers::Headers;
 
-/// Heads that are remembered. A gateway has two routes, and lengths of two or three digits.
-const KNOWN_MAX: usize = 6;
+/// Heads that are remembered. A gateway has two routes, and lengths of two or three digits; some tenants have a token
+/// each.
+const KNOWN_MAX: usize = 16;
+
+/// Of these, places for heads that came once: a stranger's many heads push out no others.
+const NEW_MAX: usize = 4;
 
 /// Longer headers are not kept.
 const BUFFER_BYTES_MAX: usize = 2048;
@@ -25,13 +33,17 @@ pub struct KnownHeads {
     known: Vec<Known>,
     /// Heads that were recognised so far.
     count: u64,
+    fresh: Fresh,
+    /// Found, and not told yet.
+    news: Option<FreshHeader>,
 }
 
 /// A recognised head, and its number: no two of a worker have the same.
-#[derive(Clone, Debug)]
 pub struct Numbered {
     pub(super) number: u64,
-    head: Rc<Head>,
+    head: Rc<Recognised>,
+    /// The request's own headers. They may hold credentials, so they are never printed.
+    buffer: Vec<u8>,
 }
 
 /// One of them. The buffer may hold credentials, so it is never printed.
@@ -42,7 +54,17 @@ struct Known {
     same: Vec<Range<usize>>,
     /// The value of `content-length`.
     length: Option<Range<usize>>,
-    head: Numbered,
+    number: u64,
+    head: Rc<Recognised>,
+}
+
+/// A head, and what every item of it has in the store.
+struct Recognised {
+    head: Head,
+    destination: Vec<u8>,
+    neutral: Option<Template>,
+    /// The first of its routes, and what that implies.
+    implied: Option<(usize, u128)>,
 }
 
 // === impl KnownHeads ===
@@ -52,49 +74,132 @@ impl KnownHeads {
     ///
     /// # Errors
     /// The reason to pass it through.
+    #[inline]
     pub fn head(&mut self, rules: &Rules, buffer: Vec<u8>) -> Result<Numbered, Bypass> {
         if let Some(at) = self.known.iter().position(|known| known.is_like(&buffer)) {
             // The last one is the first to be looked at.
             self.known.swap(0, at);
             if let Some(known) = self.known.first() {
-                return Ok(known.head.clone());
+                return Ok(Numbered {
+                    number: known.number,
+                    head: Rc::clone(&known.head),
+                    buffer,
+                });
             }
         }
         let head = rules.head(Headers::new(&buffer))?;
         self.count = self.count.wrapping_add(1);
-        let head = Numbered {
-            number: self.count,
-            head: Rc::new(head),
-        };
-        if buffer.len() <= BUFFER_BYTES_MAX {
-            self.known.truncate(KNOWN_MAX.saturating_sub(1));
-            self.known.push(Known::new(rules, buffer, head.clone()));
+        self.note(rules, &head);
+        let head = Rc::new(Recognised::new(rules, head, &buffer));
+        // One that bypasses may do so for its length alone, and another of the same head does not.
+        if buffer.len() <= BUFFER_BYTES_MAX && head.head.bypass.is_none() {
+            let known = Known::new(rules, buffer.clone(), self.count, Rc::clone(&head));
+            let new = self.count as usize % NEW_MAX;
+            match self
+                .known
+                .get_mut(KNOWN_MAX.saturating_sub(NEW_MAX).saturating_add(new))
+            {
+                Some(place) => *place = known,
+                None => self.known.push(known),
+            }
         }
-        Ok(head)
+        Ok(Numbered {
+            number: self.count,
+            head,
+            buffer,
+        })
+    }
+
+    /// A header whose value turned out to be new in every request, once for each name.
+    #[inline]
+    pub fn news(&mut self) -> Option<FreshHeader> {
+        self.news.take()
+    }
+
+    /// Looks for headers whose value is never the same: only where a head was not known, so that whoever sends what
+    /// he always sends costs nothing.
+    #[inline]
+    fn note(&mut self, rules: &Rules, head: &Head) {
+        for (name, value) in &head.destination.headers {
+            if let Role::Class(Class::Tenant | Class::Credential | Class::Identity) =
+                rules.role(name.as_bytes())
+            {
+                let value = rules.key.hash(&[value.as_bytes()]) as u64;
+                let news = self.fresh.note(name, value);
+                self.news = news.or(self.news.take());
+            }
+        }
     }
 }
 
 // === impl Numbered ===
 
+impl Numbered {
+    /// What an item of this request takes along if it goes alone.
+    #[must_use]
+    #[inline]
+    pub fn neutral(&self) -> Neutral<'_> {
+        Neutral::new(&self.buffer, self.head.head.neutral).like(self.head.neutral.as_ref())
+    }
+
+    /// What an update of its first route implies.
+    #[inline]
+    pub(super) fn implied(&self) -> Option<(usize, u128)> {
+        self.head.implied
+    }
+
+    /// Where an item of this request goes, for the store.
+    #[inline]
+    pub(super) fn encoded(&self) -> Encoded<'_> {
+        Encoded(Cow::Borrowed(&self.head.destination))
+    }
+}
+
+impl core::fmt::Debug for Numbered {
+    fn fmt(&self, f: &mut core::fmt::Formatter<'_>) -> core::fmt::Result {
+        f.debug_struct("Numbered")
+            .field("number", &self.number)
+            .field("head", &self.head.head)
+            .finish_non_exhaustive()
+    }
+}
+
 impl core::ops::Deref for Numbered {
     type Target = Head;
 
+    #[inline]
     fn deref(&self) -> &Head {
-        &self.head
+        &self.head.head
+    }
+}
+
+// === impl Recognised ===
+
+impl Recognised {
+    #[inline]
+    fn new(rules: &Rules, head: Head, buffer: &[u8]) -> Self {
+        let implied = rules.implied(head.route);
+        Self {
+            implied: implied.map(|hash| (head.route, hash)),
+            destination: head.destination.encode(),
+            neutral: Neutral::new(buffer, head.neutral).template(),
+            head,
+        }
     }
 }
 
 // === impl Known ===
 
 impl Known {
-    fn new(rules: &Rules, buffer: Vec<u8>, head: Numbered) -> Self {
+    #[inline]
+    fn new(rules: &Rules, buffer: Vec<u8>, number: u64, head: Rc<Recognised>) -> Self {
         let mut same = Vec::new();
         let mut length = None;
         let mut start = 0;
         for (name, value) in Headers::new(&buffer).places() {
             let role = rules.role(buffer.get(name).unwrap_or_default());
             match role {
-                Role::Unread => {}
+                Role::Class(Class::Neutral | Class::Framing) => {}
                 Role::ContentLength => length = Some(value.clone()),
                 _ => continue,
             }
@@ -106,6 +211,7 @@ impl Known {
             buffer,
             same,
             length,
+            number,
             head,
         }
     }
@@ -115,10 +221,10 @@ impl Known {
             (Some(known), Some(found)) => bytes::same(known, found),
             _ => false,
         };
-        let length = self.length.as_ref().and_then(|place| part(buffer, place));
+        let length = || self.length.as_ref().and_then(|place| part(buffer, place));
         buffer.len() == self.buffer.len()
             && self.same.iter().all(is_same)
-            && !length.is_some_and(declares_too_much)
+            && !length().is_some_and(declares_too_much)
     }
 }
 
@@ -128,7 +234,9 @@ fn part<'b>(buffer: &'b [u8], place: &Range<usize>) -> Option<&'b [u8]> {
 
 impl core::fmt::Debug for Known {
     fn fmt(&self, f: &mut core::fmt::Formatter<'_>) -> core::fmt::Result {
-        f.debug_struct("Known").field("head", &self.head).finish()
+        f.debug_struct("Known")
+            .field("head", &self.head.head)
+            .finish()
     }
 }
 
@@ -140,7 +248,7 @@ mod tests {
     use proptest::prelude::*;
     use proptest::sample::select;
 
-    const RULES: &str = r#"{"preset":"baileys-api","credentials":{"headers":["authorization"]},
+    const RULES: &str = r#"{"preset":"baileys-api",
         "routes":[{"name":"qr","session":[{"header":"x-session"},"/sessionId"]}]}"#;
 
     const POST: [Header<'_>; 6] = [
@@ -151,6 +259,12 @@ mod tests {
         (b"content-length", b"290"),
         (b"x-request-id", b"one"),
     ];
+
+    /// What an item of a request takes along, as it would be without any memory.
+    fn neutral(rules: &Rules, buffer: &[u8]) -> Option<Vec<u8>> {
+        let head = rules.head(Headers::new(buffer)).ok()?;
+        Some(Neutral::new(buffer, head.neutral).encode())
+    }
 
     /// The headers of a POST, with another value here.
     fn post(name: &[u8], value: &'static [u8]) -> Vec<u8> {
@@ -173,6 +287,17 @@ mod tests {
             let again = known.head(&rules, post(name, value)).unwrap();
             assert!(Rc::ptr_eq(&first.head, &again.head), "recognised once");
         }
+        assert_eq!(
+            Neutral::decode(
+                &known
+                    .head(&rules, post(b"x-request-id", b"two"))
+                    .unwrap()
+                    .neutral()
+                    .encode()
+            ),
+            [("x-request-id".into(), "two".into())],
+            "each request has its own"
+        );
         let other = known
             .head(&rules, post(b":authority", b"laravel.tes7"))
             .unwrap();
@@ -188,7 +313,7 @@ mod tests {
                 .head(&rules, post(b"content-length", fits))
                 .expect("it fits");
             let refused = known.head(&rules, post(b"content-length", does_not));
-            assert_eq!(refused.err(), Some(Bypass::TooLarge));
+            assert_eq!(refused.unwrap().bypass, Some(Bypass::TooLarge));
         }
     }
 
@@ -219,12 +344,12 @@ mod tests {
 
     #[test]
     fn nothing_of_a_buffer_is_printed() {
-        let rules = rules(r#"{"credentials":{"headers":["authorization"]}}"#);
+        let rules = rules("{}");
         let mut known = KnownHeads::default();
         let mut headers = POST.to_vec();
         headers.push((b"authorization", b"Bearer s3cret"));
-        known.head(&rules, encode(&headers)).unwrap();
-        assert!(!alloc::format!("{known:?}").contains("s3cret"));
+        let head = known.head(&rules, encode(&headers)).unwrap();
+        assert!(!alloc::format!("{known:?} {head:?}").contains("s3cret"));
     }
 
     /// Names and values that mean something, in all combinations, and some that mean nothing.
@@ -250,6 +375,14 @@ mod tests {
             one(b"x-session", &[b"s", b"t", b"long"]),
             one(b"x-embudo-bypass", &[b"1", b"2"]),
             one(b"x-hmac-signature", &[b"1", b"2"]),
+            one(b"x-http-method-override", &[b"PUT", b"GET"]),
+            one(b"x-tenant", &[b"a", b"b", b"\xff"]),
+            one(b"x-secret", &[b"a", b"b", b"long"]),
+            one(
+                b"x-forwarded-for",
+                &[b"10.0.0.1", b"10.0.0.1:7", b"10.0.0.1:8"]
+            ),
+            one(b"connection", &[b"close", b"keep-alive"]),
             one(b"x-request-id", &[b"1", b"2", b"33", b"\xff"]),
         ]
     }
@@ -270,7 +403,10 @@ mod tests {
                 headers.extend(more);
                 let buffer = encode(&headers);
                 let fresh = rules.head(Headers::new(&buffer));
-                let found = known.head(&rules, buffer).map(|head| Head::clone(&head));
+                let along = neutral(&rules, &buffer);
+                let found = known.head(&rules, buffer);
+                prop_assert_eq!(found.as_ref().ok().map(|head| head.neutral().encode()), along);
+                let found = found.map(|head| Head::clone(&head));
                 prop_assert_eq!(found, fresh);
             }
         }

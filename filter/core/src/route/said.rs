@@ -7,7 +7,7 @@
 use alloc::boxed::Box;
 use alloc::vec::Vec;
 
-use super::{Bypass, Numbered, Rules, Said, Update};
+use super::{Bypassed, Numbered, Rules, Said, Update};
 use crate::bytes;
 
 /// Places for bodies, two for those that meet in one. A thousand sessions have one of each kind of call, a worker
@@ -39,38 +39,49 @@ impl KnownBodies {
         rules: &Rules,
         head: &'a Numbered,
         body: &'a [u8],
-    ) -> Result<Update<'a>, Bypass> {
+    ) -> Result<Update<'a>, Bypassed> {
+        let of = |said| Update {
+            said,
+            destination: head.encoded(),
+            neutral: head.neutral(),
+            body,
+            implied: head.implied(),
+        };
         if body.len() > BODY_BYTES_MAX {
-            return rules.update(head, body);
+            return rules.said(head, body).map(of);
         }
         if self.0.is_empty() {
             // Not before the first request: a root that never has any needs no room.
             self.0.resize_with(PLACES, Default::default);
         }
-        let of = |said| Update {
-            said,
-            destination: &head.destination,
-            body,
-        };
-        let Some([first, second]) = self.0.get_mut(place(head.number, body)) else {
-            return rules.update(head, body);
-        };
+        let place = place(head.number, body);
+        if let Some(said) = self.said(place, head, body) {
+            return Ok(of(said));
+        }
+        let said = rules.said(head, body)?;
+        if let Some([first, second]) = self.0.get_mut(place) {
+            // The other makes room.
+            core::mem::swap(first, second);
+            *first = Some(Box::new(Known {
+                head: head.number,
+                body: body.to_vec(),
+                said: said.clone(),
+            }));
+        }
+        Ok(of(said))
+    }
+
+    /// What is known of a body.
+    fn said(&mut self, place: usize, head: &Numbered, body: &[u8]) -> Option<Said> {
+        let [first, second] = self.0.get_mut(place)?;
         for _ in 0..2 {
             if let Some(known) = first.as_ref().filter(|known| known.is(head, body)) {
-                return Ok(of(known.said.clone()));
+                return Some(known.said.clone());
             }
             // The one that was used last comes first.
             core::mem::swap(first, second);
         }
-        // The other makes room.
-        core::mem::swap(first, second);
-        let said = rules.said(head, body)?;
-        *first = Some(Box::new(Known {
-            head: head.number,
-            body: body.to_vec(),
-            said: said.clone(),
-        }));
-        Ok(of(said))
+        None
     }
 }
 
@@ -182,7 +193,7 @@ mod tests {
             for n in 0..PLACES * 4 {
                 let body = alloc::format!(r#"{{"session_id":"s{n:05}","qr":"x"}}"#);
                 let found = known.update(&rules, &head, body.as_bytes());
-                let session = rules.session_hash("a", &alloc::format!("s{n:05}"));
+                let session = rules.session_hash(head.origin, None, &alloc::format!("s{n:05}"));
                 assert_eq!(found.unwrap().session, session, "{body}");
             }
         }

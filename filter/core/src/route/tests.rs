@@ -28,9 +28,8 @@ fn headers(method: &str, path: &str, more: &[(&str, &str)]) -> Vec<(String, Vec<
 }
 
 fn bypass(method: &str, path: &str, more: &[(&str, &str)]) -> Option<Bypass> {
-    rules("{}")
-        .head(borrowed(&headers(method, path, more)))
-        .err()
+    let head = rules("{}").head(borrowed(&headers(method, path, more)));
+    head.map_or_else(Some, |head| head.bypass)
 }
 
 #[test]
@@ -59,16 +58,10 @@ fn the_default_rules_take_in_exactly_their_paths() {
         assert_eq!(head.destination.prefix, prefix);
         assert_eq!(head.destination.authority, "laravel.test");
     }
-    for path in [
-        "/api/qr/",
-        "/api/qr?x=1",
-        "/v2/qr",
-        "/api/qr/batch",
-        "/apiqr",
-        "/api//qr",
-    ] {
+    for path in ["/api/qr/", "/v2/qr", "/api/qr/batch", "/apiqr", "/api//qr"] {
         assert_eq!(bypass("POST", path, &[]), Some(Bypass::Path), "{path}");
     }
+    assert_eq!(bypass("POST", "/api/qr?x=1", &[]), Some(Bypass::Query));
     assert_eq!(bypass("GET", "/api/qr", &[]), Some(Bypass::Path));
     assert_eq!(bypass("HEAD", "/api/qr", &[]), Some(Bypass::Path));
 }
@@ -88,6 +81,14 @@ fn what_a_batch_could_not_carry_passes_through() {
         reason("x-hub-signature-256", "sha256=00"),
         Some(Bypass::Signature)
     );
+    assert_eq!(
+        reason("content-digest", "sha-256=:x:"),
+        Some(Bypass::Signature)
+    );
+    assert_eq!(
+        reason("x-http-method-override", "DELETE"),
+        Some(Bypass::Override)
+    );
     assert_eq!(reason("x-embudo-bypass", "1"), Some(Bypass::Header));
     assert_eq!(
         reason("authorization", "Bearer t"),
@@ -102,6 +103,9 @@ fn what_a_batch_could_not_carry_passes_through() {
 fn header_bytes_that_are_not_utf8_pass_through() {
     let mut odd = headers("POST", "/api/qr", &[]);
     odd.push(("x-other".into(), Vec::from([0xff])));
+    assert_eq!(rules("{}").head(borrowed(&odd)), Err(Bypass::HeaderBytes));
+    odd.pop();
+    odd.push(("x-request-id".into(), Vec::from([0xff])));
     assert!(
         rules("{}").head(borrowed(&odd)).is_ok(),
         "where nobody needs them they do not matter"
@@ -110,27 +114,338 @@ fn header_bytes_that_are_not_utf8_pass_through() {
     assert_eq!(rules("{}").head(borrowed(&odd)), Err(Bypass::HeaderBytes));
 }
 
+/// Where a request is and whose, and its session's name.
+fn origin(json: &str, more: &[(&str, &str)]) -> (Head, u128) {
+    let rules = rules(json);
+    let head = rules
+        .head(borrowed(&headers("POST", "/api/qr", more)))
+        .unwrap();
+    let update = rules
+        .update(&head, br#"{"session_id":"s","qr":"x"}"#)
+        .unwrap();
+    let session = update.session;
+    (head, session)
+}
+
 #[test]
-fn trusted_credentials_become_part_of_the_destination() {
-    let rules = rules(r#"{"credentials":{"trust":"always"}}"#);
-    let with = |token| {
-        rules
-            .head(borrowed(&headers(
-                "POST",
-                "/api/qr",
-                &[("authorization", token)],
-            )))
-            .unwrap()
-            .destination
+fn what_laravel_could_tell_apart_is_told_apart() {
+    let of = |more: &[(&str, &str)]| {
+        let (head, session) = origin("{}", more);
+        (session, head.origin.caller, head.destination.encode())
     };
-    assert_ne!(with("a").credential(KEY), with("b").credential(KEY));
-    assert_eq!(with("a").credential(KEY), with("a").credential(KEY));
-    assert_eq!(Destination::decode(&with("a").encode()), Some(with("a")));
-    let nobody = rules
-        .head(borrowed(&headers("POST", "/api/qr", &[])))
+    let (session, caller, destination) = of(&[]);
+    assert_eq!(caller, 0, "a caller without any header");
+    // Other session, other caller, other batch.
+    for (name, value, parts) in [
+        ("x-tenant", "acme", (true, true, true)),
+        ("x-forwarded-host", "acme.test", (true, true, true)),
+        ("authorization", "Bearer t", (false, true, true)),
+        ("cookie", "session=1", (false, true, true)),
+        ("referer", "http://a/", (false, true, true)),
+        ("x-webhook-secret", "s", (false, true, true)),
+        ("resource-owner", "1@s.whatsapp.net", (false, true, true)),
+        ("x-forwarded-proto", "https", (false, false, true)),
+        ("x-forwarded-for", "10.0.0.1", (false, false, true)),
+        ("user-agent", "axios/1", (false, false, false)),
+        ("x-request-id", "1", (false, false, false)),
+        ("x-webhook-timestamp", "1", (false, false, false)),
+        ("x-envoy-attempt-count", "1", (false, false, false)),
+    ] {
+        let found = of(&[(name, value)]);
+        let apart = (
+            found.0 != session,
+            found.1 != caller,
+            found.2 != destination,
+        );
+        assert_eq!(apart, parts, "{name}");
+        let again = of(&[(name, value), ("x-b3-spanid", "7")]);
+        assert_eq!(found, again, "{name}");
+    }
+    let of_two = |one, two| of(&[one, two]);
+    assert_eq!(
+        of_two(("x-a", "1"), ("x-b", "2")),
+        of_two(("x-b", "2"), ("x-a", "1")),
+        "in whatever order they come"
+    );
+}
+
+#[test]
+fn a_rotating_header_is_carried_and_tells_nobody_apart() {
+    let json = r#"{"headers":{"rotating":["authorization"]}}"#;
+    let [one, two] = ["a", "b"].map(|token| origin(json, &[("authorization", token)]));
+    assert_eq!((one.0.origin, one.1), (two.0.origin, two.1));
+    assert_eq!(one.0.origin.caller, 0);
+    assert_ne!(
+        one.0.destination, two.0.destination,
+        "but they share no batch"
+    );
+}
+
+#[test]
+fn an_authority_is_compared_without_case_and_port_and_carried_as_it_came() {
+    let of = |authority| origin("{}", &[(":authority", authority)]);
+    let ((plain, session), (odd, same)) = (of("laravel.test"), of("Laravel.TEST:80"));
+    assert_eq!((plain.origin, session), (odd.origin, same));
+    assert_eq!(odd.destination.authority, "Laravel.TEST:80");
+    assert_ne!(of("laravel.test:8080").1, session);
+}
+
+#[test]
+fn another_backend_is_another_destination() {
+    let of = |json| origin(json, &[]).1;
+    let all = [
+        of("{}"),
+        of(r#"{"upstream":{"cluster":"other"}}"#),
+        of(r#"{"upstream":{"authority":"other.test"}}"#),
+        of(r#"{"upstream":{"prefix_rewrite":"/v2"}}"#),
+        of(r#"{"upstream":{"headers":{"x-tenant":"acme"}}}"#),
+        of(r#"{"prefixes":["/api/v1","/api"],"webhook_path":"/x"}"#),
+    ];
+    for (at, one) in all.iter().enumerate() {
+        let same = all.iter().filter(|other| *other == one).count();
+        // The last one is the first one's destination.
+        let wanted = if at == 0 || at == 5 { 2 } else { 1 };
+        assert_eq!(same, wanted, "{at}");
+    }
+    let (head, _) = origin(
+        r#"{"upstream":{"cluster":"c","authority":"a","prefix_rewrite":"/v2","headers":{"x-key":"k"}}}"#,
+        &[],
+    );
+    assert_eq!(
+        head.origin.caller, 0,
+        "what every call has tells nobody apart"
+    );
+    let destination = head.destination;
+    assert_eq!(
+        (
+            &*destination.cluster,
+            &*destination.authority,
+            &*destination.prefix
+        ),
+        ("c", "a", "/v2")
+    );
+    assert!(destination.headers.contains(&("x-key".into(), "k".into())));
+}
+
+#[test]
+fn a_tenants_place_is_part_of_the_sessions_name() {
+    let rules = rules(r#"{"preset":"waha"}"#);
+    let head = rules
+        .head(borrowed(&headers("POST", "/webhook", &[])))
+        .unwrap();
+    let of = |more: &str| {
+        let body = format!(
+            r#"{{"event":"session.status","session":"s",{more}"payload":{{"status":"WORKING"}}}}"#
+        );
+        rules.update(&head, body.as_bytes()).unwrap().said.session
+    };
+    let plain = of("");
+    let acme = of(r#""metadata":{"tenant":"acme"},"#);
+    assert_ne!(plain, acme);
+    assert_ne!(acme, of(r#""metadata":{"tenant":"globex"},"#));
+    assert_eq!(acme, of(r#""metadata": { "tenant" : "\u0061cme" },"#));
+    assert_eq!(plain, of(r#""metadata":null,"#), "null is nothing");
+    assert_eq!(plain, of(r#""metadata":"","#), "and so is empty text");
+}
+
+/// Two rules of one event, and one of any.
+const RULES: &str = r#"{"preset":"wa-gateway","routes":[
+    {"name":"session","enabled":false},
+    {"name":"qr","path":"/e","match":{"pointer":"/event","values":["c"]},"session":["/id","/id2"],
+     "value":["/data/qr"]},
+    {"name":"state","path":"/e","match":{"pointer":"/event","values":["c"]},"session":["/id","/id2"],
+     "value":["/data/state","/data/old"],"order":["/at","/ts"]},
+    {"name":"any","path":"/e","session":["/other"],"value":["/value"]}]}"#;
+
+/// What a body is to these rules: the rule and the session's name, or why not and what is seen of it.
+fn recognised(body: &str, more: &[(&str, &str)]) -> Result<(String, Said), Bypassed> {
+    let rules = rules(RULES);
+    let head = rules.head(borrowed(&headers("POST", "/e", more)))?;
+    let said = rules.update(&head, body.as_bytes())?.said;
+    Ok((rules.route(said.route).unwrap().name.clone(), said))
+}
+
+/// The session of this name, as any request of these rules has it.
+fn session(id: &str) -> u128 {
+    let body = format!(r#"{{"event":"c","id":"{id}","data":{{"qr":"x"}}}}"#);
+    recognised(&body, &[]).unwrap().1.session
+}
+
+#[test]
+fn a_rule_that_finds_no_session_or_no_value_gives_way_to_the_next() {
+    let of = |body: &str| recognised(body, &[]).map(|(name, said)| (name, said.session));
+    let s = session("s");
+    for (body, name) in [
+        (r#"{"event":"c","id":"s","data":{"qr":"x"}}"#, "qr"),
+        (r#"{"event":"c","id":"s","data":{"state":"open"}}"#, "state"),
+        (
+            r#"{"event":"c","id":"s","data":{"qr":null,"state":"open"}}"#,
+            "state",
+        ),
+        (
+            r#"{"event":"c","id":"s","data":{"qr":"","state":"open"}}"#,
+            "state",
+        ),
+        (
+            r#"{"event":"c","id":"s","data":{"qr":7,"state":"open"}}"#,
+            "state",
+        ),
+    ] {
+        assert_eq!(of(body), Ok((name.into(), s)), "{body}");
+    }
+    let other = of(r#"{"event":"c","data":{"qr":"x"},"other":"s","value":"v"}"#);
+    assert_eq!(other, Ok(("any".into(), s)));
+    let why = of(r#"{"event":"c","id":"s","data":{"news":1}}"#).unwrap_err();
+    assert_eq!(why.reason, Bypass::NoValue);
+    assert_eq!(
+        why.seen.map(|seen| (seen.route, seen.session)),
+        Some((0, s))
+    );
+    let why = of(r#"{"event":"d"}"#).unwrap_err();
+    assert_eq!(why, Bypass::NoSession.into(), "nothing is seen");
+}
+
+#[test]
+fn null_and_empty_text_are_no_hit_in_any_list() {
+    let of = |body: &str| recognised(body, &[]).map(|(_, said)| said);
+    let plain = of(r#"{"event":"c","id":"s","data":{"state":"open"},"at":5}"#).unwrap();
+    for blank in ["null", "\"\""] {
+        let body = format!(
+            r#"{{"event":"c","id":{blank},"id2":"s","data":{{"state":{blank},"old":"open"}},"at":{blank},"ts":5}}"#
+        );
+        assert_eq!(of(&body).unwrap(), plain, "{body}");
+    }
+    let list = of(r#"{"event":"c","id":["s"],"id2":"s","data":{"qr":"x"}}"#);
+    assert_eq!(
+        list.unwrap_err().reason,
+        Bypass::NoSession,
+        "a list is there"
+    );
+    let rules = rules("{}");
+    let item = rules.item(0, br#"{"session_id":null,"sessionId":"s","qr":"x"}"#);
+    assert_eq!(item.unwrap().session_json, "\"s\"");
+}
+
+#[test]
+fn a_bypass_shows_the_session_that_can_be_seen() {
+    let s = Some(session("s"));
+    let seen = |body: &str, more: &[(&str, &str)]| {
+        let why = recognised(body, more).unwrap_err();
+        (why.reason, why.seen.map(|seen| seen.session))
+    };
+    let plain = r#"{"event":"c","id":"s","data":{"qr":"x"}}"#;
+    for (name, reason) in [
+        ("x-webhook-signature", Bypass::Signature),
+        ("x-http-method-override", Bypass::Override),
+    ] {
+        assert_eq!(seen(plain, &[(name, "v")]), (reason, s));
+    }
+    assert_eq!(seen(plain, &[(":path", "/e?x=1")]), (Bypass::Query, s));
+    for (body, reason) in [
+        (
+            r#"{"event":"c","id":"s","_method":"PUT","data":{"qr":"x"}}"#,
+            Bypass::Override,
+        ),
+        (
+            r#"{"event":"c","id":"t","id":"s","data":{"qr":"x"}}"#,
+            Bypass::DuplicateKey,
+        ),
+        (
+            r#"{"\u0000k":1,"event":"c","id":"s","data":{"qr":"x"}}"#,
+            Bypass::OddKey,
+        ),
+        (
+            r#"{"event":"c","id":"s","data":{"\u0000":1,"qr":"x"}}"#,
+            Bypass::OddKey,
+        ),
+    ] {
+        assert_eq!(seen(body, &[]), (reason, s), "{body}");
+    }
+    let deep = format!(
+        r#"{{"deep":{}{},"event":"c","id":"s"}}"#,
+        "[".repeat(100),
+        "]".repeat(100)
+    );
+    assert_eq!(seen(&deep, &[]), (Bypass::TooDeep, s));
+    let long = |begin: &str, end: &str| format!("{begin}{}{end}", "x".repeat(BODY_BYTES_MAX));
+    let early = long(r#"{"event":"c","id":"s","data":{"qr":""#, r#""}}"#);
+    assert_eq!(seen(&early, &[]), (Bypass::TooLarge, s));
+    let late = long(r#"{"event":"c","data":{"qr":""#, r#""},"id":"s"}"#);
+    assert_eq!(seen(&late, &[]), (Bypass::TooLarge, None));
+    assert_eq!(
+        seen(r#"{"event":"c","id":"s","#, &[]),
+        (Bypass::Syntax, None)
+    );
+    // Its digits may go on where the first 64 KiB end.
+    let begin = r#"{"event":"c","pad":""#;
+    let pad = "x".repeat(BODY_BYTES_MAX - begin.len() - r#"","id":12"#.len());
+    let cut = format!(r#"{begin}{pad}","id":1234,"data":{{}}}}"#);
+    assert_eq!(seen(&cut, &[]), (Bypass::TooLarge, None));
+}
+
+#[test]
+fn a_session_that_a_header_names_arrives_with_it_and_parts_no_callers() {
+    let rules = rules(
+        r#"{"routes":[{"name":"by_header","path":"/h","session":[{"header":"x-session"}],"value":["/v"]}]}"#,
+    );
+    let of = |name: &str| {
+        let all = headers("POST", "/h", &[("x-session", name)]);
+        let head = rules.head(borrowed(&all)).unwrap();
+        let said = rules.update(&head, br#"{"v":"1"}"#).unwrap().said;
+        (head.destination, said)
+    };
+    let ((destination, one), (_, two)) = (of("one"), of("two"));
+    assert_ne!(one.session, two.session);
+    assert_eq!((one.caller, two.caller), (0, 0));
+    assert!(
+        destination
+            .headers
+            .contains(&("x-session".into(), "one".into()))
+    );
+}
+
+#[test]
+fn a_read_is_of_the_session_and_the_caller_that_its_updates_are_of() {
+    let rules = rules("{}");
+    let more = [
+        ("x-tenant", "acme"),
+        ("x-key", "k"),
+        (":authority", "Laravel.test:80"),
+    ];
+    let head = rules
+        .head(borrowed(&headers("POST", "/api/qr", &more)))
+        .unwrap();
+    let update = rules
+        .update(&head, br#"{"session_id":"s","qr":"x"}"#)
         .unwrap()
-        .destination;
-    assert_eq!(nobody.credential(KEY), 0);
+        .said;
+    let asked = |more: &[(&str, &str)]| {
+        let mut all = headers("GET", "/api/whatsapp/status/s", more);
+        all.retain(|(name, _)| name != "content-type");
+        rules.asked(borrowed(&all)).unwrap()
+    };
+    let read = asked(&more);
+    assert_eq!(
+        (read.session, read.caller, read.destination_hash),
+        (update.session, update.caller, update.destination_hash)
+    );
+    let other = asked(&[("x-tenant", "globex"), ("x-key", "k")]);
+    assert_ne!(other.session, read.session);
+}
+
+#[test]
+fn carried_headers_are_bounded() {
+    let names: Vec<String> = (0..40).map(|n| format!("x-{n}")).collect();
+    let with = |count: usize, value: &str| {
+        let more: Vec<(&str, &str)> = names.iter().take(count).map(|n| (&**n, value)).collect();
+        bypass("POST", "/api/qr", &more)
+    };
+    // Two of them are there already: the content type and the scheme.
+    assert_eq!(with(14, "v"), None);
+    assert_eq!(with(15, "v"), Some(Bypass::HeaderBytes));
+    assert_eq!(with(5, &"v".repeat(900)), Some(Bypass::HeaderBytes));
+    let neutral: Vec<(&str, &str)> = (0..40).map(|_| ("user-agent", "v")).collect();
+    assert_eq!(bypass("POST", "/api/qr", &neutral), None);
 }
 
 #[test]

@@ -4,7 +4,7 @@ use alloc::borrow::{Cow, ToOwned};
 use alloc::string::String;
 use alloc::vec::Vec;
 
-use super::{Claim, ClaimId, DOUBTED, Dirty, Ending, Entry, Item, Session, Shard, State};
+use super::{Claim, ClaimId, DOUBTED, Dirty, Ending, Entry, Item, Session, Shard, State, Trial};
 use crate::config::Route;
 use crate::route::{Destination, Rules};
 use crate::sabotage::{self, Sabotage};
@@ -19,11 +19,13 @@ pub struct Wanted<'w> {
     /// The route's name.
     pub route: &'w str,
     /// Fingerprint of the credentials.
-    pub credential: u64,
+    pub caller: u64,
     /// Encoded destination.
     pub destination: &'w [u8],
     /// Longest body that still fits.
     pub bytes_max: usize,
+    /// Callers that are refused at that destination: what they have waits for them, and holds up nobody else.
+    pub refused: &'w [u64],
 }
 
 /// What a claim hands over: one item, as it is at this moment.
@@ -37,12 +39,11 @@ pub struct Claimed {
     pub accepted_ms: u64,
     /// The item's `timestamp`.
     pub timestamp_ms: u64,
+    /// Encoded [`crate::route::Neutral`].
+    pub neutral: Vec<u8>,
     /// The caller's body.
     pub body: Vec<u8>,
 }
-
-/// Refusals after which an item travels alone, to its original path: by then it is the suspect.
-pub const ATTEMPTS_TOGETHER_MAX: u16 = 4;
 
 /// How a call ended, for one item.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -57,6 +58,18 @@ pub enum Outcome {
     Refused,
     /// The same, and it is the one to blame: it travels alone from now on.
     Suspect,
+    /// Laravel failed on this very row (a 500 to it alone, or its line in `results`): its own back-off.
+    Threw,
+    /// Laravel refused it, alone. The second time, a second later at least and beside a success, is for good.
+    Turned {
+        /// Its destination (its caller there, where it is the caller that was refused) has accepted something
+        /// since a minute before.
+        beside_success: bool,
+    },
+    /// Nobody can know: the claim stays and runs out. It counts as an attempt.
+    Unknown,
+    /// The same, for an item that was sent alone while others were accepted: its own back-off.
+    Lost,
     /// Laravel does not want it, for good.
     Rejected,
     /// It was never sent.
@@ -68,6 +81,8 @@ pub enum Outcome {
 pub enum Settled {
     /// The update that was sent is the session's last: it ends as delivered, or as rejected.
     Ended {
+        /// Laravel does not want it; otherwise it has it.
+        rejected: bool,
         /// The route of the implied state that has to be sent by itself now, if there is one.
         revived: Option<usize>,
     },
@@ -77,13 +92,71 @@ pub enum Settled {
     Foreign,
 }
 
+// === impl Outcome ===
+
+impl Outcome {
+    /// Whether it counts for the value, too, that has superseded the one that was sent.
+    #[inline]
+    fn is_inherited(self) -> bool {
+        let counts = match self {
+            Self::Refused | Self::Suspect | Self::Threw | Self::Unknown | Self::Lost => true,
+            Self::Turned { .. } => true,
+            Self::Delivered | Self::Skipped | Self::Failed => false,
+            Self::Rejected | Self::Unsent => false,
+        };
+        counts && !sabotage::is(Sabotage::AttemptsAreForgotten)
+    }
+}
+
 // === impl Shard ===
 
 impl<'a> Shard<'a> {
+    /// Whether something of this session that tells of the same as `route`, and of this caller, was accepted after that.
+    #[must_use]
+    #[inline]
+    pub fn has_later(&self, rules: &Rules, of: (u128, &str, u64), accepted_ms: u64) -> bool {
+        let (session, route, caller) = of;
+        let Some((_, rule)) = rules.config.route_named(route) else {
+            return false;
+        };
+        self.session(session).is_some_and(|session| {
+            session.entries.iter().any(|entry| {
+                let is_its = entry.caller == caller && rules.is_kin(rule, &entry.route);
+                is_its && entry.accepted_ms > accepted_ms
+            })
+        })
+    }
+
+    /// Ends a claimed update that was never sent: something newer went to Laravel under another name of its session.
+    /// False where the claim is another's.
+    #[inline]
+    pub fn give_way(&mut self, rules: &Rules, session: u128, id: ClaimId, now: Now) -> bool {
+        let Some(session) = self.session_mut(session) else {
+            return false;
+        };
+        let Some(claim) = session.claim.take_if(|claim| claim.id == id) else {
+            return false;
+        };
+        let is_it = |entry: &Entry<'_>| {
+            entry.is(&claim.route, claim.caller) && entry.is_dirty() && entry.seq == claim.seq
+        };
+        session.entries_end(rules, Ending::Delivered, now, &is_it);
+        let known = session.entries.len();
+        session.entries.retain(|entry| !is_it(entry));
+        let has_ended = session.entries.len() < known;
+        session.drop_implied(rules, &[claim.seq], Ending::Delivered, now);
+        session.doubt_kept(claim.seq);
+        let ended = u64::from(has_ended);
+        self.ledger.superseded = self.ledger.superseded.saturating_add(ended);
+        has_ended
+    }
+
     // ## Dirty => Dirty under a claim
     //
-    // Only the oldest of the session, and only while nobody else's call may still be at work on it.
-    /// Claims the update that is next of `session`, if `wanted` still describes it.
+    // Only the oldest of the session, but for what failed alone, and only while nobody else's call may still be at
+    // work on it.
+    /// Claims the update of `session` that `wanted` describes, if it may still be sent.
+    #[inline]
     pub fn claim(
         &mut self,
         rules: &Rules,
@@ -100,13 +173,19 @@ impl<'a> Shard<'a> {
         }
         let Wanted {
             route,
-            credential,
+            caller,
             destination,
             bytes_max,
+            refused,
         } = *wanted;
         let entry = session
-            .next_due()
-            .filter(|entry| entry.is(route, credential))?;
+            .entry(route, caller)
+            .filter(|entry| session.may_go(entry, refused, now.mono_ms))?;
+        // Whoever is held and older goes first.
+        let held_up = session.held_up_until(caller, entry.seq, now.mono_ms);
+        if held_up.is_some() {
+            return None;
+        }
         if entry
             .expires_ms(rules)
             .is_some_and(|expires_ms| now.mono_ms > expires_ms)
@@ -124,12 +203,13 @@ impl<'a> Shard<'a> {
             seq: entry.seq,
             accepted_ms: entry.accepted_ms,
             timestamp_ms: dirty.timestamp_ms,
+            neutral: dirty.neutral.to_vec(),
             body: dirty.body.to_vec(),
         };
         session.claim = Some(Claim {
             id,
             route: Cow::Owned(route.to_owned()),
-            credential,
+            caller,
             seq: entry.seq,
             deadline_ms: now.mono_ms.saturating_add(rules.config.claim_ms()),
         });
@@ -138,10 +218,11 @@ impl<'a> Shard<'a> {
 
     /// An unsent item as it is at this moment, for the webhook, which asks for no claim.
     #[must_use]
-    pub fn unsent(&self, session: u128, route: &str, credential: u64, seq: u64) -> Option<Claimed> {
+    #[inline]
+    pub fn unsent(&self, session: u128, route: &str, caller: u64, seq: u64) -> Option<Claimed> {
         let session = self.session(session)?;
         let entry = session
-            .entry(route, credential)
+            .entry(route, caller)
             .filter(|entry| entry.seq == seq)?;
         let State::Dirty(dirty) = &entry.state else {
             return None;
@@ -151,11 +232,13 @@ impl<'a> Shard<'a> {
             seq,
             accepted_ms: entry.accepted_ms,
             timestamp_ms: dirty.timestamp_ms,
+            neutral: dirty.neutral.to_vec(),
             body: dirty.body.to_vec(),
         })
     }
 
     /// The webhook has this item: no end, Laravel has still to get it. True where that is news.
+    #[inline]
     pub fn hand_over(&mut self, session: u128, seq: u64) -> bool {
         let session = self.session_mut(session).filter(|s| s.told_seq < seq);
         session.map(|session| session.told_seq = seq).is_some()
@@ -166,6 +249,7 @@ impl<'a> Shard<'a> {
     // Whoever holds the claim settles it, leader or not: an answer is an answer. An unknown outcome is
     // no settlement at all; the claim then stays and runs out.
     /// Settles the claim with this id. `status` is Laravel's own, where it has answered.
+    #[inline]
     pub fn settle(
         &mut self,
         rules: &Rules,
@@ -176,7 +260,9 @@ impl<'a> Shard<'a> {
         now: Now,
     ) -> Settled {
         let ttl_ms = rules.config.dedup.ttl_ms;
-        let Some(session) = self.session_mut(session) else {
+        let name = session;
+        let mut sessions = self.sessions.iter_mut();
+        let Some(session) = sessions.find(|session| session.id == name) else {
             return Settled::Foreign;
         };
         if session.claim.as_ref().is_none_or(|claim| claim.id != id)
@@ -184,8 +270,20 @@ impl<'a> Shard<'a> {
         {
             return Settled::Foreign;
         }
-        let Some(claim) = session.claim.take() else {
+        let Some(claim) = session.claim.clone() else {
             return Settled::Foreign;
+        };
+        if !matches!(outcome, Outcome::Unknown | Outcome::Lost) {
+            session.claim = None;
+        }
+        // What Laravel refuses twice, it refuses for good.
+        let outcome = match (outcome, session.trial(&claim)) {
+            (Outcome::Turned { beside_success }, Some(trial))
+                if trial.is_final(beside_success, now.mono_ms) =>
+            {
+                Outcome::Rejected
+            }
+            (outcome, _) => outcome,
         };
         let until_ms = now.mono_ms.saturating_add(ttl_ms);
         match outcome {
@@ -193,11 +291,14 @@ impl<'a> Shard<'a> {
             Outcome::Delivered | Outcome::Skipped => {
                 match outcome {
                     Outcome::Skipped => session.doubt_kept(claim.seq),
-                    _ => session.delivered(claim.credential, claim.seq),
+                    _ => session.delivered(claim.caller, claim.seq),
                 }
+                session.forgive(&claim);
+                let overtaken = session.end_overtaken(rules, &claim, now);
+                self.ledger.superseded = self.ledger.superseded.saturating_add(overtaken);
                 if rules.config.holds_callers() {
                     let item = Item {
-                        place: rules.place(&claim.route, claim.credential),
+                        place: rules.place(&claim.route, claim.caller),
                         seq: claim.seq,
                     };
                     session.ends(rules, item, Ending::Delivered, now);
@@ -207,10 +308,12 @@ impl<'a> Shard<'a> {
             _ => {}
         }
         let Some(entry) = session
-            .entry_mut(&claim.route, claim.credential)
+            .entry_mut(&claim.route, claim.caller)
             .filter(|entry| {
                 entry.is_dirty()
-                    && (entry.seq == claim.seq || sabotage::is(Sabotage::SettleAnyValue))
+                    && (entry.seq == claim.seq
+                        || outcome.is_inherited()
+                        || sabotage::is(Sabotage::SettleAnyValue))
             })
         else {
             return Settled::Released;
@@ -233,25 +336,41 @@ impl<'a> Shard<'a> {
                         implied.state = State::Clean { until_ms };
                     }
                 }
+                self.adopt(name, claim.caller);
                 if !sabotage::is(Sabotage::LedgerForgets) {
                     self.ledger.delivered = self.ledger.delivered.saturating_add(1);
                 }
-                return Settled::Ended { revived: None };
+                return Settled::Ended {
+                    rejected: false,
+                    revived: None,
+                };
             }
             (Outcome::Rejected, _) => {
                 let status = status.filter(|status| (300..600).contains(status));
                 let how = Ending::Rejected(status.unwrap_or(UNPROCESSABLE));
-                let revived = session.end_unsent(rules, &claim.route, claim.credential, how, now);
+                let revived = session.end_unsent(rules, &claim.route, claim.caller, how, now);
+                self.orphan(name, claim.caller, now.mono_ms);
                 self.ledger.rejected = self.ledger.rejected.saturating_add(1);
                 if revived.is_some() {
                     self.ledger.accepted = self.ledger.accepted.saturating_add(1);
                 }
-                return Settled::Ended { revived };
+                return Settled::Ended {
+                    rejected: true,
+                    revived,
+                };
             }
-            (Outcome::Refused, State::Dirty(dirty)) => {
+            (Outcome::Refused | Outcome::Unknown, State::Dirty(dirty)) => {
                 dirty.attempts = dirty.attempts.saturating_add(1);
             }
-            (Outcome::Suspect, State::Dirty(dirty)) => dirty.attempts = ATTEMPTS_TOGETHER_MAX,
+            (Outcome::Suspect, State::Dirty(dirty)) => dirty.trial.alone = true,
+            (Outcome::Threw | Outcome::Lost, State::Dirty(dirty)) => {
+                dirty.attempts = dirty.attempts.saturating_add(1);
+                dirty.trial.threw(entry.seq, now.mono_ms);
+            }
+            (Outcome::Turned { .. }, State::Dirty(dirty)) => {
+                dirty.attempts = dirty.attempts.saturating_add(1);
+                dirty.trial.turned(now.mono_ms);
+            }
             _ => {}
         }
         Settled::Released
@@ -263,6 +382,7 @@ impl<'a> Shard<'a> {
     // clean: Laravel does not have it.
     /// Drops items that have outlived their route's limit. Gives the routes of the dropped ones and of
     /// the implied states that now have to be sent by themselves.
+    #[inline]
     pub fn expire(&mut self, rules: &Rules, now: Now) -> (Vec<usize>, Vec<usize>) {
         let mut dropped = Vec::new();
         let mut revived = Vec::new();
@@ -272,14 +392,14 @@ impl<'a> Shard<'a> {
             {
                 continue;
             }
-            while let Some((name, credential, route)) = session.entries.iter().find_map(|entry| {
+            while let Some((name, caller, route)) = session.entries.iter().find_map(|entry| {
                 let (route, rule) = rules.config.route_named(&entry.route)?;
                 let limit = rule.expire_after_ms.filter(|_| entry.is_dirty())?;
                 (now.mono_ms.saturating_sub(entry.accepted_ms) > limit)
-                    .then(|| (entry.route.clone(), entry.credential, route))
+                    .then(|| (entry.route.clone(), entry.caller, route))
             }) {
                 dropped.push(route);
-                revived.extend(session.end_unsent(rules, &name, credential, Ending::Expired, now));
+                revived.extend(session.end_unsent(rules, &name, caller, Ending::Expired, now));
             }
         }
         self.ledger.expired = self.ledger.expired.saturating_add(dropped.len() as u64);
@@ -289,6 +409,7 @@ impl<'a> Shard<'a> {
 
     /// Whether [`Shard::expire`] would do anything, without doing it.
     #[must_use]
+    #[inline]
     pub fn has_expired(&self, rules: &Rules, now: Now) -> bool {
         self.sessions.iter().any(|session| {
             (session.live_claim(now.mono_ms).is_none() || sabotage::is(Sabotage::ExpireUnderClaim))
@@ -302,27 +423,144 @@ impl<'a> Shard<'a> {
     }
 }
 
+// === impl Trial ===
+
+/// Least time between two refusals that count, and the first wait after one, milliseconds.
+const REFUSALS_APART_MS: u64 = 1_000;
+
+/// Longest wait of an item's own back-off, milliseconds, and after how long it fails every five minutes only.
+const TRIAL_MAX_MS: u64 = 30_000;
+const TRIAL_PATIENCE_MS: u64 = 600_000;
+const TRIAL_RARE_MS: u64 = 300_000;
+
+impl Trial {
+    /// Whether a refusal at this moment is the last word.
+    #[inline]
+    fn is_final(&self, beside_success: bool, mono_ms: u64) -> bool {
+        let is_second =
+            self.refusals > 0 && mono_ms >= self.refused_ms.saturating_add(REFUSALS_APART_MS);
+        is_second && beside_success
+    }
+
+    #[inline]
+    fn turned(&mut self, mono_ms: u64) {
+        let wait_ms = REFUSALS_APART_MS
+            .checked_shl(self.refusals.into())
+            .unwrap_or(TRIAL_MAX_MS)
+            .clamp(REFUSALS_APART_MS, TRIAL_MAX_MS);
+        self.alone = true;
+        self.refusals = self.refusals.saturating_add(1);
+        self.refused_ms = mono_ms;
+        self.not_before_ms = mono_ms.saturating_add(wait_ms);
+    }
+
+    /// 0.5 s, doubling to 30 s, with a jitter that its sequence decides; after ten minutes every five.
+    #[inline]
+    fn threw(&mut self, seq: u64, mono_ms: u64) {
+        if self.failures == 0 {
+            self.failed_since_ms = mono_ms;
+        }
+        let is_old = mono_ms >= self.failed_since_ms.saturating_add(TRIAL_PATIENCE_MS);
+        let wait_ms = match is_old {
+            true => TRIAL_RARE_MS,
+            false => 500_u64
+                .checked_shl(self.failures.into())
+                .unwrap_or(TRIAL_MAX_MS)
+                .clamp(500, TRIAL_MAX_MS),
+        };
+        self.alone = true;
+        self.failures = self.failures.saturating_add(1);
+        let mixed = seq.wrapping_mul(0x9e37_79b9_7f4a_7c15) >> 54;
+        let jitter_ms = wait_ms.saturating_mul(mixed) / 4_096;
+        self.not_before_ms = mono_ms.saturating_add(wait_ms).saturating_add(jitter_ms);
+    }
+}
+
 // === impl Session ===
 
 impl Session<'_> {
+    /// What has happened to the claimed update alone, if it is still the one to be sent.
+    #[inline]
+    fn trial(&self, claim: &Claim<'_>) -> Option<Trial> {
+        let entry = self.entry(&claim.route, claim.caller)?;
+        match &entry.state {
+            State::Dirty(dirty) if entry.seq == claim.seq => Some(dirty.trial),
+            _ => None,
+        }
+    }
+
+    /// Laravel has taken something of this session: what has failed together with others may have failed for them.
+    /// What has failed alone may not, unless it is the one that was taken.
+    #[inline]
+    fn forgive(&mut self, claim: &Claim<'_>) {
+        for entry in &mut self.entries {
+            let is_own = entry.is(&claim.route, claim.caller);
+            if let State::Dirty(dirty) = &mut entry.state
+                && (is_own || dirty.trial == Trial::default())
+            {
+                dirty.attempts = 0;
+                dirty.trial = Trial::default();
+            }
+        }
+    }
+
+    // ## overtaken: Dirty => absent | Clean => Clean, unverified
+    //
+    // What failed alone, and what a refused caller has, were passed over. Of its own route what came after it is
+    // the newer: it ends. Another route's may or may not be undone by it: the session is unverified.
+    /// Ends what this one has overtaken on its route. Gives how many.
+    #[inline]
+    fn end_overtaken(&mut self, rules: &Rules, claim: &Claim<'_>, now: Now) -> u64 {
+        let mut ended = 0_u64;
+        while let Some((caller, seq)) = self.entries.iter().find_map(|entry| {
+            let is_older = entry.route == claim.route && entry.seq < claim.seq;
+            let is_other = entry.caller != claim.caller && entry.is_dirty();
+            (is_older && is_other).then_some((entry.caller, entry.seq))
+        }) {
+            let how = Ending::Voided(Item {
+                place: rules.place(&claim.route, claim.caller),
+                seq: claim.seq,
+            });
+            self.entries_end(rules, how, now, &|entry| entry.is(&claim.route, caller));
+            self.entries.retain(|entry| !entry.is(&claim.route, caller));
+            self.drop_implied(rules, &[seq], how, now);
+            ended = ended.saturating_add(1);
+        }
+        let is_late = self.entries.iter().any(|entry| {
+            entry.seq > claim.seq
+                && entry.route != claim.route
+                && matches!(entry.state, State::Clean { .. })
+        });
+        if is_late {
+            for entry in &mut self.entries {
+                if matches!(entry.state, State::Clean { .. }) {
+                    entry.accepted_ms = DOUBTED;
+                }
+            }
+            self.doubt_kept(claim.seq);
+        }
+        ended
+    }
+
     // ## Dirty => absent, and what it implied => Dirty
     //
     // The gateway believes that Laravel has heard of both, and the state never expires.
     /// Takes an item away that Laravel will never have. Gives the route of the state that it implied, if that
     /// has to be sent by itself now.
+    #[inline]
     fn end_unsent(
         &mut self,
         rules: &Rules,
         route: &str,
-        credential: u64,
+        caller: u64,
         how: Ending,
         now: Now,
     ) -> Option<usize> {
-        self.entries_end(rules, how, now, &|entry| entry.is(route, credential));
+        self.entries_end(rules, how, now, &|entry| entry.is(route, caller));
         let at = self
             .entries
             .iter()
-            .position(|entry| entry.is(route, credential))?;
+            .position(|entry| entry.is(route, caller))?;
         let item = self.entries.swap_remove(at);
         // Laravel may have it all the same, after a call of unknown outcome: no older value of the route is
         // surely what Laravel has. It answers for no duplicate.
@@ -347,8 +585,10 @@ impl Session<'_> {
             .find(|entry| matches!(entry.state, State::Implied { by } if by == item.seq))?;
         let (route, _) = rules.config.route_named(route)?;
         let target = rules.config.route_named(&implied.route);
+        // Of a session that Laravel does not know, or of an item that it does not want, it wants nothing else.
+        let is_wanted = !sabotage::is(Sabotage::NeverRevive) && !matches!(how, Ending::Rejected(_));
         match (target, rules.implied_body(route, &dirty.body)) {
-            (Some((target, rule)), Some(body)) if !sabotage::is(Sabotage::NeverRevive) => {
+            (Some((target, rule)), Some(body)) if is_wanted => {
                 implied.revive(dirty, rule, body, now.mono_ms);
                 Some(target)
             }
@@ -365,6 +605,7 @@ impl Session<'_> {
 impl<'a> Entry<'a> {
     /// The last moment at which it is of use, monotonic; `None` for routes that never expire.
     #[must_use]
+    #[inline]
     pub fn expires_ms(&self, rules: &Rules) -> Option<u64> {
         let name: &str = &self.route;
         let (_, rule) = rules.config.route_named(name)?;
@@ -376,8 +617,10 @@ impl<'a> Entry<'a> {
     // The gateway believes that Laravel has heard this state. It keeps its place in the session's order:
     // the item whose sequence it bears is gone. It goes where the item would have gone, but for the path:
     // alone it would end at the item's route, which refuses it.
+    #[inline]
     fn revive(&mut self, item: Dirty<'a>, rule: &Route, body: Vec<u8>, mono_ms: u64) {
         let destination = Destination::decode(&item.destination).map(|destination| Destination {
+            method: rule.method.clone(),
             path: rule.path.fixed().to_owned(),
             ..destination
         });
@@ -385,8 +628,11 @@ impl<'a> Entry<'a> {
             since_ms: mono_ms,
             timestamp_ms: item.timestamp_ms.saturating_add(1),
             attempts: 0,
+            trial: Trial::default(),
             priority: false,
             destination: destination.map_or(item.destination, |new| Cow::Owned(new.encode())),
+            // Nothing of the item's own request: this is another one.
+            neutral: Cow::Borrowed(&[]),
             body: Cow::Owned(body),
         });
     }
@@ -396,6 +642,7 @@ impl<'a> Entry<'a> {
 ///
 /// # Errors
 /// The two sides, where they differ.
+#[inline]
 pub fn balance(shard: &Shard<'_>) -> Result<(), String> {
     let ledger = shard.ledger;
     let ended = [
@@ -403,6 +650,7 @@ pub fn balance(shard: &Shard<'_>) -> Result<(), String> {
         ledger.superseded,
         ledger.expired,
         ledger.rejected,
+        ledger.voided,
     ];
     let accounted = ended
         .iter()

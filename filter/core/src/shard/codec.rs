@@ -8,9 +8,12 @@
 use alloc::borrow::Cow;
 use alloc::vec::Vec;
 
+use crate::bytes;
+
 use super::{
-    Claim, ClaimId, Dirty, ENDED_MAX, Ended, Ending, Entry, Item, Kept, Ledger, Place,
-    SESSIONS_PASSING_MAX, Session, Shard, State,
+    BESIDE_MAX, Beside, Claim, ClaimId, Dirty, ENDED_MAX, Ended, Ending, Entry, HELD_MAX,
+    HeldPlace, Item, Kept, Ledger, ORPHANS_MAX, Orphan, Place, REFUSED_MAX, RefusedBody,
+    SESSIONS_THROUGH_MAX, Session, Shard, State, Trial,
 };
 
 /// A value that is no shard: another program uses the key, or memory is corrupt.
@@ -18,11 +21,29 @@ use super::{
 pub struct Corrupt;
 
 /// Reads from the front.
-struct Reader<'a>(&'a [u8]);
+struct Reader<'a> {
+    rest: &'a [u8],
+    /// The last two names: a session's routes are those of the session before it.
+    names: [&'a str; 2],
+}
 
 const CLEAN: u8 = 0;
 const DIRTY: u8 = 1;
 const IMPLIED: u8 = 2;
+/// The bits of these.
+const STATE: u8 = 3;
+
+// What more an entry has, in the same byte.
+const ORDERED: u8 = 4;
+const SHOWN: u8 = 8;
+
+// What a session has; most have none of it.
+const CLAIMED: u8 = 1;
+const KEPT: u8 = 2;
+const ENDED: u8 = 4;
+const BESIDE: u8 = 8;
+const HELD: u8 = 16;
+const REFUSED: u8 = 32;
 
 // A status where Laravel has rejected an update.
 const DELIVERED: u16 = 0;
@@ -53,9 +74,12 @@ impl<'a> Shard<'a> {
         if bytes.is_empty() {
             return Ok(Self::default());
         }
-        let mut reader = Reader(bytes);
+        let mut reader = Reader {
+            rest: bytes,
+            names: [""; 2],
+        };
         let shard = reader.shard().filter(Self::is_sound).ok_or(Corrupt)?;
-        match reader.0 {
+        match reader.rest {
             [] => Ok(shard),
             _ => Err(Corrupt),
         }
@@ -65,20 +89,20 @@ impl<'a> Shard<'a> {
     /// and there is an end to them. A dispatcher that finds one session twice would plan the second one's
     /// item, find the first one's, and never come to anybody else's.
     fn is_sound(&self) -> bool {
-        let unique = self.sessions.iter().enumerate().all(|(at, session)| {
-            let mut earlier = self.sessions.iter().take(at);
-            earlier.all(|other| other.id != session.id) && session.is_sound()
-        });
-        self.sessions.len() <= SESSIONS_PASSING_MAX && unique
+        let mut rest = self.sessions.as_slice();
+        let mut unique = true;
+        while let Some((session, earlier)) = rest.split_last() {
+            unique &= earlier.iter().all(|other| other.id != session.id) && session.is_sound();
+            rest = earlier;
+        }
+        self.sessions.len() <= SESSIONS_THROUGH_MAX && self.orphans.len() <= ORPHANS_MAX && unique
     }
 
     /// The bytes to be stored.
     #[must_use]
     pub fn encode(&self) -> Vec<u8> {
         let mut out = Vec::with_capacity(self.size_hint());
-        for number in [self.last_seq, self.last_wall_ms] {
-            out.extend_from_slice(&number.to_le_bytes());
-        }
+        put_numbers(&mut out, [self.last_seq, self.last_wall_ms]);
         out.push(u8::from(self.rung));
         let Ledger {
             accepted,
@@ -86,34 +110,42 @@ impl<'a> Shard<'a> {
             superseded,
             expired,
             rejected,
+            voided,
         } = self.ledger;
-        for number in [accepted, delivered, superseded, expired, rejected] {
-            out.extend_from_slice(&number.to_le_bytes());
-        }
+        let numbers = [accepted, delivered, superseded, expired, rejected, voided];
+        put_numbers(&mut out, numbers);
         put_count(&mut out, self.sessions.len());
         for session in &self.sessions {
             session.encode(&mut out);
         }
+        put_count(&mut out, self.orphans.len());
+        for orphan in &self.orphans {
+            let Orphan {
+                session,
+                caller,
+                until_ms,
+            } = orphan;
+            let [low, high] = halves(*session);
+            put_rare(&mut out, &[low, high, *caller, *until_ms]);
+        }
         out
     }
 
-    fn size_hint(&self) -> usize {
-        let payloads = self
-            .sessions
-            .iter()
-            .flat_map(|session| &session.entries)
-            .map(|entry| {
-                100_usize.saturating_add(match &entry.state {
-                    State::Dirty(dirty) => dirty.body.len().saturating_add(dirty.destination.len()),
+    pub(super) fn size_hint(&self) -> usize {
+        let mut size = 256_usize;
+        for session in &self.sessions {
+            for entry in &session.entries {
+                let payload = match &entry.state {
+                    State::Dirty(dirty) => dirty.bytes(),
                     State::Clean { .. } | State::Implied { .. } => 0,
-                })
-            });
-        let kept = self
-            .sessions
-            .iter()
-            .flat_map(|session| &session.kept)
-            .map(|kept| kept.body.len().saturating_add(80));
-        payloads.chain(kept).fold(256, usize::saturating_add)
+                };
+                size = size.saturating_add(payload).saturating_add(100);
+            }
+            for kept in &session.kept {
+                size = size.saturating_add(kept.body.len()).saturating_add(80);
+            }
+        }
+        size
     }
 }
 
@@ -121,49 +153,105 @@ impl<'a> Shard<'a> {
 
 impl Session<'_> {
     fn is_sound(&self) -> bool {
-        let bounded = self.ended.len() <= ENDED_MAX;
-        bounded
-            && self.entries.iter().enumerate().all(|(at, entry)| {
-                let mut earlier = self.entries.iter().take(at);
-                earlier
-                    .all(|other| other.credential != entry.credential || other.route != entry.route)
-            })
+        let bounded = self.ended.len() <= ENDED_MAX
+            && self.beside.len() <= BESIDE_MAX
+            && self.held.len() <= HELD_MAX
+            && self.refused.len() <= REFUSED_MAX;
+        let mut rest = self.entries.as_slice();
+        let mut unique = true;
+        while let Some((entry, earlier)) = rest.split_last() {
+            let mut earlier_ones = earlier.iter();
+            unique &= earlier_ones.all(|other| !other.is(&entry.route, entry.caller));
+            rest = earlier;
+        }
+        bounded && unique
     }
 
     fn encode(&self, out: &mut Vec<u8>) {
-        out.extend_from_slice(&self.id.to_le_bytes());
-        out.extend_from_slice(&self.newest_seq.to_le_bytes());
-        out.extend_from_slice(&self.unread_seq.to_le_bytes());
-        out.extend_from_slice(&self.passed_seq.to_le_bytes());
-        out.extend_from_slice(&self.told_seq.to_le_bytes());
-        match &self.claim {
-            None => out.push(0),
-            Some(claim) => {
-                out.push(1);
-                let Claim {
-                    id,
-                    route,
-                    credential,
-                    seq,
-                    deadline_ms,
-                } = claim;
-                for number in [id.epoch, id.counter, *credential, *seq, *deadline_ms] {
-                    out.extend_from_slice(&number.to_le_bytes());
-                }
-                put_bytes(out, route.as_bytes());
-            }
+        let [low, high] = halves(self.id);
+        let seqs = [self.newest_seq, self.unread_seq, self.through_seq];
+        let [newest_seq, unread_seq, through_seq] = seqs;
+        put_numbers(
+            out,
+            [
+                low,
+                high,
+                newest_seq,
+                unread_seq,
+                through_seq,
+                self.told_seq,
+            ],
+        );
+        let has = |flag: u8, is_there: bool| if is_there { flag } else { 0 };
+        let more = has(HELD, !self.held.is_empty())
+            | has(BESIDE, !self.beside.is_empty())
+            | has(REFUSED, !self.refused.is_empty())
+            | has(KEPT, !self.kept.is_empty())
+            | has(ENDED, !self.ended.is_empty());
+        out.push(has(CLAIMED, self.claim.is_some()) | more);
+        if let Some(claim) = &self.claim {
+            let Claim {
+                id,
+                route,
+                caller,
+                seq,
+                deadline_ms,
+            } = claim;
+            put_rare(out, &[id.epoch, id.counter, *caller, *seq, *deadline_ms]);
+            put_bytes(out, route.as_bytes());
         }
         put_count(out, self.entries.len());
         for entry in &self.entries {
             entry.encode(out);
         }
-        put_count(out, self.kept.len());
-        for kept in &self.kept {
-            kept.encode(out);
+        // Of most sessions nothing else is known.
+        if more != 0 {
+            self.encode_more(out, more);
         }
-        put_count(out, self.ended.len());
-        for ended in &self.ended {
-            ended.encode(out);
+    }
+
+    #[cold]
+    #[inline(never)]
+    fn encode_more(&self, out: &mut Vec<u8>, more: u8) {
+        if more & KEPT != 0 {
+            put_count(out, self.kept.len());
+            for kept in &self.kept {
+                kept.encode(out);
+            }
+        }
+        if more & ENDED != 0 {
+            put_count(out, self.ended.len());
+            for ended in &self.ended {
+                ended.encode(out);
+            }
+        }
+        if more & BESIDE != 0 {
+            put_count(out, self.beside.len());
+            for beside in &self.beside {
+                let Beside {
+                    number,
+                    caller,
+                    seq,
+                    is_outside,
+                    begun_ms,
+                    deadline_ms,
+                } = *beside;
+                put_rare(out, &[number, caller, seq, begun_ms, deadline_ms]);
+                out.push(u8::from(is_outside));
+            }
+        }
+        if more & HELD != 0 {
+            put_count(out, self.held.len());
+            for held in &self.held {
+                put_rare(out, &[held.seq, held.vm, held.caller, held.deadline_ms]);
+                out.push(u8::from(held.is_stranger));
+            }
+        }
+        if more & REFUSED != 0 {
+            put_count(out, self.refused.len());
+            for refused in &self.refused {
+                put_rare(out, &[refused.body, refused.seq, refused.until_ms]);
+            }
         }
     }
 }
@@ -184,9 +272,7 @@ impl Ended {
             Ending::Voided(by) => (VOIDED, by),
             Ending::Rejected(status) => (status, nobody),
         };
-        for number in [item.place, item.seq, by.place, by.seq, until_ms] {
-            out.extend_from_slice(&number.to_le_bytes());
-        }
+        put_rare(out, &[item.place, item.seq, by.place, by.seq, until_ms]);
         out.extend_from_slice(&code.to_le_bytes());
     }
 }
@@ -196,9 +282,10 @@ impl Ended {
 impl Kept<'_> {
     fn encode(&self, out: &mut Vec<u8>) {
         put_bytes(out, self.read.as_bytes());
-        for number in [self.credential, self.fetched_ms, self.until_ms, self.floor] {
-            out.extend_from_slice(&number.to_le_bytes());
-        }
+        put_rare(
+            out,
+            &[self.caller, self.fetched_ms, self.until_ms, self.floor],
+        );
         put_count(out, self.places.len());
         for Place { start, end } in &self.places {
             out.extend_from_slice(&start.to_le_bytes());
@@ -213,49 +300,83 @@ impl Kept<'_> {
 impl Entry<'_> {
     fn encode(&self, out: &mut Vec<u8>) {
         put_bytes(out, self.route.as_bytes());
-        out.extend_from_slice(&self.value.to_le_bytes());
-        for number in [self.credential, self.seq, self.accepted_ms] {
-            out.extend_from_slice(&number.to_le_bytes());
+        let [low, high] = halves(self.value);
+        put_numbers(out, [low, high, self.caller, self.seq, self.accepted_ms]);
+        let mut flags = match &self.state {
+            State::Clean { .. } => CLEAN,
+            State::Implied { .. } => IMPLIED,
+            State::Dirty(_) => DIRTY,
+        };
+        if self.order.is_some() {
+            flags |= ORDERED;
         }
-        match self.order {
-            None => out.push(0),
-            Some(order) => {
-                out.push(1);
-                out.extend_from_slice(&order.to_le_bytes());
-            }
+        if self.text.is_some() {
+            flags |= SHOWN;
         }
-        match &self.text {
-            None => out.push(0),
-            Some(text) => {
-                out.push(1);
-                put_bytes(out, text.as_bytes());
-            }
+        out.push(flags);
+        if let Some(order) = self.order {
+            put_numbers(out, [order]);
+        }
+        if let Some(text) = &self.text {
+            put_bytes(out, text.as_bytes());
         }
         match &self.state {
-            State::Clean { until_ms } => {
-                out.push(CLEAN);
-                out.extend_from_slice(&until_ms.to_le_bytes());
-            }
-            State::Implied { by } => {
-                out.push(IMPLIED);
-                out.extend_from_slice(&by.to_le_bytes());
+            State::Clean { until_ms: number } | State::Implied { by: number } => {
+                put_numbers(out, [*number]);
             }
             State::Dirty(dirty) => {
-                out.push(DIRTY);
-                out.extend_from_slice(&dirty.since_ms.to_le_bytes());
-                out.extend_from_slice(&dirty.timestamp_ms.to_le_bytes());
+                put_numbers(out, [dirty.since_ms, dirty.timestamp_ms]);
                 out.extend_from_slice(&dirty.attempts.to_le_bytes());
+                let Trial {
+                    alone,
+                    not_before_ms,
+                    failures,
+                    failed_since_ms,
+                    refusals,
+                    refused_ms,
+                } = dirty.trial;
+                // Most items have never been alone.
+                let tried = dirty.trial != Trial::default();
+                out.push(if alone { 2 } else { u8::from(tried) });
+                if tried {
+                    put_rare(out, &[not_before_ms, failed_since_ms, refused_ms]);
+                    out.extend_from_slice(&failures.to_le_bytes());
+                    out.extend_from_slice(&refusals.to_le_bytes());
+                }
                 out.push(u8::from(dirty.priority));
                 put_bytes(out, &dirty.destination);
+                put_bytes(out, &dirty.neutral);
                 put_bytes(out, &dirty.body);
             }
         }
     }
 }
 
+fn joined(low: u64, high: u64) -> u128 {
+    u128::from(high) << 64 | u128::from(low)
+}
+
 /// Counts and lengths are bounded far below `u32::MAX` by the limits on bodies and shards.
 fn put_count(out: &mut Vec<u8>, count: usize) {
     out.extend_from_slice(&u32::try_from(count).unwrap_or(u32::MAX).to_le_bytes());
+}
+
+fn put_numbers<const N: usize>(out: &mut Vec<u8>, numbers: [u64; N]) {
+    out.extend_from_slice(numbers.map(u64::to_le_bytes).as_flattened());
+}
+
+/// As [`put_numbers`], of what few sessions have: one copy for all of them.
+#[cold]
+#[inline(never)]
+fn put_rare(out: &mut Vec<u8>, numbers: &[u64]) {
+    for number in numbers {
+        out.extend_from_slice(&number.to_le_bytes());
+    }
+}
+
+/// The lower half, and the upper one.
+fn halves(number: u128) -> [u64; 2] {
+    [number as u64, (number >> 64) as u64]
 }
 
 fn put_bytes(out: &mut Vec<u8>, bytes: &[u8]) {
@@ -265,13 +386,25 @@ fn put_bytes(out: &mut Vec<u8>, bytes: &[u8]) {
 
 // === impl Reader ===
 
+// The crate is compiled for size, and by itself the compiler would call what is read a hundred times a request: hence
+// `inline(always)`. What few sessions have stays out of the way of the others.
 impl<'a> Reader<'a> {
+    #[inline(always)]
     fn array<const N: usize>(&mut self) -> Option<[u8; N]> {
-        let (head, rest) = self.0.split_first_chunk::<N>()?;
-        self.0 = rest;
+        let (head, rest) = self.rest.split_first_chunk::<N>()?;
+        self.rest = rest;
         Some(*head)
     }
 
+    #[inline(always)]
+    fn numbers<const N: usize>(&mut self) -> Option<[u64; N]> {
+        let (words, _) = self.rest.as_chunks::<8>();
+        let numbers = words.first_chunk::<N>()?;
+        self.rest = self.rest.get(N.saturating_mul(8)..)?;
+        Some(numbers.map(u64::from_le_bytes))
+    }
+
+    #[inline(always)]
     fn u64(&mut self) -> Option<u64> {
         self.array().map(u64::from_le_bytes)
     }
@@ -280,89 +413,195 @@ impl<'a> Reader<'a> {
         self.array().map(u128::from_le_bytes)
     }
 
+    #[inline(always)]
     fn byte(&mut self) -> Option<u8> {
         self.array::<1>().map(|[byte]| byte)
     }
 
+    #[inline(always)]
     fn count(&mut self) -> Option<usize> {
         usize::try_from(self.array().map(u32::from_le_bytes)?).ok()
     }
 
+    #[inline(always)]
     fn bytes(&mut self) -> Option<&'a [u8]> {
         let length = self.count()?;
-        let (head, rest) = self.0.split_at_checked(length)?;
-        self.0 = rest;
+        let (head, rest) = self.rest.split_at_checked(length)?;
+        self.rest = rest;
         Some(head)
     }
 
+    #[inline(always)]
     fn text(&mut self) -> Option<Cow<'a, str>> {
         core::str::from_utf8(self.bytes()?).ok().map(Cow::Borrowed)
     }
 
+    /// A route's name: whether it is UTF-8 is looked at once.
+    #[inline(always)]
+    fn name(&mut self) -> Option<Cow<'a, str>> {
+        let found = self.bytes()?;
+        let [last, before] = self.names;
+        for known in [before, last] {
+            if bytes::same(known.as_bytes(), found) {
+                return Some(Cow::Borrowed(known));
+            }
+        }
+        let name = core::str::from_utf8(found).ok()?;
+        self.names = [name, last];
+        Some(Cow::Borrowed(name))
+    }
+
     fn many<T>(&mut self, mut one: impl FnMut(&mut Self) -> Option<T>) -> Option<Vec<T>> {
+        self.each(|reader, all| {
+            all.push(one(reader)?);
+            Some(())
+        })
+    }
+
+    /// As [`Self::many`]; `one` puts it into its place itself, which saves a copy.
+    #[inline(always)]
+    fn each<T>(
+        &mut self,
+        mut one: impl FnMut(&mut Self, &mut Vec<T>) -> Option<()>,
+    ) -> Option<Vec<T>> {
         let count = self.count()?;
         // A corrupt count must not make us reserve gigabytes: every element has a byte at least.
-        let mut all = Vec::with_capacity(count.min(self.0.len()).min(64));
+        let mut all = Vec::with_capacity(match count {
+            0 => 0,
+            // And one that an offer adds.
+            count => count.min(self.rest.len()).min(64).saturating_add(1),
+        });
         for _ in 0..count {
-            all.push(one(self)?);
+            one(self, &mut all)?;
         }
         Some(all)
     }
 
+    /// As [`Self::many`] where the flag is set, and none where it is not.
+    fn some<T>(
+        &mut self,
+        is_there: bool,
+        one: impl FnMut(&mut Self) -> Option<T>,
+    ) -> Option<Vec<T>> {
+        match is_there {
+            true => self.many(one),
+            false => Some(Vec::new()),
+        }
+    }
+
     fn shard(&mut self) -> Option<Shard<'a>> {
+        let [last_seq, last_wall_ms] = self.numbers()?;
+        let rung = self.byte()? != 0;
+        let [accepted, delivered, superseded, expired, rejected, voided] = self.numbers()?;
         Some(Shard {
-            last_seq: self.u64()?,
-            last_wall_ms: self.u64()?,
-            rung: self.byte()? != 0,
+            last_seq,
+            last_wall_ms,
+            rung,
             ledger: Ledger {
-                accepted: self.u64()?,
-                delivered: self.u64()?,
-                superseded: self.u64()?,
-                expired: self.u64()?,
-                rejected: self.u64()?,
+                accepted,
+                delivered,
+                superseded,
+                expired,
+                rejected,
+                voided,
             },
-            sessions: self.many(Self::session)?,
+            sessions: self.each(Self::session)?,
+            orphans: self.many(|reader| {
+                Some(Orphan {
+                    session: reader.u128()?,
+                    caller: reader.u64()?,
+                    until_ms: reader.u64()?,
+                })
+            })?,
         })
     }
 
-    fn session(&mut self) -> Option<Session<'a>> {
-        Some(Session {
-            id: self.u128()?,
-            newest_seq: self.u64()?,
-            unread_seq: self.u64()?,
-            passed_seq: self.u64()?,
-            told_seq: self.u64()?,
-            claim: match self.byte()? {
-                0 => None,
-                _ => Some(self.claim()?),
-            },
-            entries: self.many(Self::entry)?,
-            kept: self.many(Self::kept)?,
-            ended: self.many(Self::ended)?,
-        })
+    #[inline(always)]
+    fn session(&mut self, all: &mut Vec<Session<'a>>) -> Option<()> {
+        let [low, high, newest_seq, unread_seq, through_seq, told_seq] = self.numbers()?;
+        let flags = self.byte()?;
+        all.push(Session::new(joined(low, high), unread_seq));
+        let session = all.last_mut()?;
+        session.newest_seq = newest_seq;
+        session.through_seq = through_seq;
+        session.told_seq = told_seq;
+        if flags & CLAIMED != 0 {
+            session.claim = Some(self.claim()?);
+        }
+        session.entries = self.each(Self::entry)?;
+        if flags & !CLAIMED != 0 {
+            self.more(session, flags)?;
+        }
+        Some(())
     }
 
+    #[cold]
+    #[inline(never)]
+    fn more(&mut self, session: &mut Session<'a>, flags: u8) -> Option<()> {
+        session.kept = self.some(flags & KEPT != 0, Self::kept)?;
+        session.ended = self.some(flags & ENDED != 0, Self::ended)?;
+        session.beside = self.some(flags & BESIDE != 0, |reader| {
+            let [number, caller, seq, begun_ms, deadline_ms] = reader.numbers()?;
+            Some(Beside {
+                number,
+                caller,
+                seq,
+                begun_ms,
+                deadline_ms,
+                is_outside: reader.byte()? != 0,
+            })
+        })?;
+        session.held = self.some(flags & HELD != 0, |reader| {
+            let [seq, vm, caller, deadline_ms] = reader.numbers()?;
+            Some(HeldPlace {
+                seq,
+                vm,
+                caller,
+                deadline_ms,
+                is_stranger: reader.byte()? != 0,
+            })
+        })?;
+        session.refused = self.some(flags & REFUSED != 0, |reader| {
+            let [body, seq, until_ms] = reader.numbers()?;
+            Some(RefusedBody {
+                body,
+                seq,
+                until_ms,
+            })
+        })?;
+        Some(())
+    }
+
+    #[cold]
+    #[inline(never)]
     fn claim(&mut self) -> Option<Claim<'a>> {
         Some(Claim {
             id: ClaimId {
                 epoch: self.u64()?,
                 counter: self.u64()?,
             },
-            credential: self.u64()?,
+            caller: self.u64()?,
             seq: self.u64()?,
             deadline_ms: self.u64()?,
             route: self.text()?,
         })
     }
 
+    #[cold]
+    #[inline(never)]
+    fn trial(&mut self, alone: bool) -> Option<Trial> {
+        Some(Trial {
+            alone,
+            not_before_ms: self.u64()?,
+            failed_since_ms: self.u64()?,
+            refused_ms: self.u64()?,
+            failures: self.array().map(u16::from_le_bytes)?,
+            refusals: self.array().map(u16::from_le_bytes)?,
+        })
+    }
+
     fn ended(&mut self) -> Option<Ended> {
-        let [place, seq, by_place, by_seq, until_ms] = [
-            self.u64()?,
-            self.u64()?,
-            self.u64()?,
-            self.u64()?,
-            self.u64()?,
-        ];
+        let [place, seq, by_place, by_seq, until_ms] = self.numbers()?;
         Some(Ended {
             item: Item { place, seq },
             how: match self.array().map(u16::from_le_bytes)? {
@@ -382,7 +621,7 @@ impl<'a> Reader<'a> {
     fn kept(&mut self) -> Option<Kept<'a>> {
         Some(Kept {
             read: self.text()?,
-            credential: self.u64()?,
+            caller: self.u64()?,
             fetched_ms: self.u64()?,
             until_ms: self.u64()?,
             floor: self.u64()?,
@@ -396,22 +635,26 @@ impl<'a> Reader<'a> {
         })
     }
 
-    fn entry(&mut self) -> Option<Entry<'a>> {
-        Some(Entry {
-            route: self.text()?,
-            value: self.u128()?,
-            credential: self.u64()?,
-            seq: self.u64()?,
-            accepted_ms: self.u64()?,
-            order: match self.byte()? {
+    #[inline(always)]
+    fn entry(&mut self, all: &mut Vec<Entry<'a>>) -> Option<()> {
+        let route = self.name()?;
+        let [low, high, caller, seq, accepted_ms] = self.numbers()?;
+        let flags = self.byte()?;
+        all.push(Entry {
+            route,
+            value: joined(low, high),
+            caller,
+            seq,
+            accepted_ms,
+            order: match flags & ORDERED {
                 0 => None,
                 _ => Some(self.u64()?),
             },
-            text: match self.byte()? {
+            text: match flags & SHOWN {
                 0 => None,
                 _ => Some(self.text()?),
             },
-            state: match self.byte()? {
+            state: match flags & STATE {
                 CLEAN => State::Clean {
                     until_ms: self.u64()?,
                 },
@@ -420,13 +663,19 @@ impl<'a> Reader<'a> {
                     since_ms: self.u64()?,
                     timestamp_ms: self.u64()?,
                     attempts: self.array().map(u16::from_le_bytes)?,
+                    trial: match self.byte()? {
+                        0 => Trial::default(),
+                        kind => self.trial(kind == 2)?,
+                    },
                     priority: self.byte()? != 0,
                     destination: Cow::Borrowed(self.bytes()?),
+                    neutral: Cow::Borrowed(self.bytes()?),
                     body: Cow::Borrowed(self.bytes()?),
                 }),
                 _ => return None,
             },
-        })
+        });
+        Some(())
     }
 }
 

@@ -11,6 +11,21 @@ use crate::config::ACK_TIMEOUT_MAX_MS;
 use crate::route::Rules;
 use crate::time::Now;
 
+/// How an accepted update ended.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub enum End {
+    /// Laravel has it.
+    Delivered,
+    /// A newer one took its place.
+    Superseded,
+    /// Too old.
+    Expired,
+    /// Laravel does not want it.
+    Rejected,
+    /// A state that opens a gate made it meaningless.
+    Voided,
+}
+
 /// Endings that a session keeps. Who waits looks every 25 ms, and the pace lets a session have 20 in a second at
 /// most, so none is lost before it was seen.
 pub const ENDED_MAX: usize = 16;
@@ -53,9 +68,9 @@ pub enum Ending {
 impl Rules {
     /// The place of a route's and credential's updates.
     #[must_use]
-    pub fn place(&self, route: &str, credential: u64) -> u64 {
-        self.key
-            .hash(&[route.as_bytes(), &credential.to_le_bytes()]) as u64
+    #[inline]
+    pub fn place(&self, route: &str, caller: u64) -> u64 {
+        self.key.hash(&[route.as_bytes(), &caller.to_le_bytes()]) as u64
     }
 }
 
@@ -64,14 +79,9 @@ impl Rules {
 impl Shard<'_> {
     /// The update that a caller with the value of this place has to wait for; `None` where Laravel has it.
     #[must_use]
-    pub fn awaited(
-        &self,
-        rules: &Rules,
-        session: u128,
-        route: &str,
-        credential: u64,
-    ) -> Option<Item> {
-        let entry = self.session(session)?.entry(route, credential)?;
+    #[inline]
+    pub fn awaited(&self, rules: &Rules, session: u128, route: &str, caller: u64) -> Option<Item> {
+        let entry = self.session(session)?.entry(route, caller)?;
         let open = !matches!(entry.state, State::Clean { .. });
         open.then(|| entry.item(rules))
     }
@@ -82,6 +92,7 @@ impl Shard<'_> {
 impl Session<'_> {
     /// How this update ended, or the next one in its place that did: whichever superseded it shares its fate.
     #[must_use]
+    #[inline]
     pub fn ending(&self, item: Item) -> Option<Ending> {
         let later = self
             .ended
@@ -91,6 +102,7 @@ impl Session<'_> {
     }
 
     /// Writes down how an update ended, in the place of what was said of it before.
+    #[inline]
     pub(super) fn ends(&mut self, rules: &Rules, item: Item, how: Ending, now: Now) {
         // The oldest makes room.
         let mut stays = self.ended.len() < ENDED_MAX;
@@ -104,6 +116,7 @@ impl Session<'_> {
     }
 
     /// Writes down how the updates of these entries ended, where anybody may wait to hear of it.
+    #[inline]
     pub(super) fn entries_end(
         &mut self,
         rules: &Rules,
@@ -123,6 +136,7 @@ impl Session<'_> {
     }
 
     /// What lies farther ahead than any configuration allows was spoiled, and would keep its session for ever.
+    #[inline]
     pub(super) fn forget_endings(&mut self, mono_ms: u64) {
         self.ended.retain(|ended| {
             (1..=ACK_TIMEOUT_MAX_MS).contains(&ended.until_ms.saturating_sub(mono_ms))
@@ -133,10 +147,37 @@ impl Session<'_> {
 // === impl Entry ===
 
 impl Entry<'_> {
+    #[inline]
     pub(super) fn item(&self, rules: &Rules) -> Item {
         Item {
-            place: rules.place(&self.route, self.credential),
+            place: rules.place(&self.route, self.caller),
             seq: self.seq,
+        }
+    }
+}
+
+// === impl End ===
+
+impl End {
+    /// Every end.
+    pub const ALL: [Self; 5] = [
+        Self::Delivered,
+        Self::Superseded,
+        Self::Expired,
+        Self::Rejected,
+        Self::Voided,
+    ];
+
+    /// The label in metrics.
+    #[must_use]
+    #[inline]
+    pub fn label(self) -> &'static str {
+        match self {
+            Self::Delivered => "delivered",
+            Self::Superseded => "superseded",
+            Self::Expired => "expired",
+            Self::Rejected => "rejected",
+            Self::Voided => "voided",
         }
     }
 }

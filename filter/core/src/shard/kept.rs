@@ -7,7 +7,7 @@
 use alloc::borrow::Cow;
 use alloc::vec::Vec;
 
-use super::{Entry, SESSIONS_MAX, SESSIONS_SHARE_MAX, Session, Shard, State};
+use super::{DOUBTED, SESSIONS_MAX, SESSIONS_SHARE_MAX, Session, Shard, State};
 use crate::json;
 use crate::route::{Asked, Rules};
 use crate::sabotage::{self, Sabotage};
@@ -19,8 +19,8 @@ pub struct Kept<'a> {
     /// The read's name.
     pub read: Cow<'a, str>,
     /// Fingerprint of the credential that it was given to. Nobody else ever sees it.
-    pub credential: u64,
-    /// When its read began. Monotonic.
+    pub caller: u64,
+    /// When its read began; 0 where it may not be what Laravel would say now. Monotonic.
     pub fetched_ms: u64,
     /// Until when it is kept at all. Monotonic.
     pub until_ms: u64,
@@ -46,6 +46,7 @@ pub struct Place {
 impl<'a> Shard<'a> {
     /// The sequence up to which an answer of Laravel's to a read that begins now shows everything.
     #[must_use]
+    #[inline]
     pub fn floor(&self, session: u128, mono_ms: u64) -> u64 {
         let Some(session) = self.session(session) else {
             return self.last_seq;
@@ -59,17 +60,21 @@ impl<'a> Shard<'a> {
             .filter(|entry| entry.is_dirty())
             .map(|entry| entry.seq);
         let under_way = session.live_claim(mono_ms).map(|claim| claim.seq);
+        // What is at Laravel beside the claim may be stored at any time: while it is there nothing is kept.
+        let held = session.held.iter().map(|place| place.seq);
         unsent
             .chain(under_way)
+            .chain(held)
             .min()
             .map_or(self.last_seq, |seq| seq.saturating_sub(1))
     }
 
     /// Keeps an answer in the place of its predecessor. False where it must not be kept, or there is no room.
+    #[inline]
     pub fn keep(&mut self, asked: &Asked, kept: Kept<'a>, now: Now) -> bool {
         self.prune(now.mono_ms);
         if self.session(asked.session).is_none() {
-            let shared = self.sessions_of(asked.credential) >= SESSIONS_SHARE_MAX;
+            let shared = self.sessions_of(asked.caller) >= SESSIONS_SHARE_MAX;
             if self.sessions.len() >= SESSIONS_MAX || shared || kept.floor < self.last_seq {
                 return false;
             }
@@ -79,46 +84,49 @@ impl<'a> Shard<'a> {
         let Some(session) = self.session_mut(asked.session) else {
             return false;
         };
-        if kept.floor < session.unread_seq {
+        if kept.floor < session.unread_seq || session.is_in_doubt() {
             return false;
         }
         // Of two reads that overlapped, the one that knows more stays.
         if session
-            .kept_of(&kept.read, kept.credential)
+            .kept_of(&kept.read, kept.caller)
             .is_some_and(|other| (other.floor, other.fetched_ms) > (kept.floor, kept.fetched_ms))
         {
             return false;
         }
-        session.forget_kept(&kept.read, kept.credential);
+        session.forget_kept(&kept.read, kept.caller);
         session.kept.push(kept);
         true
     }
 
     /// Drops what is kept of a read; false where there was nothing.
-    pub fn drop_kept(&mut self, session: u128, read: &str, credential: u64) -> bool {
+    #[inline]
+    pub fn drop_kept(&mut self, session: u128, read: &str, caller: u64) -> bool {
         self.session_mut(session)
-            .is_some_and(|session| session.forget_kept(read, credential))
+            .is_some_and(|session| session.forget_kept(read, caller))
     }
 
     /// Sessions that one credential alone holds.
-    pub(super) fn sessions_of(&self, credential: u64) -> usize {
+    #[inline]
+    pub(super) fn sessions_of(&self, caller: u64) -> usize {
         let holds = |session: &&Session<'_>| {
-            let entries = session.entries.iter().map(|entry| entry.credential);
-            let mut all = entries.chain(session.kept.iter().map(|kept| kept.credential));
-            all.all(|known| known == credential)
+            let entries = session.entries.iter().map(|entry| entry.caller);
+            let mut all = entries.chain(session.kept.iter().map(|kept| kept.caller));
+            all.all(|known| known == caller)
         };
         self.sessions.iter().filter(holds).count()
     }
 
     /// Bytes of bodies that one credential holds.
     #[must_use]
-    pub fn bytes_of(&self, credential: u64) -> usize {
+    #[inline]
+    pub fn bytes_of(&self, caller: u64) -> usize {
         let entries = self.sessions.iter().flat_map(|session| &session.entries);
         let sizes =
             entries
-                .filter(|entry| entry.credential == credential)
+                .filter(|entry| entry.caller == caller)
                 .map(|entry| match &entry.state {
-                    State::Dirty(dirty) => dirty.body.len().saturating_add(dirty.destination.len()),
+                    State::Dirty(dirty) => dirty.bytes(),
                     State::Clean { .. } | State::Implied { .. } => 0,
                 });
         sizes.fold(0, usize::saturating_add)
@@ -130,52 +138,73 @@ impl<'a> Shard<'a> {
 impl<'a> Session<'a> {
     /// What is kept of a read for a credential.
     #[must_use]
-    pub fn kept_of(&self, read: &str, credential: u64) -> Option<&Kept<'a>> {
+    #[inline]
+    pub fn kept_of(&self, read: &str, caller: u64) -> Option<&Kept<'a>> {
         self.kept.iter().find(|kept| {
-            let own = kept.credential == credential;
+            let own = kept.caller == caller;
             kept.read == read && (own || sabotage::is(Sabotage::ReadUnderAnyName))
         })
     }
 
-    fn forget_kept(&mut self, read: &str, credential: u64) -> bool {
+    #[inline]
+    fn forget_kept(&mut self, read: &str, caller: u64) -> bool {
         let before = self.kept.len();
         self.kept
-            .retain(|kept| kept.read != read || kept.credential != credential);
+            .retain(|kept| kept.read != read || kept.caller != caller);
         self.kept.len() < before
     }
 
     /// The state that an answer with this floor does not show yet, if there is one.
     #[must_use]
-    pub fn unshown(
-        &self,
-        rules: &Rules,
+    #[inline]
+    pub fn unshown<'s>(
+        &'s self,
+        rules: &'s Rules,
         state: usize,
-        credential: u64,
+        caller: u64,
         floor: u64,
-    ) -> Option<&str> {
+    ) -> Option<&'s str> {
         let route = rules.route(state)?;
-        let newest: Option<&Entry<'_>> = self
-            .entries
-            .iter()
-            .filter(|entry| entry.is(&route.name, credential))
-            .max_by_key(|entry| entry.seq);
-        let entry = newest.filter(|entry| entry.seq > floor)?;
-        entry.text.as_deref()
+        let own = self.entry(&route.name, caller);
+        // An item that is to be said once more has left no entry of the state that it implies.
+        let by = route.implied_by.and_then(|by| rules.route(by));
+        let implied = by.and_then(|by| Some((self.entry(&by.name, caller)?.seq, by)));
+        let own_seq = own.map_or(0, |entry| entry.seq);
+        if let Some((seq, by)) = implied
+            && seq > own_seq
+        {
+            let implies = by.implies.as_ref().filter(|_| seq > floor)?;
+            return Some(&implies.value);
+        }
+        own.filter(|_| own_seq > floor)?.text.as_deref()
     }
 
     // ## kept => absent
     //
     // A state of the session is gone, and no answer from before it can be made to show what came after.
+    #[inline]
     pub(super) fn doubt_kept(&mut self, seq: u64) {
         self.unread_seq = self.unread_seq.max(seq);
         self.kept.retain(|kept| kept.floor >= seq);
     }
 
+    // Nobody knows any more what Laravel has. What it said last is still better than no answer, while it fails.
+    #[inline]
+    pub(super) fn distrust_kept(&mut self, seq: u64) {
+        self.unread_seq = self.unread_seq.max(seq);
+        for kept in &mut self.kept {
+            if kept.floor < seq {
+                kept.fetched_ms = DOUBTED;
+            }
+        }
+    }
+
     /// Laravel has an item of this credential now: what others were told is old, and they know nothing of it.
-    pub(super) fn delivered(&mut self, credential: u64, seq: u64) {
+    #[inline]
+    pub(super) fn delivered(&mut self, caller: u64, seq: u64) {
         self.unread_seq = self.unread_seq.max(seq);
         if !sabotage::is(Sabotage::KeepAcrossCredentials) {
-            self.kept.retain(|kept| kept.credential == credential);
+            self.kept.retain(|kept| kept.caller == caller);
         }
     }
 }
@@ -183,8 +212,16 @@ impl<'a> Session<'a> {
 // === impl Kept ===
 
 impl Kept<'_> {
+    /// Whether it may not be what Laravel would say now: it serves only while Laravel fails.
+    #[must_use]
+    #[inline]
+    pub fn is_in_doubt(&self) -> bool {
+        self.fetched_ms == DOUBTED
+    }
+
     /// The body, with `state` where it shows the session's state. `None` where there is no such place.
     #[must_use]
+    #[inline]
     pub fn patched(&self, state: Option<&str>) -> Option<Vec<u8>> {
         match state {
             None => Some(self.body.to_vec()),
@@ -195,6 +232,7 @@ impl Kept<'_> {
 
 /// The body with `state` in these places, and every other byte as it was. `None` where there are none.
 #[must_use]
+#[inline]
 pub fn patch(body: &[u8], places: &[Place], state: &str) -> Option<Vec<u8>> {
     if places.is_empty() {
         return None;

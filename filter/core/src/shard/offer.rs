@@ -4,16 +4,23 @@ use alloc::borrow::Cow;
 use alloc::vec::Vec;
 
 use super::{
-    DOUBTED, Dirty, Ending, Entry, Item, SESSIONS_MAX, SESSIONS_SHARE_MAX, Session, Shard, State,
+    DOUBTED, Dirty, ENTRIES_MAX, End, Ending, Entry, Item, Ledger, SESSIONS_MAX,
+    SESSIONS_SHARE_MAX, Session, Shard, State, Trial,
 };
 use crate::config::Route;
-use crate::route::{Rules, Update};
+use crate::route::{Rules, Said, Update};
 use crate::sabotage::{self, Sabotage};
 use crate::time::Now;
 
 /// Routes whose pending items an offer made superfluous, as indexes into the configuration; an item of a
 /// route that is no longer configured is in the ledger only.
-pub type Superseded = Vec<usize>;
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Superseded {
+    /// A newer update took the place of these.
+    newer: Vec<usize>,
+    /// A state that opens a gate made these meaningless.
+    voided: Vec<usize>,
+}
 
 /// What became of an offer.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -42,6 +49,7 @@ pub enum Decision {
 
 impl<'a> Shard<'a> {
     /// Offers an update. On [`Decision::Duplicate`] with `slid: true` and on [`Decision::Queued`] the shard has changed and must be written.
+    #[inline]
     pub fn offer(&mut self, rules: &'a Rules, update: &'a Update<'a>, now: Now) -> Decision {
         let Some(rule) = rules.route(update.route) else {
             return Decision::Full;
@@ -53,13 +61,21 @@ impl<'a> Shard<'a> {
             if let Some(slid) = session.answers_duplicate(rules, rule, update, now.mono_ms) {
                 return Decision::Duplicate { slid };
             }
-            if session.has_newer(rules, rule, update) {
+            if session.has_newer(rules, rule, update, now.mono_ms)
+                || session.is_stale_repeat(rules, update, update.body, now.mono_ms)
+            {
                 return Decision::Stale;
+            }
+            // A caller that is new in each request would push everybody else out.
+            if session.entries.len() >= ENTRIES_MAX
+                && session.entry(&rule.name, update.caller).is_none()
+            {
+                return Decision::Full;
             }
         }
         self.prune(now.mono_ms);
         if self.session_mut(update.session).is_none() {
-            let shared = self.sessions_of(update.credential) >= SESSIONS_SHARE_MAX;
+            let shared = self.sessions_of(update.caller) >= SESSIONS_SHARE_MAX;
             if self.sessions.len() >= SESSIONS_MAX || shared {
                 return Decision::Full;
             }
@@ -73,6 +89,7 @@ impl<'a> Shard<'a> {
     //
     // The claim is never touched: whatever is under way stays under way, and its answer will find that the
     // entry has moved on.
+    #[inline]
     fn accept(
         &mut self,
         rules: &'a Rules,
@@ -93,12 +110,13 @@ impl<'a> Shard<'a> {
         };
         session.newest_seq = seq;
         let claimed = session.live_claim(now.mono_ms).map(|claim| claim.seq);
-        let previous = session.entry(&rule.name, update.credential);
+        let previous = session.entry(&rule.name, update.caller);
         let mut since_ms = now.mono_ms;
-        let mut priority = update.priority && !previous.is_some_and(|p| soothes(rules, rule, p));
+        let mut priority =
+            update.priority && !previous.is_some_and(|p| soothes(rules, rule, update, p));
         let mut superseded = Superseded::new();
         let mut known = false;
-        let mut attempts = 0;
+        let (mut attempts, mut trial) = (0, Trial::default());
         if let Some(Entry {
             seq,
             state: State::Dirty(dirty),
@@ -106,11 +124,14 @@ impl<'a> Shard<'a> {
         }) = previous
         {
             superseded.push(update.route);
+            // A row that throws may well throw again: a session that says something new all the time would spoil
+            // every batch.
+            if !sabotage::is(Sabotage::AttemptsAreForgotten) {
+                (attempts, trial) = (dirty.attempts, dirty.trial);
+            }
             // What is under way is no longer unsent, and neither is its urgency.
             if claimed != Some(*seq) {
                 known = true;
-                // A session whose value was refused may well be refused again.
-                attempts = dirty.attempts;
                 since_ms = dirty.since_ms;
                 priority |= dirty.priority;
             }
@@ -120,7 +141,7 @@ impl<'a> Shard<'a> {
         );
         session.replace(Entry {
             route: Cow::Borrowed(&rule.name),
-            credential: update.credential,
+            caller: update.caller,
             seq,
             value: update.value,
             accepted_ms: now.mono_ms,
@@ -130,8 +151,10 @@ impl<'a> Shard<'a> {
                 since_ms,
                 timestamp_ms,
                 attempts,
+                trial,
                 priority,
-                destination: Cow::Owned(update.destination.encode()),
+                destination: Cow::Borrowed(update.destination.bytes()),
+                neutral: Cow::Owned(update.neutral.encode()),
                 body: Cow::Borrowed(update.body),
             }),
         });
@@ -145,10 +168,7 @@ impl<'a> Shard<'a> {
         let ring = !rung && (!known || (priority && !was_priority));
         self.rung |= ring;
         self.ledger.accepted = self.ledger.accepted.saturating_add(1);
-        self.ledger.superseded = self
-            .ledger
-            .superseded
-            .saturating_add(superseded.len() as u64);
+        superseded.count_in(&mut self.ledger);
         Decision::Queued { ring, superseded }
     }
 }
@@ -157,6 +177,7 @@ impl<'a> Shard<'a> {
 #[cfg(feature = "sabotage")]
 impl Shard<'_> {
     /// Voids what `update` voids, in a write of its own.
+    #[inline]
     pub fn void_late(&mut self, rules: &Rules, update: &Update<'_>, now: Now) {
         let Some(rule) = rules.route(update.route) else {
             return;
@@ -166,8 +187,7 @@ impl Shard<'_> {
             let seq = session.newest_seq;
             session.void(rules, rule, update, seq, now, &mut superseded);
         }
-        let count = superseded.len() as u64;
-        self.ledger.superseded = self.ledger.superseded.saturating_add(count);
+        superseded.count_in(&mut self.ledger);
     }
 }
 
@@ -178,29 +198,35 @@ impl<'a> Session<'a> {
     ///
     /// The comparison is with the *last* value and never with a set of seen ones: A→B→A are three
     /// updates.
-    fn answers_duplicate(
+    #[inline]
+    pub(super) fn answers_duplicate(
         &mut self,
         rules: &Rules,
         rule: &Route,
-        update: &Update<'_>,
+        update: &Said,
         mono_ms: u64,
     ) -> Option<bool> {
         if update.no_dedup {
             return None;
         }
         let newest_seq = self.newest_seq;
-        let passed_seq = self.passed_seq;
+        let through_seq = self.through_seq;
         let newest_of_route = self
             .entries
             .iter()
             .filter(|entry| rules.is_kin(rule, &entry.route))
             .map(|e| e.seq)
             .max();
-        let entry = self.entry_mut(&rule.name, update.credential)?;
+        let is_in_doubt = self.is_in_doubt();
+        let seq = self.entry(&rule.name, update.caller)?.seq;
+        let is_outdated = self.is_outdated_by_a_place(update.caller, seq, mono_ms);
+        let entry = self.entry_mut(&rule.name, update.caller)?;
         // Another credential's newer value, or another route's item, may have changed what Laravel has.
         // So may one that passed through.
         let is_last = newest_of_route == Some(entry.seq)
-            && entry.seq >= passed_seq
+            && entry.seq >= through_seq
+            && !is_in_doubt
+            && !is_outdated
             && (rule.implied_by.is_none() || entry.seq == newest_seq)
             || sabotage::is(Sabotage::DuplicateOfOlder);
         if entry.value != update.value || !is_last || !entry.is_current(rules, rule, mono_ms) {
@@ -223,12 +249,21 @@ impl<'a> Session<'a> {
     }
 
     /// Whether the sender's own clock says that something newer was accepted. Clocks of one place only are
-    /// compared.
-    fn has_newer(&self, rules: &Rules, rule: &Route, update: &Update<'_>) -> bool {
+    /// compared, and none for ever: one that was set back is news once what it contradicts has grown old.
+    #[inline]
+    pub(super) fn has_newer(
+        &self,
+        rules: &Rules,
+        rule: &Route,
+        update: &Said,
+        mono_ms: u64,
+    ) -> bool {
+        let ttl_ms = rules.config.dedup.ttl_ms;
+        let is_young = |entry: &Entry<'_>| mono_ms.saturating_sub(entry.accepted_ms) < ttl_ms;
         update.order.is_some_and(|order| {
             self.entries
                 .iter()
-                .filter(|entry| entry.credential == update.credential)
+                .filter(|entry| entry.caller == update.caller && is_young(entry))
                 .any(|entry| {
                     let same_clock = entry.route == rule.name
                         || rules
@@ -241,11 +276,12 @@ impl<'a> Session<'a> {
     }
 
     /// Whether the update says only what the session's newest item says anyway.
-    fn answers_implied(
+    #[inline]
+    pub(super) fn answers_implied(
         &self,
         rules: &Rules,
         rule: &Route,
-        update: &Update<'_>,
+        update: &Said,
         mono_ms: u64,
     ) -> bool {
         let Some(by) = rule.implied_by.and_then(|index| rules.route(index)) else {
@@ -255,7 +291,8 @@ impl<'a> Session<'a> {
             return false;
         };
         update.value == rules.plain_value_hash(rule, &implies.value)
-            && self.entry(&by.name, update.credential).is_some_and(|item| {
+            && !self.is_in_doubt()
+            && self.entry(&by.name, update.caller).is_some_and(|item| {
                 (item.seq == self.newest_seq || sabotage::is(Sabotage::ImpliedByOlder))
                     && item.is_current(rules, by, mono_ms)
             })
@@ -265,6 +302,7 @@ impl<'a> Session<'a> {
     //
     // Dirty, because Laravel's own code would undo the newer state with it (a QR that arrives after
     // `active` sets `pending`). Clean, because the same value is news again: it is no duplicate after this.
+    #[inline]
     pub(super) fn void(
         &mut self,
         rules: &Rules,
@@ -278,7 +316,7 @@ impl<'a> Session<'a> {
             return;
         };
         let how = Ending::Voided(Item {
-            place: rules.place(&rule.name, update.credential),
+            place: rules.place(&rule.name, update.caller),
             seq,
         });
         for index in voids.routes.iter().copied() {
@@ -286,17 +324,19 @@ impl<'a> Session<'a> {
                 continue;
             };
             self.entries_end(rules, how, now, &|entry| {
-                entry.route == name && !matches!(entry.state, State::Clean { .. })
+                entry.route == name
+                    && entry.is_void_to(update.caller)
+                    && !matches!(entry.state, State::Clean { .. })
             });
             let mut gone = Vec::new();
             let mut shown = None;
             self.entries.retain(|entry| {
-                let voided = entry.route == name;
+                let voided = entry.route == name && entry.is_void_to(update.caller);
                 if voided {
                     gone.push(entry.seq);
                     shown = shown.max(entry.text.as_ref().map(|_| entry.seq));
                     if entry.is_dirty() {
-                        superseded.push(index);
+                        superseded.void(index);
                     }
                 }
                 !voided
@@ -309,6 +349,7 @@ impl<'a> Session<'a> {
     }
 
     // ## the implied route: absent | Clean | Dirty | Implied => Implied
+    #[inline]
     fn imply(
         &mut self,
         rules: &'a Rules,
@@ -323,16 +364,19 @@ impl<'a> Session<'a> {
             return;
         };
         if self
-            .entry(&target.name, update.credential)
+            .entry(&target.name, update.caller)
             .is_some_and(Entry::is_dirty)
         {
             superseded.push(implies.route);
         }
         self.replace(Entry {
             route: Cow::Borrowed(&target.name),
-            credential: update.credential,
+            caller: update.caller,
             seq,
-            value: rules.plain_value_hash(target, &implies.value),
+            value: match update.implied {
+                Some((route, hash)) if route == update.route => hash,
+                _ => rules.plain_value_hash(target, &implies.value),
+            },
             accepted_ms: mono_ms,
             order: None,
             text: target.is_shown.then(|| Cow::Borrowed(&*implies.value)),
@@ -342,6 +386,7 @@ impl<'a> Session<'a> {
 
     /// What these items implied is implied no more. Where a kept answer shows it, it stays behind: its caller
     /// was told of it, and would be shown an older state without it. It answers for no duplicate.
+    #[inline]
     pub(super) fn drop_implied(&mut self, rules: &Rules, seqs: &[u64], how: Ending, now: Now) {
         let is_gone =
             |state: &State<'_>| matches!(state, State::Implied { by } if seqs.contains(by));
@@ -355,11 +400,58 @@ impl<'a> Session<'a> {
     }
 }
 
+// === impl Superseded ===
+
+impl Superseded {
+    /// None yet.
+    #[must_use]
+    #[inline]
+    pub fn new() -> Self {
+        Self::default()
+    }
+
+    /// A newer update has taken the place of this route's item.
+    #[inline]
+    pub(super) fn push(&mut self, route: usize) {
+        self.newer.push(route);
+    }
+
+    /// A state that opens a gate has made this route's item meaningless.
+    #[inline]
+    pub(super) fn void(&mut self, route: usize) {
+        self.voided.push(route);
+    }
+
+    /// Every item's route and end, to be counted.
+    #[inline]
+    pub fn ends(&self) -> impl Iterator<Item = (usize, End)> {
+        let newer = self.newer.iter().map(|route| (*route, End::Superseded));
+        newer.chain(self.voided.iter().map(|route| (*route, End::Voided)))
+    }
+
+    #[inline]
+    pub(super) fn count_in(&self, ledger: &mut Ledger) {
+        let add = |count: &mut u64, routes: &[usize]| {
+            *count = count.saturating_add(routes.len() as u64);
+        };
+        add(&mut ledger.superseded, &self.newer);
+        add(&mut ledger.voided, &self.voided);
+    }
+}
+
 // === impl Entry ===
 
 impl Entry<'_> {
+    /// Whether a state of this caller may void it: what another caller has queued is sent, in its order. What Laravel
+    /// has is news again, whosever it is.
+    #[inline]
+    pub(super) fn is_void_to(&self, caller: u64) -> bool {
+        self.caller == caller || !self.is_dirty() || sabotage::is(Sabotage::VoidAnybodys)
+    }
+
     /// Whether the entry still speaks for Laravel: not forgotten, not expired, not due for the call
     /// that heals a difference.
+    #[inline]
     fn is_current(&self, rules: &Rules, rule: &Route, mono_ms: u64) -> bool {
         let age_ms = mono_ms.saturating_sub(self.accepted_ms);
         match self.state {
@@ -379,7 +471,13 @@ impl Entry<'_> {
 
 /// Whether the session's last value takes the urgency from what follows: a QR that ran out (`inactive`
 /// after `pending`) is no disconnect.
-fn soothes(rules: &Rules, rule: &Route, previous: &Entry<'_>) -> bool {
+///
+/// A state that opens a gate is waited for, whatever came before it.
+#[inline]
+fn soothes(rules: &Rules, rule: &Route, update: &Update<'_>, previous: &Entry<'_>) -> bool {
+    if update.voids {
+        return false;
+    }
     rule.not_priority_after
         .iter()
         .any(|value| previous.value == rules.plain_value_hash(rule, value))

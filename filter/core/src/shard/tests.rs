@@ -1,5 +1,6 @@
 //! The shard against a model a page long: random updates, calls, crashes and times.
 
+use alloc::boxed::Box;
 use alloc::collections::BTreeMap;
 use alloc::format;
 use alloc::string::String;
@@ -8,10 +9,10 @@ use alloc::vec::Vec;
 use proptest::prelude::*;
 
 use super::*;
-use crate::passing::{Fate, Pass};
 use crate::route::tests::rules;
-use crate::route::{Destination, Head, Rules, Update};
+use crate::route::{Asked, Destination, Head, Rules, Update};
 use crate::time::Now;
+use crate::write_through::{Again, Fate, WriteThrough};
 
 /// What can happen to a shard.
 #[derive(Clone, Debug)]
@@ -73,9 +74,10 @@ pub(crate) fn claim_due(
     let (route, destination) = (due.route.to_string(), dirty.destination.to_vec());
     let wanted = Wanted {
         route: &route,
-        credential: due.credential,
+        caller: due.caller,
         destination: &destination,
         bytes_max: usize::MAX,
+        refused: &[],
     };
     shard.claim(rules, session, &wanted, id, now)
 }
@@ -134,9 +136,13 @@ impl World {
     }
 
     fn session(&self, session: u8) -> u128 {
+        let destination = Destination {
+            authority: "h".into(),
+            ..<_>::default()
+        };
+        let origin = self.rules.head_to(0, destination).origin;
         self.rules
-            .key
-            .hash(&[b"h", format!("s{session}").as_bytes()])
+            .session_hash(origin, None, &format!("s{session}"))
     }
 
     fn step(&mut self, step: Step) {
@@ -170,13 +176,7 @@ impl World {
             ..<_>::default()
         };
         let rules = self.rules.clone();
-        let head = Head {
-            route,
-            candidates: 1 << route,
-            destination,
-            segment: String::new(),
-            headers: Vec::new(),
-        };
+        let head = rules.head_to(route, destination);
         let update = rules.update(&head, body.as_bytes()).unwrap();
         let mut shard = Shard::decode(&self.stored).unwrap();
         let decision = shard.offer(&rules, &update, self.now);
@@ -327,15 +327,13 @@ fn a_shard_keeps_its_limits_and_never_drops_for_space() {
         .map(|n| format!(r#"{{"session_id":"s{n}","qr":"2@x"}}"#))
         .collect();
     // One credential alone may not fill it.
-    let head = |caller: usize| Head {
-        route: 0,
-        candidates: 1,
-        destination: Destination {
-            credentials: Vec::from([("x-api-key".into(), caller.to_string())]),
+    let head = |caller: usize| {
+        let headers = Vec::from([("x-api-key".into(), caller.to_string())]);
+        let destination = Destination {
+            headers,
             ..Destination::default()
-        },
-        segment: String::new(),
-        headers: Vec::new(),
+        };
+        rules.head_to(0, destination)
     };
     let heads = [0, 1].map(head);
     let update = |caller: usize, body| rules.update(&heads[caller], body).unwrap();
@@ -369,13 +367,7 @@ fn a_state_that_outlives_its_qr_goes_to_its_own_path() {
         path: "/qr".into(),
         ..<_>::default()
     };
-    let head = Head {
-        route: 0,
-        candidates: 1,
-        destination,
-        segment: String::new(),
-        headers: Vec::new(),
-    };
+    let head = rules.head_to(0, destination);
     let body = br#"{"session_id":"s","qr":"2@x"}"#;
     let update = rules.update(&head, body).unwrap();
     let mut shard = Shard::default();
@@ -401,16 +393,11 @@ const BOOT: Now = Now {
 
 fn head_of(rules: &Rules, route: &str, caller: &str) -> Head {
     let (route, _) = rules.config.route_named(route).unwrap();
-    Head {
-        route,
-        candidates: 1 << route,
-        destination: Destination {
-            credentials: Vec::from([("x-api-key".into(), caller.into())]),
-            ..Destination::default()
-        },
-        segment: String::new(),
-        headers: Vec::new(),
-    }
+    let destination = Destination {
+        headers: Vec::from([("x-api-key".into(), caller.into())]),
+        ..Destination::default()
+    };
+    rules.head_to(route, destination)
 }
 
 /// A shard in which one caller's update was delivered, and another's rejected after it.
@@ -452,7 +439,7 @@ fn a_value_below_a_rejected_one_is_no_duplicate_even_on_a_host_that_has_just_sta
 }
 
 #[test]
-fn a_pass_that_is_given_back_leaves_the_session_as_it_was() {
+fn a_write_through_that_is_given_back_leaves_the_session_as_it_was() {
     let rules = rules("{}");
     let [a, b] = ["a", "b"].map(|caller| head_of(&rules, "status", caller));
     let active = br#"{"session_id":"s","estado_qr":"active"}"#;
@@ -462,16 +449,313 @@ fn a_pass_that_is_given_back_leaves_the_session_as_it_was() {
     let mut shard = delivered_and_rejected(&rules, &older, &newer);
     let session = older.session;
     let before = shard.session(session).cloned();
-    let claim = ClaimId {
-        epoch: ClaimId::PASSING,
-        counter: 9,
+    let ask = Ask {
+        body: stranger.body,
+        number: 9,
+        vm: 1,
+        is_stranger: false,
+        is_seen: false,
+        may_send: true,
+        may_hold: false,
     };
-    let Passed::Claimed { seq, before: was } = shard.pass(&rules, &stranger, claim, BOOT) else {
+    let Through::Begun {
+        seq,
+        manner,
+        before: was,
+        ..
+    } = shard.write_through(&rules, &stranger, &ask, BOOT)
+    else {
         panic!("nothing is under way");
     };
-    let pass = Pass::of(&rules, &stranger, claim, seq, was, BOOT);
+    let through = WriteThrough::of(&rules, &stranger, &ask, (seq, manner, was), None, BOOT);
     shard
-        .settle_pass(&rules, &pass, Fate::Failed, BOOT)
+        .settle_through(&rules, &through, Fate::Refused, BOOT)
         .unwrap();
     assert_eq!(shard.session(session), before.as_ref());
+}
+
+/// What is unsent of the session `s`, by route and caller, to be changed by hand.
+fn unsent<'s, 'a>(shard: &'s mut Shard<'a>, route: &str, caller: u64) -> &'s mut Dirty<'a> {
+    let entries = shard.sessions[0].entries.iter_mut();
+    let state = entries
+        .filter(|entry| entry.is(route, caller))
+        .map(|entry| &mut entry.state)
+        .next();
+    match state {
+        Some(State::Dirty(dirty)) => dirty,
+        other => panic!("{other:?} is not unsent"),
+    }
+}
+
+#[test]
+fn what_failed_alone_waits_by_itself_and_what_follows_it_goes_on_without_it() {
+    let rules = rules("{}");
+    let qr = head_of(&rules, "qr", "a");
+    let qr = rules
+        .update(&qr, br#"{"session_id":"s","qr":"2@a"}"#)
+        .unwrap();
+    let status = head_of(&rules, "status", "a");
+    let status = rules
+        .update(&status, br#"{"session_id":"s","estado_qr":"connecting"}"#)
+        .unwrap();
+    let mut shard = Shard::default();
+    shard.offer(&rules, &qr, BOOT);
+    shard.offer(&rules, &status, BOOT);
+    let may_go = |shard: &Shard<'_>, route: &str, mono_ms: u64| {
+        let session = &shard.sessions[0];
+        let entry = session.entry(route, status.caller).unwrap();
+        session.may_go(entry, &[], mono_ms)
+    };
+    assert!(may_go(&shard, "qr", 1_000) && !may_go(&shard, "status", 1_000));
+    unsent(&mut shard, "qr", qr.caller).trial = Trial {
+        alone: true,
+        failures: 1,
+        not_before_ms: 2_000,
+        ..Trial::default()
+    };
+    assert!(!may_go(&shard, "qr", 1_999) && may_go(&shard, "status", 1_999));
+    assert!(may_go(&shard, "status", 2_000) && may_go(&shard, "qr", 2_000));
+}
+
+#[test]
+fn what_a_refused_caller_has_holds_up_nobody_but_that_caller() {
+    let rules = rules("{}");
+    let [old, new] = ["old", "new"].map(|caller| head_of(&rules, "qr", caller));
+    let older = rules
+        .update(&old, br#"{"session_id":"s","qr":"2@a"}"#)
+        .unwrap();
+    let newer = rules
+        .update(&new, br#"{"session_id":"s","qr":"2@b"}"#)
+        .unwrap();
+    let mut shard = Shard::default();
+    shard.offer(&rules, &older, BOOT);
+    shard.offer(&rules, &newer, BOOT);
+    let session = &shard.sessions[0];
+    let entry = session.entry("qr", newer.caller).unwrap();
+    assert!(!session.may_go(entry, &[], 1_000), "in its turn");
+    assert!(
+        session.may_go(entry, &[older.caller], 1_000),
+        "the old token was renewed"
+    );
+}
+
+#[test]
+fn a_newer_value_inherits_what_happened_to_the_one_it_supersedes() {
+    let rules = rules("{}");
+    let head = head_of(&rules, "qr", "a");
+    let [first, second] = ["2@a", "2@b"].map(|qr| format!(r#"{{"session_id":"s","qr":"{qr}"}}"#));
+    let first = rules.update(&head, first.as_bytes()).unwrap();
+    let second = rules.update(&head, second.as_bytes()).unwrap();
+    let mut shard = Shard::default();
+    shard.offer(&rules, &first, BOOT);
+    let trial = Trial {
+        alone: true,
+        failures: 3,
+        not_before_ms: 9_000,
+        ..Trial::default()
+    };
+    let dirty = unsent(&mut shard, "qr", first.caller);
+    (dirty.attempts, dirty.trial) = (5, trial);
+    shard.offer(&rules, &second, BOOT);
+    let dirty = unsent(&mut shard, "qr", first.caller);
+    assert_eq!((dirty.attempts, dirty.trial), (5, trial));
+}
+
+#[test]
+fn a_state_voids_what_its_own_caller_has_queued_and_nobody_elses() {
+    let rules = rules("{}");
+    let of = |route: &str, caller: &str| head_of(&rules, route, caller);
+    let (qr, state, stranger) = (of("qr", "a"), of("status", "a"), of("status", "b"));
+    let update = |head, body: &'static [u8]| rules.update(head, body).unwrap();
+    let queued = update(&qr, br#"{"session_id":"s","qr":"2@a"}"#);
+    let active = br#"{"session_id":"s","estado_qr":"active"}"#;
+    let (theirs, own) = (update(&stranger, active), update(&state, active));
+    let ended = br#"{"session_id":"s","estado_qr":"inactive"}"#;
+    let end = update(&state, ended);
+    let mut shard = Shard::default();
+    shard.offer(&rules, &queued, BOOT);
+    for update in [&theirs, &end] {
+        shard.offer(&rules, update, BOOT);
+        assert_eq!(
+            shard.ledger.voided, 0,
+            "another's state, and an end, void nothing"
+        );
+    }
+    shard.offer(&rules, &own, BOOT);
+    assert_eq!((shard.ledger.voided, shard.pending()), (1, 2));
+    balance(&shard).expect("the ledger balances");
+}
+
+#[test]
+fn a_clock_that_was_set_back_is_news_once_what_it_contradicts_has_grown_old() {
+    let rules = rules(r#"{"routes":[{"name":"status","order":["/at"]}]}"#);
+    let head = head_of(&rules, "status", "a");
+    let update = |body: &'static str| rules.update(&head, body.as_bytes()).unwrap();
+    let newest = update(r#"{"session_id":"s","estado_qr":"active","at":1000}"#);
+    let back = update(r#"{"session_id":"s","estado_qr":"inactive","at":400}"#);
+    let mut shard = Shard::default();
+    shard.offer(&rules, &newest, BOOT);
+    assert_eq!(shard.offer(&rules, &back, BOOT), Decision::Stale);
+    let later = |ms: u64| Now {
+        mono_ms: BOOT.mono_ms + ms,
+        ..BOOT
+    };
+    let ttl_ms = rules.config.dedup.ttl_ms;
+    assert_eq!(
+        shard.offer(&rules, &back, later(ttl_ms - 1)),
+        Decision::Stale
+    );
+    let decision = shard.offer(&rules, &back, later(ttl_ms));
+    assert!(matches!(decision, Decision::Queued { .. }), "{decision:?}");
+}
+
+#[test]
+fn a_worker_whose_clock_is_read_a_little_earlier_takes_no_place_away() {
+    let rules = rules("{}");
+    let head = head_of(&rules, "qr", "a");
+    let update = rules
+        .update(&head, br#"{"session_id":"s","qr":"2@a"}"#)
+        .unwrap();
+    let mut shard = Shard::default();
+    let ask = Ask {
+        may_send: false,
+        ..ask(1)
+    };
+    let through = shard.write_through(&rules, &update, &ask, BOOT);
+    assert!(matches!(through, Through::Held { .. }), "{through:?}");
+    let earlier_ms = BOOT.mono_ms - 1;
+    shard.prune(earlier_ms);
+    let session = shard.session(update.session).expect("it is known");
+    let until_ms = session.held_up_until(update.caller, u64::MAX, earlier_ms);
+    assert_eq!(session.held.len(), 1);
+    assert!(until_ms.is_some(), "and it holds up who comes after it");
+}
+
+#[test]
+fn what_nobody_knows_for_sure_is_served_only_while_laravel_fails_and_shows_what_was_said_once_more()
+{
+    let rules = rules("{}");
+    let (state, qr) = (head_of(&rules, "status", "a"), head_of(&rules, "qr", "a"));
+    let state = rules
+        .update(&state, br#"{"session_id":"s","estado_qr":"connecting"}"#)
+        .unwrap();
+    let qr = rules
+        .update(&qr, br#"{"session_id":"s","qr":"2@a"}"#)
+        .unwrap();
+    let mut shard = Shard::default();
+    shard.offer(&rules, &state, BOOT);
+    let floor = shard.last_seq - 1;
+    let session = shard.session_mut(state.session).expect("it is known");
+    session.kept.push(Kept {
+        read: "status".into(),
+        caller: state.caller,
+        fetched_ms: BOOT.mono_ms,
+        until_ms: u64::MAX,
+        floor,
+        places: Vec::new(),
+        body: (&b"{}"[..]).into(),
+    });
+    assert!(!session.kept[0].is_in_doubt());
+    assert!(shard.unverify(state.session));
+    let session = shard.session(state.session).expect("it is known");
+    assert!(session.kept[0].is_in_doubt(), "kept, and in doubt");
+    let (route, shown) = (1, session.unshown(&rules, 1, state.caller, floor));
+    assert_eq!(shown, Some("connecting"));
+
+    // A QR that went outside the order, and is to be said once more: it implies a state.
+    let item = Again::of(&qr);
+    let outside = Ask {
+        may_send: false,
+        may_hold: false,
+        ..ask(2)
+    };
+    let Through::Begun {
+        seq,
+        manner,
+        before,
+        ..
+    } = shard.write_through(&rules, &qr, &outside, BOOT)
+    else {
+        panic!("there is no place for it");
+    };
+    let begun = (seq, manner, before);
+    let through = WriteThrough::of(&rules, &qr, &outside, begun, Some(Box::new(item)), BOOT);
+    let settled = shard.settle_through(&rules, &through, Fate::Accepted, BOOT);
+    assert!(settled.is_some_and(|settled| settled.queued));
+    let session = shard.session(state.session).expect("it is known");
+    let shown = session.unshown(&rules, route, state.caller, floor);
+    assert_eq!(shown, Some("pending"), "what the newer one implies");
+}
+
+#[test]
+fn while_something_is_at_laravel_beside_the_claim_nothing_is_kept_and_what_was_delivered_is_shown()
+{
+    let rules = rules("{}");
+    let head = head_of(&rules, "status", "a");
+    let update = rules
+        .update(&head, br#"{"session_id":"s","estado_qr":"active"}"#)
+        .unwrap();
+    let stranger = Ask {
+        is_stranger: true,
+        ..ask(1)
+    };
+    let mut shard = Shard::default();
+    let through = shard.write_through(&rules, &update, &stranger, BOOT);
+    let Through::Begun {
+        seq,
+        manner,
+        before,
+        ..
+    } = through
+    else {
+        panic!("{through:?}");
+    };
+    assert_eq!(manner, Manner::Beside);
+    let floor = shard.floor(update.session, BOOT.mono_ms);
+    assert_eq!(
+        floor, shard.last_seq,
+        "what was settled is not patched in again"
+    );
+    let asked = Asked {
+        destination_hash: 0,
+        read: 0,
+        session: update.session,
+        caller: update.caller,
+        subject: update.subject,
+        no_cache: false,
+    };
+    let kept = Kept {
+        read: "status".into(),
+        caller: update.caller,
+        fetched_ms: BOOT.mono_ms,
+        until_ms: u64::MAX,
+        floor,
+        places: Vec::new(),
+        body: (&b"{}"[..]).into(),
+    };
+    assert!(
+        !shard.keep(&asked, kept.clone(), BOOT),
+        "it may be stored at any time"
+    );
+    let begun = (seq, manner, before);
+    let through = WriteThrough::of(&rules, &update, &stranger, begun, None, BOOT);
+    shard.settle_through(&rules, &through, Fate::Accepted, BOOT);
+    assert!(
+        !shard.keep(&asked, kept.clone(), BOOT),
+        "it was read before that"
+    );
+    let floor = shard.floor(update.session, BOOT.mono_ms);
+    assert!(shard.keep(&asked, Kept { floor, ..kept }, BOOT));
+}
+
+fn ask(number: u64) -> Ask<'static> {
+    Ask {
+        body: b"{}",
+        number,
+        vm: 1,
+        is_stranger: false,
+        is_seen: false,
+        may_send: true,
+        may_hold: true,
+    }
 }

@@ -7,7 +7,7 @@
 //! caller's to know (ids are only compared for equality). The bell, priorities and attempts are hints for
 //! the dispatcher's plan, and here every plan is tried at any time.
 
-use embudo_core::shard::{ClaimId, Ledger, Shard, State};
+use embudo_core::shard::{ClaimId, Ledger, Shard, State, Trial};
 
 use super::record::{LAG_MAX, QR_TICKS, TICK_MS};
 
@@ -84,6 +84,7 @@ pub(super) fn level(shard: &mut Shard<'_>) {
             match &mut entry.state {
                 State::Dirty(dirty) => {
                     (dirty.since_ms, dirty.attempts, dirty.priority) = (0, 0, false);
+                    dirty.trial = Trial::default();
                     dirty.timestamp_ms = rank(dirty.timestamp_ms);
                 }
                 State::Clean { until_ms } => *until_ms = (*until_ms).max(OVER_MS),

@@ -8,7 +8,7 @@ use std::collections::BTreeMap;
 
 use embudo_core::config::Config;
 use embudo_core::hash::HashKey;
-use embudo_core::route::{Destination, Head, Rules, Update};
+use embudo_core::route::{Destination, Rules, Update};
 use embudo_core::shard::{
     Claim, ClaimId, Decision, Entry, Outcome, Settled, Shard, State, Wanted, balance,
 };
@@ -103,8 +103,8 @@ impl Op {
             Self::Settle { own, outcome } => {
                 let outcome = match outcome {
                     Outcome::Delivered | Outcome::Skipped => 0,
-                    Outcome::Failed | Outcome::Refused | Outcome::Suspect | Outcome::Rejected => 1,
                     Outcome::Unsent => 2,
+                    _ => 1,
                 };
                 8 + outcome + 3 * usize::from(own)
             }
@@ -145,13 +145,7 @@ impl Records {
                 ..Destination::default()
             };
             // It lives as long as the test's process.
-            let head = Box::leak(Box::new(Head {
-                route,
-                candidates: 1 << route,
-                destination,
-                segment: String::new(),
-                headers: Vec::new(),
-            }));
+            let head = Box::leak(Box::new(rules.head_to(route, destination)));
             let update = rules.update(head, value.body().as_bytes());
             let mut update = update.expect("an update");
             update.said.voids &= mutation != Some(Mutation::NothingIsVoid);
@@ -268,9 +262,10 @@ impl Records {
         let (route, destination) = (due.route.to_string(), dirty.destination.to_vec());
         let wanted = Wanted {
             route: &route,
-            credential: due.credential,
+            caller: due.caller,
             destination: &destination,
             bytes_max: usize::MAX,
+            refused: &[],
         };
         let claimed = shard.claim(&self.rules, self.session(), &wanted, OWN, now);
         claimed.map_or(Said::Nothing, |item| Said::Claimed {

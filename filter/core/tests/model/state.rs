@@ -296,8 +296,8 @@ impl Leader {
             } => {
                 let outcome = match outcome {
                     Outcome::Delivered | Outcome::Skipped => 0,
-                    Outcome::Failed | Outcome::Refused | Outcome::Suspect | Outcome::Rejected => 1,
                     Outcome::Unsent => 2,
+                    _ => 1,
                 };
                 let word = swap.pack() | outcome << 3 | u32::from(seq) << 5;
                 5 | word << 3 | u32::from(own) << 13

@@ -1,6 +1,6 @@
 //! A configuration as it is in force: everything that was given, and every default.
 
-use embudo_core::config::{Ack, Config, Place, Priority, Route, Trust};
+use embudo_core::config::{Ack, Config, Place, Priority, Route};
 use embudo_core::json::Pointer;
 use serde_json::{Map, Value, json};
 
@@ -42,14 +42,9 @@ pub(super) fn json(config: &Config) -> Value {
         "ack_timeout_ms": config.ack_timeout_ms,
         "bypass_header": config.bypass_header,
         "prefixes": config.prefixes,
-        "credentials": {
-            "headers": config.credentials.headers,
-            "trust": match config.credentials.trust {
-                Trust::Never => "never",
-                Trust::Learn => "learn",
-                Trust::Always => "always",
-            },
-        },
+        "hold_ms": config.hold_ms,
+        "headers": config.headers.own().map(|(class, names)| (class.to_owned(), json!(names))).collect::<Map<_, _>>(),
+        "assume": {"callers": config.assume.callers},
         "upstream": {
             "cluster": config.upstream.cluster,
             "authority": config.upstream.authority,
@@ -82,12 +77,13 @@ fn hidden(headers: &[(String, String)]) -> Map<String, Value> {
 }
 
 fn route(config: &Config, rule: &Route) -> Value {
-    let session: Vec<Value> = rule.session.iter().map(place).collect();
+    let places = |all: &[Place]| -> Vec<Value> { all.iter().map(place).collect() };
     let mut json = json!({
         "name": rule.name,
         "method": rule.method,
         "path": rule.path.to_string(),
-        "session": session,
+        "session": places(&rule.session),
+        "tenant": places(&rule.tenant),
         "value": pointers(&rule.value),
         "same": pointers(&rule.same),
         "order": pointers(&rule.order),

@@ -10,7 +10,9 @@ use super::{clusters, listeners};
 const NGINX_BODY_MAX: usize = 1024 * 1024;
 
 /// Labels that Embudo writes into the names of its metrics.
-const LABELS: [&str; 5] = ["route", "outcome", "reason", "end", "verdict"];
+const LABELS: [&str; 9] = [
+    "route", "outcome", "reason", "end", "verdict", "store", "belief", "state", "result",
+];
 
 /// Looks at Embudo's own configuration.
 pub(super) fn config(config: &Config) -> Vec<Finding> {
@@ -26,7 +28,27 @@ pub(super) fn config(config: &Config) -> Vec<Finding> {
             )
         })
     });
-    large.collect()
+    let mut findings: Vec<Finding> = large.collect();
+    if config.headers.has_rotating() {
+        findings.push(Finding::warning(
+            "headers.rotating",
+            "tells no callers apart: whoever reaches Envoy with any value of such a header is taken for the gateway, \
+             and what is queued goes out with the newest value; only where nobody but the gateway reaches Envoy",
+        ));
+    }
+    findings
+}
+
+/// Looks at how long a listener goes on after its update: at its end Envoy closes what is not answered yet.
+pub(super) fn drain_time(seconds: u64, config: &Config) -> Option<Finding> {
+    let call_ms = config.times.call_timeout_ms;
+    (seconds.saturating_mul(1000) <= call_ms).then(|| {
+        let message = format!(
+            "must be more than call_timeout_ms ({call_ms}), or a listener's update closes requests without an answer \
+             that Laravel is working on"
+        );
+        Finding::warning("--drain-time-s", message)
+    })
 }
 
 /// Looks at an Envoy configuration that holds Embudo with this configuration.
@@ -34,7 +56,7 @@ pub(super) fn envoy(envoy: &Value, chain: &listeners::Chain<'_>, config: &Config
     let mut findings = chain.inspect(config);
     // A listener's file has no clusters and no statistics: they are elsewhere.
     if envoy.get("static_resources").is_some() {
-        findings.extend(clusters::inspect(envoy, config, &chain.clusters()));
+        findings.extend(clusters::inspect(envoy, config, chain));
         findings.extend(statistics(envoy));
         if !envoy["layered_runtime"]
             .to_string()

@@ -4,8 +4,9 @@ use embudo_core::config::{Config, Path};
 use regex::Regex;
 use serde_json::Value;
 
-use super::WASM;
 use super::finding::Finding;
+use super::routes::{self, Enabled};
+use super::{WASM, clusters};
 
 /// What is read of a connection at once (Envoy's default) on top of what Embudo may hold; below, a fast
 /// sender's body is answered 413.
@@ -19,6 +20,8 @@ pub(super) struct Chain<'v> {
     place: String,
     manager: &'v Value,
     filter_place: String,
+    /// The filter's place in the chain.
+    index: usize,
     filter: &'v Value,
 }
 
@@ -46,6 +49,7 @@ fn walk<'v>(value: &'v Value, place: String, found: &mut Vec<Chain<'v>>) {
                         place: place.clone(),
                         manager: value,
                         filter_place: here(&format!("http_filters[{index}]")),
+                        index,
                         filter: &filters[index],
                     });
                 }
@@ -65,7 +69,7 @@ fn walk<'v>(value: &'v Value, place: String, found: &mut Vec<Chain<'v>>) {
 
 // === impl Chain ===
 
-impl Chain<'_> {
+impl<'v> Chain<'v> {
     /// The filter, as it is in the chain.
     #[cfg(test)]
     pub(super) fn filter(&self) -> &Value {
@@ -80,6 +84,17 @@ impl Chain<'_> {
             self.inspect_reachable(config, &mut findings);
         }
         self.inspect_room(&mut findings);
+        self.inspect_behind(&mut findings);
+        for enabled in self.enabled_routes() {
+            routes::inspect(&enabled, config, &mut findings);
+        }
+        let longest = "common_http_protocol_options.max_stream_duration";
+        findings.extend(routes::stream_duration(
+            &format!("{}.{longest}", self.place),
+            &self.manager["common_http_protocol_options"]["max_stream_duration"],
+            config.hold_ms.saturating_add(config.times.call_timeout_ms),
+            "a request that Embudo holds would be cut, since its clock runs meanwhile",
+        ));
         findings
     }
 
@@ -122,6 +137,29 @@ impl Chain<'_> {
                     format!("{}.http_filters[{index}].typed_config.suppress_envoy_headers", self.place),
                     "must not be true: x-envoy-upstream-service-time is how Embudo tells Laravel's own \
                      answers from Envoy's",
+                ));
+            }
+        }
+    }
+
+    /// Filters between Embudo and the router, which is the last one. What is off in the chain counts where a route that
+    /// Embudo is on turns it on.
+    fn inspect_behind(&self, findings: &mut Vec<Finding>) {
+        let filters: Vec<&Value> = routes::list(self.manager, "http_filters").collect();
+        let behind = filters.iter().enumerate().skip(self.index + 1);
+        for (index, filter) in behind.take(filters.len().saturating_sub(self.index + 2)) {
+            let name = filter["name"].as_str().unwrap_or("a filter");
+            let is_on = filter["disabled"] != true
+                || self
+                    .enabled_routes()
+                    .any(|on| on.route["typed_per_filter_config"].get(name).is_some());
+            if is_on {
+                findings.push(Finding::warning(
+                    format!("{}.http_filters[{index}]", self.place),
+                    format!(
+                        "{name} is behind Embudo: it does nothing to what Embudo answers, nor to its calls, and what \
+                         it denies has been queued; put it before"
+                    ),
                 ));
             }
         }
@@ -180,6 +218,31 @@ impl Chain<'_> {
         }
     }
 
+    /// The routes that Embudo is on.
+    pub(super) fn enabled_routes(&self) -> impl Iterator<Item = Enabled<'v>> {
+        let config = &self.manager["route_config"];
+        self.routes_of_hosts()
+            .filter(|(.., route)| self.filter["disabled"] != true || self.enables(route))
+            .map(move |(host_place, host, place, route)| Enabled {
+                levels: vec![
+                    (place.clone(), route),
+                    (host_place, host),
+                    (format!("{}.route_config", self.place), config),
+                ],
+                place,
+                route,
+            })
+    }
+
+    /// The clusters of the routes that Embudo is on, each with the place where it is said.
+    pub(super) fn enabled_clusters(&self) -> Vec<clusters::Routed> {
+        let named = |on: Enabled<'_>| {
+            let cluster = on.route["route"]["cluster"].as_str()?;
+            Some((format!("{}.route.cluster", on.place), cluster.to_owned()))
+        };
+        self.enabled_routes().filter_map(named).collect()
+    }
+
     /// The clusters that routes of this chain lead to.
     pub(super) fn clusters(&self) -> Vec<String> {
         let mut names: Vec<String> = self
@@ -191,18 +254,22 @@ impl Chain<'_> {
         names
     }
 
-    fn routes(&self) -> impl Iterator<Item = (String, &Value)> {
-        let hosts = self.manager.pointer("/route_config/virtual_hosts");
-        let hosts = hosts.and_then(Value::as_array).into_iter().flatten();
+    fn routes(&self) -> impl Iterator<Item = (String, &'v Value)> {
+        self.routes_of_hosts()
+            .map(|(.., place, route)| (place, route))
+    }
+
+    /// Every route with its virtual host, and the places of both.
+    fn routes_of_hosts(&self) -> impl Iterator<Item = (String, &'v Value, String, &'v Value)> {
+        let hosts = routes::list(&self.manager["route_config"], "virtual_hosts");
         hosts.enumerate().flat_map(move |(host, value)| {
-            let routes = value["routes"].as_array().into_iter().flatten();
-            routes.enumerate().map(move |(index, route)| {
-                let place = format!(
-                    "{}.route_config.virtual_hosts[{host}].routes[{index}]",
-                    self.place
-                );
-                (place, route)
-            })
+            let host_place = format!("{}.route_config.virtual_hosts[{host}]", self.place);
+            routes::list(value, "routes")
+                .enumerate()
+                .map(move |(index, route)| {
+                    let place = format!("{host_place}.routes[{index}]");
+                    (host_place.clone(), value, place, route)
+                })
         })
     }
 }

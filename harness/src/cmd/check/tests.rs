@@ -21,10 +21,14 @@ fn the_shipped_envoy_yaml_is_valid() {
     ));
 }
 
+fn shipped_yaml() -> Value {
+    let text = fs::read_to_string(paths::root().join("envoy.yaml")).unwrap();
+    serde_yaml_ng::from_str(&text).unwrap()
+}
+
 /// The shipped file after this change, and with this configuration of Embudo's.
 fn findings(change: impl FnOnce(&mut Value), config: &str) -> Vec<String> {
-    let text = fs::read_to_string(paths::root().join("envoy.yaml")).unwrap();
-    let mut yaml: Value = serde_yaml_ng::from_str(&text).unwrap();
+    let mut yaml = shipped_yaml();
     change(&mut yaml);
     let config = parse(config).unwrap();
     let chains = listeners::chains(&yaml);
@@ -229,6 +233,347 @@ fn each_thing_that_embudo_needs_of_envoy_is_missed_where_it_should_be() {
         found.sort();
         assert_eq!(found, expected, "without {what}");
     }
+}
+
+/// Where the first route is, which Embudo is on.
+const ROUTE: &str = "/static_resources/listeners/0/filter_chains/0/filters/0/typed_config/route_config/virtual_hosts/0/routes/0";
+
+fn add_header(value: &str) -> Value {
+    serde_json::json!([{"header": {"key": "X-Webhook-Secret", "value": value}}])
+}
+
+/// A finding's first words, where there is one and no other.
+type Found = &'static str;
+
+#[test]
+fn what_envoy_does_on_a_route_and_not_to_a_call_is_an_error_that_names_the_key() {
+    type Change = (fn(&mut Value), &'static str, Option<Found>);
+    let routes = "error: ….route_config.virtual_hosts[0].routes[0]";
+    let changes: [Change; 20] = [
+        (
+            |y| at(y, ROUTE)["request_headers_to_add"] = add_header("s3cret"),
+            "{}",
+            Some(
+                r#".request_headers_to_add[0]: x-webhook-secret is not added to Embudo's own calls; say it there too: "upstream": {"headers": {"x-webhook-secret": "s3cret"}}"#,
+            ),
+        ),
+        (
+            |y| at(y, ROUTE)["request_headers_to_add"] = add_header("s3cret"),
+            r#"{"upstream": {"headers": {"x-webhook-secret": "s3cret"}}}"#,
+            None,
+        ),
+        (
+            |y| at(y, ROUTE)["request_headers_to_add"] = add_header("s3cret"),
+            r#"{"upstream": {"headers": {"x-webhook-secret": "another"}}}"#,
+            Some(".request_headers_to_add[0]: x-webhook-secret is not added"),
+        ),
+        (
+            |y| at(y, ROUTE)["request_headers_to_add"] = add_header("%REQ(:path)%"),
+            "{}",
+            Some(
+                ".request_headers_to_add[0]: x-webhook-secret is not added to Embudo's own calls; no key of `upstream` makes a value anew for each call",
+            ),
+        ),
+        (
+            |y| at(y, ROUTE)["request_headers_to_remove"] = serde_json::json!(["Authorization"]),
+            "{}",
+            Some(
+                ".request_headers_to_remove[0]: authorization is not taken off Embudo's own calls",
+            ),
+        ),
+        (
+            // No call carries it.
+            |y| {
+                at(y, ROUTE)["request_headers_to_remove"] =
+                    serde_json::json!(["user-agent", "x-mine"])
+            },
+            r#"{"headers": {"neutral": ["x-mine"]}}"#,
+            None,
+        ),
+        (
+            |y| at(y, ROUTE)["route"]["host_rewrite_literal"] = "app.test".into(),
+            "{}",
+            Some(
+                r#".route.host_rewrite_literal: Embudo's own calls keep the caller's host; say it there too: "upstream": {"authority": "app.test"}"#,
+            ),
+        ),
+        (
+            |y| at(y, ROUTE)["route"]["host_rewrite_literal"] = "app.test".into(),
+            r#"{"upstream": {"authority": "app.test"}}"#,
+            None,
+        ),
+        (
+            |y| at(y, ROUTE)["route"]["host_rewrite_literal"] = "app.test".into(),
+            r#"{"upstream": {"authority": "other.test"}}"#,
+            Some(".route.host_rewrite_literal: Embudo's own calls keep"),
+        ),
+        (
+            |y| at(y, ROUTE)["route"]["auto_host_rewrite"] = true.into(),
+            "{}",
+            Some(".route.auto_host_rewrite: Embudo's own calls keep the caller's host"),
+        ),
+        (
+            |y| at(y, ROUTE)["route"]["auto_host_rewrite"] = false.into(),
+            "{}",
+            None,
+        ),
+        (
+            |y| at(y, ROUTE)["route"]["host_rewrite_header"] = "x-host".into(),
+            "{}",
+            Some(".route.host_rewrite_header: Embudo's own calls keep the caller's host"),
+        ),
+        (
+            |y| at(y, ROUTE)["route"]["prefix_rewrite"] = "/v2/qr".into(),
+            "{}",
+            Some(
+                ".route.prefix_rewrite: Embudo's own calls keep the caller's path; say it there too, in upstream.prefix_rewrite",
+            ),
+        ),
+        (
+            |y| at(y, ROUTE)["route"]["prefix_rewrite"] = "/v2/qr".into(),
+            r#"{"upstream": {"prefix_rewrite": "/v2"}}"#,
+            None,
+        ),
+        (
+            |y| at(y, ROUTE)["route"]["prefix_rewrite"] = "/v2/qr".into(),
+            r#"{"upstream": {"prefix_rewrite": "/v3"}}"#,
+            Some(".route.prefix_rewrite: Embudo's own calls keep the caller's path"),
+        ),
+        (
+            |y| at(y, ROUTE)["route"]["regex_rewrite"] = serde_json::json!({"substitution": "/x"}),
+            r#"{"upstream": {"prefix_rewrite": "/x"}}"#,
+            Some(
+                ".route.regex_rewrite: Embudo's own calls keep the caller's path, and no key of `upstream` does this",
+            ),
+        ),
+        (
+            |y| at(y, ROUTE)["route"]["path_rewrite"] = "/x".into(),
+            "{}",
+            Some(".route.path_rewrite: Embudo's own calls keep the caller's path, and no key"),
+        ),
+        (
+            |y| at(y, ROUTE)["route"]["path_rewrite_policy"] = serde_json::json!({"name": "x"}),
+            "{}",
+            Some(
+                ".route.path_rewrite_policy: Embudo's own calls keep the caller's path, and no key",
+            ),
+        ),
+        (
+            // Embudo is not on this one.
+            |y| {
+                at(y, &ROUTE.replace("routes/0", "routes/5"))["request_headers_to_add"] =
+                    add_header("s")
+            },
+            "{}",
+            None,
+        ),
+        (|_| {}, r#"{"upstream": {"authority": "app.test"}}"#, None),
+    ];
+    for (change, config, expected) in changes {
+        let found = findings(change, config);
+        let expected = expected.map(|found| format!("{routes}{found}"));
+        expect_only(&found, expected.as_slice());
+    }
+}
+
+/// Holds findings against the beginning of each that is expected.
+fn expect_only(found: &[String], expected: &[String]) {
+    let found: Vec<String> = found.iter().map(|line| line.replace(PLACE, "…")).collect();
+    let fits = found.len() == expected.len()
+        && (found.iter().zip(expected)).all(|(line, begin)| line.starts_with(begin.as_str()));
+    assert!(fits, "{found:#?} instead of {expected:#?}");
+}
+
+#[test]
+fn what_a_virtual_host_or_the_route_configuration_adds_is_found_there_once() {
+    for (at_level, place) in [
+        ("route_config", "route_config"),
+        (
+            "route_config/virtual_hosts/0",
+            "route_config.virtual_hosts[0]",
+        ),
+    ] {
+        let pointer = format!("{MANAGER}/{at_level}");
+        let mut found = findings(
+            |y| at(y, &pointer)["request_headers_to_add"] = add_header("s"),
+            "{}",
+        );
+        found.dedup();
+        expect_only(
+            &found,
+            &[format!(
+                "error: ….{place}.request_headers_to_add[0]: x-webhook-secret"
+            )],
+        );
+        let retries = serde_json::json!({"retry_on": "5xx"});
+        let mut found = findings(|y| at(y, &pointer)["retry_policy"] = retries, "{}");
+        found.dedup();
+        expect_only(
+            &found,
+            &[format!(
+                "warning: ….{place}.retry_policy: hides the first try"
+            )],
+        );
+    }
+}
+
+#[test]
+fn retries_times_and_filters_that_embudo_does_not_get_on_with_are_warned_of() {
+    type Change = (fn(&mut Value), &'static str);
+    let options = "/static_resources/clusters/1/typed_extension_protocol_options/envoy.extensions.upstreams.http.v3.HttpProtocolOptions";
+    assert!(at(&mut shipped_yaml(), options).is_object());
+    let changes: [Change; 16] = [
+        (
+            |y| at(y, ROUTE)["route"]["retry_policy"] = serde_json::json!({"retry_on": "reset"}),
+            "….route_config.virtual_hosts[0].routes[0].route.retry_policy: hides the first try, which Laravel may have taken",
+        ),
+        (
+            |y| {
+                at(
+                    y,
+                    "/static_resources/clusters/1/typed_extension_protocol_options/envoy.extensions.upstreams.http.v3.HttpProtocolOptions",
+                )["retry_policy"] = serde_json::json!({"retry_on": "5xx"});
+            },
+            "static_resources.clusters[1].retry_policy: hides the first try",
+        ),
+        (
+            |y| {
+                at(y, ROUTE)["route"]["timeout"] = "60s".into();
+                at(y, ROUTE)["route"]["idle_timeout"] = "61s".into();
+            },
+            "….route_config.virtual_hosts[0].routes[0].route.timeout: should not be more than call_timeout_ms (15000)",
+        ),
+        (
+            |y| at(y, ROUTE)["route"]["idle_timeout"] = Value::Null,
+            "….route_config.virtual_hosts[0].routes[0].route.idle_timeout: is missing: nothing else answers the callers",
+        ),
+        (
+            |y| at(y, ROUTE)["route"]["idle_timeout"] = "5s".into(),
+            "….route_config.virtual_hosts[0].routes[0].route.idle_timeout: must be more than `timeout` (15000 ms)",
+        ),
+        (
+            |y| {
+                at(y, ROUTE)["route"]["max_stream_duration"] =
+                    serde_json::json!({"max_stream_duration": "10s"})
+            },
+            "….route_config.virtual_hosts[0].routes[0].route.max_stream_duration.max_stream_duration: must be more than 19000 ms",
+        ),
+        (
+            |y| {
+                at(y, MANAGER)["common_http_protocol_options"]["max_stream_duration"] = "19s".into()
+            },
+            "….common_http_protocol_options.max_stream_duration: must be more than 19000 ms: a request that Embudo holds",
+        ),
+        (
+            |y| {
+                at(
+                    y,
+                    "/static_resources/clusters/1/typed_extension_protocol_options/envoy.extensions.upstreams.http.v3.HttpProtocolOptions/common_http_protocol_options",
+                )["max_stream_duration"] = "15s".into();
+            },
+            "static_resources.clusters[1].common_http_protocol_options.max_stream_duration: must be more than 15000 ms: a call that it ends, with 408",
+        ),
+        (
+            |y| {
+                let rbac =
+                    serde_json::json!({"name": "envoy.filters.http.rbac", "typed_config": {}});
+                at(y, &format!("{MANAGER}/http_filters"))
+                    .as_array_mut()
+                    .unwrap()
+                    .insert(1, rbac);
+            },
+            "….http_filters[1]: envoy.filters.http.rbac is behind Embudo: it does nothing to what Embudo answers",
+        ),
+        (
+            |y| {
+                at(y, "/static_resources/clusters/1/outlier_detection")["enforcing_consecutive_5xx"] =
+                    Value::Null
+            },
+            "static_resources.clusters[1].outlier_detection.enforcing_consecutive_5xx: must be 0: a 500 is Laravel's word about a row",
+        ),
+        (
+            |y| {
+                at(y, "/static_resources/clusters/1/outlier_detection")["enforcing_consecutive_gateway_failure"] =
+                    Value::Null
+            },
+            "static_resources.clusters[1].outlier_detection.enforcing_consecutive_gateway_failure: must be 100",
+        ),
+        (
+            |y| {
+                at(y, "/static_resources/clusters/1/outlier_detection")["max_ejection_time"] =
+                    "30s".into()
+            },
+            "static_resources.clusters[1].outlier_detection.max_ejection_time: should be base_ejection_time",
+        ),
+        (
+            |y| at(y, "/static_resources/clusters/0")["wait_for_warm_on_init"] = Value::Null,
+            r#"static_resources.clusters[0].wait_for_warm_on_init: should be false for "laravel""#,
+        ),
+        (
+            |y| at(y, "/static_resources/clusters/1")["wait_for_warm_on_init"] = true.into(),
+            r#"static_resources.clusters[1].wait_for_warm_on_init: should be false for "laravel_batch""#,
+        ),
+        (
+            // A filter before Embudo is where it belongs.
+            |y| {
+                let filters = at(y, &format!("{MANAGER}/http_filters"))
+                    .as_array_mut()
+                    .unwrap();
+                filters.insert(0, serde_json::json!({"name": "envoy.filters.http.rbac"}));
+            },
+            "",
+        ),
+        (
+            // One that is off everywhere is none.
+            |y| {
+                let off = serde_json::json!({"name": "envoy.filters.http.rbac", "disabled": true});
+                at(y, &format!("{MANAGER}/http_filters"))
+                    .as_array_mut()
+                    .unwrap()
+                    .insert(1, off);
+            },
+            "",
+        ),
+    ];
+    for (change, expected) in changes {
+        let expected = match expected {
+            "" => Vec::new(),
+            expected => vec![format!("warning: {expected}")],
+        };
+        expect_only(&findings(change, "{}"), &expected);
+    }
+}
+
+#[test]
+fn a_route_to_another_laravel_than_the_calls_go_to_is_an_error() {
+    let port = "/static_resources/clusters/0/load_assignment/endpoints/0/lb_endpoints/0/endpoint/address/socket_address";
+    let mut found = findings(|y| at(y, port)["port_value"] = 8001.into(), "{}");
+    assert_eq!(found.len(), 5, "each of the five routes: {found:#?}");
+    found.truncate(1);
+    expect_only(
+        &found,
+        &[
+            r#"error: ….route_config.virtual_hosts[0].routes[0].route.cluster: "laravel" is 127.0.0.1:8001, and "laravel_batch", where Embudo's own calls go, is 127.0.0.1:8000"#
+                .to_owned(),
+        ],
+    );
+}
+
+#[test]
+fn a_short_drain_and_rotating_headers_are_warned_of() {
+    let config = |text: &str| parse(text).unwrap();
+    let drain = |seconds, text: &str| inspect::drain_time(seconds, &config(text));
+    assert_eq!(drain(20, "{}"), None);
+    let text = drain(15, "{}").expect("it cuts a request").to_string();
+    assert!(text.starts_with("warning: --drain-time-s: must be more than call_timeout_ms (15000)"));
+    assert_eq!(drain(10, r#"{"call_timeout_ms": 5000}"#), None);
+    let rotating = inspect::config(&config(r#"{"headers": {"rotating": ["authorization"]}}"#));
+    assert_eq!(rotating.len(), 1);
+    assert!(
+        rotating[0]
+            .to_string()
+            .starts_with("warning: headers.rotating: tells no callers apart")
+    );
 }
 
 #[test]

@@ -26,18 +26,11 @@ pub(super) struct Figures {
     pub(super) uptime_s: Option<u64>,
     /// The time between the two looks, in ms: rates are over this.
     pub(super) window_ms: u64,
-    /// Updates that have not met their end.
-    pub(super) pending_items: Option<u64>,
-    /// The age of the oldest one, in ms.
-    pub(super) oldest_pending_ms: Option<u64>,
-    /// What the dispatcher takes Laravel for.
-    pub(super) circuit: Option<Circuit>,
-    /// Whether Laravel is slower than configured as slow.
-    pub(super) laravel_slow: Option<bool>,
-    /// Whether the beat moved between the looks; `None` while no leader has been elected.
-    pub(super) leader_alive: Option<bool>,
-    /// The beat itself.
-    pub(super) leader_beat: Option<u64>,
+    /// All stores of this Envoy together: what is counted is summed, else the worst counts.
+    #[serde(flatten)]
+    pub(super) all: StoreFigures,
+    /// Each store by its label: the plugin's name, and the `vm_id` where that differs.
+    pub(super) stores: BTreeMap<String, StoreFigures>,
     /// By route and outcome.
     pub(super) requests_total: Table,
     /// By route and end.
@@ -64,6 +57,29 @@ pub(super) struct Figures {
     pub(super) vm_reloads_total: u64,
     /// VMs that trapped and could not be.
     pub(super) vm_reload_failures_total: u64,
+}
+
+/// What the leader of a store says of it.
+#[derive(Clone, Copy, Debug, PartialEq, Serialize)]
+pub(super) struct StoreFigures {
+    /// Updates that have not met their end.
+    pub(super) pending_items: Option<u64>,
+    /// The age of the oldest one, in ms.
+    pub(super) oldest_pending_ms: Option<u64>,
+    /// What the dispatcher takes Laravel for.
+    pub(super) circuit: Option<Circuit>,
+    /// Whether Laravel is slower than configured as slow.
+    pub(super) laravel_slow: Option<bool>,
+    /// Whether the beat moved between the looks; `None` while no leader has been elected.
+    pub(super) leader_alive: Option<bool>,
+    /// The beat itself.
+    pub(super) leader_beat: Option<u64>,
+    /// Requests that wait for their session's turn.
+    pub(super) held_requests: Option<u64>,
+    /// Updates that have failed alone.
+    pub(super) suspect_items: Option<u64>,
+    /// Callers of which Laravel has accepted something.
+    pub(super) proven_callers: Option<u64>,
 }
 
 /// Counts by two labels.
@@ -144,7 +160,6 @@ impl Figures {
             old.counter("embudo.calls", &[]),
             new.counter("embudo.calls", &[]),
         );
-        let beat = new.gauge("embudo.leader_beat").filter(|beat| *beat > 0);
         let reloads = new.vm_reloads();
         let ledger = new.ledger();
         Self {
@@ -152,12 +167,8 @@ impl Figures {
             embudo_found: new.has_embudo(),
             uptime_s: new.find("server.uptime"),
             window_ms: u64::try_from(window.as_millis()).unwrap_or(u64::MAX),
-            pending_items: new.gauge("embudo.pending"),
-            oldest_pending_ms: new.gauge("embudo.oldest_pending_ms"),
-            circuit: new.gauge("embudo.circuit").map(Circuit::of),
-            laravel_slow: new.gauge("embudo.laravel_slow").map(|slow| slow > 0),
-            leader_alive: beat.map(|beat| old.gauge("embudo.leader_beat") != Some(beat)),
-            leader_beat: beat,
+            all: StoreFigures::of_all(old, new),
+            stores: StoreFigures::by_store(old, new),
             requests_total: by(new, "embudo.requests", "outcome"),
             items_total: by(new, "embudo.items", "end"),
             calls,
@@ -171,6 +182,50 @@ impl Figures {
             outlier_detection: Outlier::of(cluster, new),
             vm_reloads_total: reloads.success,
             vm_reload_failures_total: reloads.failure,
+        }
+    }
+}
+
+// === impl StoreFigures ===
+
+impl StoreFigures {
+    fn by_store(old: &Stats, new: &Stats) -> BTreeMap<String, Self> {
+        let of = |name: &String| {
+            let gauge = |stats: &Stats, what: &str| {
+                let by = stats.gauge_by_store(&format!("embudo.{what}"));
+                by.get(name).copied()
+            };
+            Self::of(&|what| gauge(new, what), gauge(old, "leader_beat"))
+        };
+        let names = new.gauge_by_store("embudo.leader_beat").into_keys();
+        names.map(|name| (name.clone(), of(&name))).collect()
+    }
+
+    fn of_all(old: &Stats, new: &Stats) -> Self {
+        let gauge = |stats: &Stats, what: &str| stats.gauge(&format!("embudo.{what}"));
+        let mut all = Self::of(&|what| gauge(new, what), gauge(old, "leader_beat"));
+        // One that has nothing to deliver may have gone with its listener.
+        let stores = Self::by_store(old, new);
+        let is_left = |store: &&Self| store.leader_alive == Some(false);
+        let mut left = stores.values().filter(is_left);
+        if left.any(|store| store.pending_items > Some(0)) {
+            all.leader_alive = Some(false);
+        }
+        all
+    }
+
+    fn of(gauge: &dyn Fn(&str) -> Option<u64>, beat_before: Option<u64>) -> Self {
+        let beat = gauge("leader_beat").filter(|beat| *beat > 0);
+        Self {
+            pending_items: gauge("pending"),
+            oldest_pending_ms: gauge("oldest_pending_ms"),
+            circuit: gauge("circuit").map(Circuit::of),
+            laravel_slow: gauge("laravel_slow").map(|slow| slow > 0),
+            leader_alive: beat.map(|beat| beat_before != Some(beat)),
+            leader_beat: beat,
+            held_requests: gauge("held"),
+            suspect_items: gauge("suspects"),
+            proven_callers: gauge("proven"),
         }
     }
 }

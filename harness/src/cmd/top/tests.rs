@@ -16,7 +16,7 @@ use super::watch::Watch;
 /// Shortened from real answers of Envoy 1.40.
 const EARLIER: &str = r#"{"stats":[
     {"name":"server.uptime","value":3720},
-    {"name":"wasmcustom.embudo.leader_beat","value":70},
+    {"name":"wasmcustom.embudo.leader_beat;store=embudo","value":70},
     {"name":"wasmcustom.embudo.calls;route=qr;verdict=delivered","value":10}]}"#;
 
 const LATER: &str = r#"{"stats":[
@@ -30,9 +30,9 @@ const LATER: &str = r#"{"stats":[
     {"name":"wasmcustom.embudo.calls;route=qr;verdict=retry","value":2},
     {"name":"wasmcustom.embudo.items;route=qr;end=delivered","value":600},
     {"name":"wasmcustom.embudo.items;route=qr;end=superseded","value":50},
-    {"name":"wasmcustom.embudo.leader_beat","value":130},
-    {"name":"wasmcustom.embudo.oldest_pending_ms","value":1234},
-    {"name":"wasmcustom.embudo.pending","value":7},
+    {"name":"wasmcustom.embudo.leader_beat;store=embudo","value":130},
+    {"name":"wasmcustom.embudo.oldest_pending_ms;store=embudo","value":1234},
+    {"name":"wasmcustom.embudo.pending;store=embudo","value":7},
     {"name":"wasmcustom.embudo.requests;route=get_status;outcome=cached","value":900},
     {"name":"wasmcustom.embudo.requests;route=get_status;outcome=fresh","value":31},
     {"name":"wasmcustom.embudo.requests;route=get_status;outcome=stale","value":0},
@@ -83,7 +83,7 @@ fn drawn(watch: &mut Watch, columns: u16, rows: u16) -> String {
 
 #[test]
 fn the_screen_shows_the_recorded_figures() {
-    let screen = view::text(&figures(EARLIER, LATER), 100);
+    let screen = view::text(&figures(EARLIER, LATER), 110);
 
     assert!(screen.contains("up 1 h 02 min"), "{screen}");
     assert!(
@@ -99,7 +99,10 @@ fn the_screen_shows_the_recorded_figures() {
     );
     let (answers, calls) = screen.split_once("CALLS").expect("the calls");
     let (calls, items) = calls.split_once("ITEMS").expect("the items");
-    assert_eq!(words(answers, "qr"), ["657", "88", "–", "–", "–", "–", "3"]);
+    assert_eq!(
+        words(answers, "qr"),
+        ["657", "88", "–", "–", "–", "–", "–", "–", "3"]
+    );
     assert_eq!(words(answers, "none").last(), Some(&"4"));
     assert_eq!(words(answers, "get_status"), ["900", "0", "31", "–"]);
     assert_eq!(words(calls, "qr"), ["25", "2", "–", "–", "–", "–", "27"]);
@@ -108,7 +111,7 @@ fn the_screen_shows_the_recorded_figures() {
         words(calls, "  a minute"),
         ["30.0", "4.0", "–", "–", "–", "–", "34.0"]
     );
-    assert_eq!(words(items, "qr"), ["600", "50", "–", "–"]);
+    assert_eq!(words(items, "qr"), ["600", "50", "–", "–", "–"]);
     assert_eq!(
         words(items, "staleness").join(" "),
         "260 ms 260 ms 4.1 s 4.1 s 100"
@@ -118,7 +121,7 @@ fn the_screen_shows_the_recorded_figures() {
         screen.lines().count() <= 30,
         "it fits into a page: {screen}"
     );
-    assert!(screen.lines().all(|line| line.chars().count() <= 100));
+    assert!(screen.lines().all(|line| line.chars().count() <= 110));
 }
 
 #[test]
@@ -129,7 +132,8 @@ fn a_circuit_that_envoy_knows_is_named() {
         (2, "circuit open", "open"),
         (3, "circuit misconfigured", "misconfigured"),
     ] {
-        let line = format!(r#"{{"name":"wasmcustom.embudo.circuit","value":{gauge}}}"#);
+        let line =
+            format!(r#"{{"name":"wasmcustom.embudo.circuit;store=embudo","value":{gauge}}}"#);
         let figures = figures(EARLIER, &with(LATER, &line));
         assert!(view::text(&figures, 100).contains(name), "{name}");
         let value = serde_json::to_value(&figures).expect("JSON");
@@ -138,12 +142,41 @@ fn a_circuit_that_envoy_knows_is_named() {
 }
 
 #[test]
+fn each_store_of_several_has_a_line_and_all_of_them_one() {
+    let second = r#"{"name":"wasmcustom.embudo.leader_beat;store=second","value":9},
+        {"name":"wasmcustom.embudo.circuit;store=second","value":2},
+        {"name":"wasmcustom.embudo.held;store=second","value":3},
+        {"name":"wasmcustom.embudo.pending;store=second","value":5}"#;
+    let beat = r#"{"name":"wasmcustom.embudo.leader_beat;store=second","value":4}"#;
+    let shown = figures(&with(EARLIER, beat), &with(LATER, second));
+    let screen = view::text(&shown, 110);
+    for line in [
+        "pending 12   oldest 1.2 s   circuit open   leader alive",
+        "  embudo: pending 7   oldest 1.2 s   circuit –   leader alive",
+        "  second: pending 5   oldest –   circuit open   leader alive",
+        "held 3   failed alone –   proven callers –",
+    ] {
+        assert!(
+            screen.lines().any(|shown| shown == line),
+            "{line}: {screen}"
+        );
+    }
+    // Its leader is gone, and five are waiting for one.
+    let left = figures(&with(EARLIER, second), &with(LATER, second));
+    assert!(
+        view::text(&left, 110)
+            .contains("pending 12   oldest 1.2 s   circuit open   leader NOT ALIVE")
+    );
+    assert_eq!(left.stores["embudo"].leader_alive, Some(true));
+}
+
+#[test]
 fn a_beat_that_stands_still_is_no_life() {
     let dead = figures(LATER, LATER);
-    assert_eq!(dead.leader_alive, Some(false));
+    assert_eq!(dead.all.leader_alive, Some(false));
     assert!(view::text(&dead, 100).contains("leader NOT ALIVE"));
     let unborn = figures(r#"{"stats":[]}"#, r#"{"stats":[]}"#);
-    assert_eq!(unborn.leader_alive, None, "nobody was ever elected");
+    assert_eq!(unborn.all.leader_alive, None, "nobody was ever elected");
 }
 
 #[test]
@@ -219,7 +252,7 @@ fn rates_are_those_of_the_last_minute() {
         "all calls are older"
     );
     assert_eq!(
-        figures.leader_alive,
+        figures.all.leader_alive,
         Some(false),
         "the beat stood still for longer than a lease"
     );

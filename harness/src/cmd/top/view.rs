@@ -7,21 +7,26 @@ use ratatui::style::{Color, Modifier, Style};
 use ratatui::text::{Line, Span};
 use ratatui::widgets::{Cell, Row, Table as Grid, Widget};
 
-use super::figures::{Circuit, Figures, Percentiles, Table};
+use super::figures::{Circuit, Figures, Percentiles, StoreFigures, Table};
 
 /// What stands where there is no figure.
 const NONE: &str = "–";
 
 /// The columns of a POST's answers, in the order of a request's way through Embudo.
-const ANSWERS: [&str; 7] = [
+const ANSWERS: [&str; 9] = [
     "queued",
     "duplicate",
     "implied",
     "stale",
-    "passing",
+    "write_through",
+    "held",
+    "outside",
     "busy",
     "bypass",
 ];
+
+/// What is too long for its column has a shorter heading.
+const HEADINGS: [(&str, &str); 1] = [("write_through", "through")];
 
 /// The columns of a read's answers.
 const READS: [&str; 4] = ["cached", "stale", "fresh", "bypass"];
@@ -41,10 +46,10 @@ const VERDICTS: [&str; 6] = [
 /// More verdicts, shown as refused.
 const NOT_TAKEN: [&str; 3] = ["partial", "no_route", "too_large"];
 
-const ENDS: [&str; 4] = ["delivered", "superseded", "expired", "rejected"];
+const ENDS: [&str; 5] = ["delivered", "superseded", "expired", "rejected", "voided"];
 
-/// Ten digits and a blank: a count that needs more is years old.
-const COLUMN: u16 = 11;
+/// Nine digits and a blank: a count that needs more is years old. "superseded" needs one more.
+const COLUMN: u16 = 10;
 
 /// Room for a route's name; longer ones are cut.
 const FIRST_COLUMN: u16 = 20;
@@ -112,29 +117,18 @@ fn summary(figures: &Figures) -> Vec<Line<'static>> {
         ));
         return lines;
     }
-    let circuit = figures.circuit.map_or_else(
-        || Span::raw(NONE),
-        |circuit| Span::styled(circuit.text(), either(circuit == Circuit::Closed)),
-    );
-    let leader = match figures.leader_alive {
-        None => Span::raw(NONE),
-        Some(true) => Span::styled("alive", good),
-        Some(false) => Span::styled("NOT ALIVE", bad),
-    };
-    let mut first = vec![
-        Span::raw("pending "),
-        Span::styled(number(figures.pending_items), bold),
-        Span::raw("   oldest "),
-        Span::styled(duration(figures.oldest_pending_ms), bold),
-        Span::raw("   circuit "),
-        circuit,
-        Span::raw("   leader "),
-        leader,
-    ];
-    if figures.laravel_slow == Some(true) {
-        first.push(Span::styled("   LARAVEL IS SLOW", bad));
+    lines.push(store_line("", &figures.all));
+    if figures.stores.len() > 1 {
+        let each = figures.stores.iter();
+        lines.extend(each.map(|(name, store)| store_line(name, store)));
     }
-    lines.push(Line::from(first));
+    let all = &figures.all;
+    lines.push(Line::from(format!(
+        "held {}   failed alone {}   proven callers {}",
+        number(all.held_requests),
+        number(all.suspect_items),
+        number(all.proven_callers)
+    )));
 
     let outlier = match &figures.outlier_detection {
         None => vec![Span::raw(format!("outlier detection {NONE}"))],
@@ -159,6 +153,43 @@ fn summary(figures: &Figures) -> Vec<Line<'static>> {
         lines.push(Line::styled(text, bad));
     }
     lines
+}
+
+/// What a store's leader says of it; all of them without a name.
+fn store_line(name: &str, store: &StoreFigures) -> Line<'static> {
+    let bold = Style::new().add_modifier(Modifier::BOLD);
+    let good = Style::new().fg(Color::Green);
+    let bad = Style::new().fg(Color::Red).add_modifier(Modifier::BOLD);
+    let circuit = store.circuit.map_or_else(
+        || Span::raw(NONE),
+        |circuit| match circuit {
+            Circuit::Closed => Span::styled(circuit.text(), good),
+            _ => Span::styled(circuit.text(), bad),
+        },
+    );
+    let leader = match store.leader_alive {
+        None => Span::raw(NONE),
+        Some(true) => Span::styled("alive", good),
+        Some(false) => Span::styled("NOT ALIVE", bad),
+    };
+    let mut spans = match name {
+        "" => Vec::new(),
+        name => vec![Span::raw(format!("  {name}: "))],
+    };
+    spans.extend([
+        Span::raw("pending "),
+        Span::styled(number(store.pending_items), bold),
+        Span::raw("   oldest "),
+        Span::styled(duration(store.oldest_pending_ms), bold),
+        Span::raw("   circuit "),
+        circuit,
+        Span::raw("   leader "),
+        leader,
+    ]);
+    if store.laravel_slow == Some(true) {
+        spans.push(Span::styled("   LARAVEL IS SLOW", bad));
+    }
+    Line::from(spans)
 }
 
 fn blocks(figures: &Figures) -> Vec<Block> {
@@ -259,8 +290,12 @@ fn duration(ms: Option<u64>) -> String {
 
 impl Block {
     /// A row a route, a column each of `columns`; what a route cannot have is [`NONE`].
-    fn counts(title: &str, columns: &[&str], table: &Table) -> Self {
-        let heading = std::iter::once(title).chain(columns.iter().copied());
+    fn counts(title: &'static str, columns: &[&'static str], table: &Table) -> Self {
+        let short = |name: &'static str| {
+            let mut shorter = HEADINGS.iter().filter(|(long, _)| *long == name);
+            shorter.next().map_or(name, |(_, short)| short)
+        };
+        let heading = std::iter::once(title).chain(columns.iter().map(|name| short(name)));
         let rows = table.iter().map(|(route, counts)| {
             let values = columns
                 .iter()
@@ -280,8 +315,11 @@ impl Block {
 
     fn render(self, area: Rect, buffer: &mut Buffer) {
         let columns = self.heading.len();
+        let longest = self.heading.iter().skip(1).map(|name| name.chars().count());
+        let longest = u16::try_from(longest.max().unwrap_or(0)).unwrap_or(COLUMN);
+        let width = COLUMN.max(longest.saturating_add(1));
         let widths = std::iter::once(FIRST_COLUMN)
-            .chain(std::iter::repeat_n(COLUMN - 1, columns.saturating_sub(1)));
+            .chain(std::iter::repeat_n(width - 1, columns.saturating_sub(1)));
         let line = |cells: Vec<String>| {
             let cells = cells.into_iter().enumerate().map(|(i, text)| {
                 let line = Line::raw(text);

@@ -165,7 +165,8 @@ impl Watch {
             .any(|look| beat(look) != beat(last));
         // One look tells nothing.
         let told = self.looks.len() > 1;
-        figures.leader_alive = figures.leader_alive.and(told.then_some(moved));
+        let alive = &mut figures.all.leader_alive;
+        *alive = alive.and(told.then_some(moved));
         Some(figures)
     }
 

@@ -15,6 +15,9 @@ const VALUES_EACH: usize = 4;
 
 const SEED: u64 = 1;
 
+/// Of another session than all of those.
+const PROOF_SEED: u64 = 2;
+
 /// Sessions that are only read.
 const READERS: usize = 100;
 
@@ -40,6 +43,14 @@ impl Sessions {
 
     pub(super) fn len(&self) -> usize {
         self.newest.len()
+    }
+
+    /// One of a session that nobody else has: once Laravel has accepted it, everything else is queued.
+    pub(super) fn proof() -> Vec<Shot> {
+        let ids = session_ids(PROOF_SEED, 1);
+        ids.iter()
+            .map(|id| qr(id, 0, "write-through; unproven"))
+            .collect()
     }
 
     /// The first QR of each.

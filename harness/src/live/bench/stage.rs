@@ -76,6 +76,11 @@ impl Stage {
             memory: None,
             envoy,
         };
+        stage
+            .volley(LISTENER, Sessions::proof(), None)
+            .await?
+            .fire()
+            .await?;
         let before = stage.allocated().await?;
         let reads = stage.sessions.first_reads();
         let shots = stage.sessions.first_values();

@@ -20,6 +20,8 @@ pub enum Twin {
     Module(PathBuf),
     /// Envoy's own buffer filter has Embudo's place, and Envoy answers everything with this JSON.
     DirectResponse(String),
+    /// Another Laravel is behind it: its routes lead to this cluster, and Embudo's calls to `<cluster>_batch`.
+    Backend(String),
 }
 
 // === impl Twin ===
@@ -32,6 +34,7 @@ impl Twin {
             Self::WithoutEmbudo => "without_embudo",
             Self::Module(_) => "module",
             Self::DirectResponse(_) => "direct_response",
+            Self::Backend(_) => "backend",
         }
     }
 }
@@ -57,10 +60,19 @@ impl Bootstrap {
                 set_filter_config(&mut listener, &json!({}))?;
             }
             Twin::DirectResponse(body) => answer_directly(&mut listener, body)?,
+            Twin::Backend(cluster) => lead_to(&mut listener, cluster)?,
         }
         array(at(&mut self.value, LISTENERS)?)?.push(listener);
         Ok(())
     }
+}
+
+fn lead_to(listener: &mut Value, cluster: &str) -> Result<()> {
+    for route in array(at(at(listener, MANAGER)?, ROUTES)?)? {
+        *at(route, "/route/cluster")? = json!(cluster);
+    }
+    let batches = format!("{cluster}_batch");
+    set_filter_config(listener, &json!({"upstream": {"cluster": batches}}))
 }
 
 fn answer_directly(listener: &mut Value, body: &str) -> Result<()> {

@@ -38,7 +38,6 @@ use super::envoy::Envoy;
 use super::laravel::WebhookServer;
 use super::load::{self, Load, LoadOptions, LoadProgress};
 use super::scenario::{IDLE_MAX, envoy_options, happen, load_options, settled, start_laravel};
-use crate::model::gateway::session_ids;
 use crate::model::order::final_states;
 use crate::scenario::{Scenario, Verb};
 
@@ -68,7 +67,7 @@ pub async fn run(options: &ChaosOptions, mut tell: impl FnMut(&str)) -> Result<C
     let mut webhook = webhook.context("cannot start the webhook")?;
     plan.scenario.fall_back();
     let mut laravel = start_laravel(&plan.scenario, epoch).await?;
-    let ids = session_ids(options.seed, options.sessions);
+    let identities = plan.scenario.identities();
     let mut envoy_options = envoy_options("chaos", &plan.scenario, &laravel);
     envoy_options.webhook = Some(webhook.addr.into());
     let mut envoy = Envoy::start(envoy_options).await?;
@@ -83,9 +82,20 @@ pub async fn run(options: &ChaosOptions, mut tell: impl FnMut(&str)) -> Result<C
     laravel.reset();
     let started_ms = laravel.now_ms();
     laravel.with(|laravel| {
-        for session in plan.poison.iter().filter_map(|index| ids.get(*index)) {
-            laravel.refuse_session(session, started_ms + plan.poison_from_ms);
+        for poison in plan
+            .poison
+            .iter()
+            .filter_map(|index| identities.get(*index))
+        {
+            laravel.refuse_session(&poison.session, started_ms + plan.poison_from_ms);
         }
+        let rows = plan.throwing.iter();
+        *laravel.throwing_mut() = rows
+            .filter_map(|(index, at_ms)| {
+                let at_ms = started_ms + at_ms.start..started_ms + at_ms.end;
+                Some((identities.get(*index)?.key.clone(), at_ms))
+            })
+            .collect();
     });
     let faults = plan.scenario.faults.iter();
     laravel.set_faults(faults.map(|fault| fault.later(started_ms)).collect());
@@ -149,7 +159,7 @@ pub async fn run(options: &ChaosOptions, mut tell: impl FnMut(&str)) -> Result<C
         settled_after,
         events: webhook.received().len() as u64,
     };
-    Ok(ChaosReport::new(options, &plan, &ids, &evidence))
+    Ok(ChaosReport::new(options, &plan, &identities, &evidence))
 }
 
 /// Takes the webhook down and up at its times.

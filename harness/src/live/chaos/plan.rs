@@ -20,7 +20,7 @@ use rand::{RngExt, SeedableRng};
 use rand_chacha::ChaCha8Rng;
 use serde_json::{Value, json};
 
-use crate::model::laravel::{Fault, Misbehaviour};
+use crate::model::laravel::{Fault, Misbehaviour, Required};
 use crate::scenario::{Gateway, Happening, Laravel, Scenario, Verb};
 
 /// Borders of the phases, in thousandths of the run.
@@ -42,8 +42,17 @@ const POISON_EVERY: usize = 200;
 /// Embudo takes it for dead would be the machine's fault, and against the assumptions (`late_ms`).
 const PHP_WORKERS: usize = 64;
 
-/// Who shares the sessions, each with a token.
+/// Who shares the names of the sessions: each has as many, of the same names, and only a header says whose.
 const TENANTS: usize = 2;
+
+/// That header.
+pub(super) const TENANT_HEADER: &str = "x-tenant";
+
+/// The gateway's token, which Laravel wants to see on every request.
+const TOKEN: &str = "Bearer chaos";
+
+/// One session in so many has a row that throws, in each window of that trouble.
+const THROWING_EVERY: usize = 50;
 
 /// The header that tells which configuration a call was made with.
 const GENERATION: &str = "x-generation";
@@ -67,6 +76,10 @@ pub(super) enum Trouble {
     WebhookDown,
     /// The listener has just been updated.
     Update,
+    /// The rows of some sessions throw: a 500 for all that is with them in a call.
+    Throws,
+    /// A proxy answers everything in Laravel's stead: the page of a deploy, of a firewall, of a parked domain.
+    Proxy,
 }
 
 /// A trouble and its time, in ms since the gateway's first event.
@@ -104,6 +117,8 @@ pub(super) struct Plan {
     pub(super) outage: Range<u64>,
     /// The sessions, by index, whose updates Laravel refuses.
     pub(super) poison: Vec<usize>,
+    /// The sessions, by index, whose rows throw, and when, in ms since the gateway's first event.
+    pub(super) throwing: Vec<(usize, Range<u64>)>,
     /// From when on. Not from the start: what is kept of such a session is doubted, so Laravel itself answers
     /// its reads, and an outage shows there.
     pub(super) poison_from_ms: u64,
@@ -138,6 +153,9 @@ impl Plan {
         happenings.sort_by_key(|(at_ms, _)| *at_ms);
 
         let scenario = Scenario {
+            tenant_header: Some(TENANT_HEADER.to_owned()),
+            shared_names: true,
+            posts: Vec::new(),
             name: "chaos".to_owned(),
             seed,
             sessions,
@@ -149,9 +167,17 @@ impl Plan {
             tenants: TENANTS,
             filter: times.config(0),
             webhook: None,
-            gateway: Gateway::default(),
+            gateway: Gateway {
+                headers: vec![("authorization".to_owned(), TOKEN.to_owned())],
+                ..Gateway::default()
+            },
             laravel: Laravel {
                 workers: PHP_WORKERS,
+                requires: vec![Required {
+                    header: "authorization".to_owned(),
+                    value: Some(TOKEN.to_owned()),
+                    otherwise: 401,
+                }],
                 ..Laravel::default()
             },
             faults,
@@ -159,6 +185,7 @@ impl Plan {
             expectations: Vec::new(),
         };
         Self {
+            throwing: throwing(&windows, sessions, &mut dice),
             scenario,
             windows,
             healthy: HEALTHY.map(span),
@@ -202,6 +229,25 @@ fn recurring(what: Trouble, chaos: &Range<u64>, dice: &mut ChaCha8Rng) -> Vec<Wi
     windows
 }
 
+/// Other rows in each window, a few of each tenant's.
+fn throwing(
+    windows: &[Window],
+    sessions: usize,
+    dice: &mut ChaCha8Rng,
+) -> Vec<(usize, Range<u64>)> {
+    let most = (sessions / THROWING_EVERY).max(1);
+    let windows = windows
+        .iter()
+        .filter(|window| window.what == Trouble::Throws);
+    windows
+        .flat_map(|window| {
+            let rows = (0..most).map(|_| dice.random_range(0..sessions.max(1)));
+            let rows: Vec<usize> = rows.collect();
+            rows.into_iter().map(|row| (row, window.at_ms.clone()))
+        })
+        .collect()
+}
+
 /// Some of each tenant's sessions, each once. Tenants own every other session.
 fn poison(sessions: usize, dice: &mut ChaCha8Rng) -> Vec<usize> {
     let of_each = (sessions / POISON_EVERY / TENANTS).max(2);
@@ -220,8 +266,11 @@ fn poison(sessions: usize, dice: &mut ChaCha8Rng) -> Vec<usize> {
 // === impl Trouble ===
 
 impl Trouble {
-    pub(super) const ALL: [Self; 8] = [
+    pub(super) const ALL: [Self; 10] = [
         Self::Down,
+        // Before what Laravel does: it never hears of it.
+        Self::Proxy,
+        Self::Throws,
         Self::Hang,
         Self::Errors,
         Self::Throttled,
@@ -238,6 +287,8 @@ impl Trouble {
         let (lasts, stays_away) = match self {
             Self::Down => (20..60, 150..350),
             Self::Hang => (100..200, 60..150),
+            // Nothing comes through while it lasts.
+            Self::Proxy => (20..60, 150..350),
             _ => (60..150, 100..350),
         };
         Rhythm { lasts, stays_away }
@@ -253,6 +304,8 @@ impl Trouble {
             Self::ResetWithin => "resets within the answer",
             Self::WebhookDown => "webhook down",
             Self::Update => "listener update",
+            Self::Throws => "rows throw",
+            Self::Proxy => "a proxy's pages",
         }
     }
 }
@@ -355,7 +408,12 @@ impl Times {
                 let after_bytes = dice.random_range(1..12);
                 vec![(reset(after_bytes, processed), 0.1)]
             }
-            Trouble::Down | Trouble::WebhookDown | Trouble::Update => Vec::new(),
+            Trouble::Proxy => {
+                let code = [200, 302, 403, 404][dice.random_range(0..4)];
+                let location = None;
+                vec![(Misbehaviour::Page { code, location }, 1.0)]
+            }
+            Trouble::Down | Trouble::WebhookDown | Trouble::Update | Trouble::Throws => Vec::new(),
         };
         let Range { start, end } = window.at_ms;
         let fault = |(what, probability)| Fault::always(what).with_probability(probability);

@@ -12,6 +12,7 @@ use super::stranger::Told;
 use super::watch::Memory;
 use crate::live::load::{Latencies, LoadReport, Second, Window};
 use crate::live::stats::{Ledger, Stats};
+use crate::model::gateway::Identity;
 use crate::model::http::{Kind, Route};
 use crate::model::laravel::Journal;
 use crate::model::order::{FinalStates, Mismatch};
@@ -74,7 +75,7 @@ pub struct ChaosReport {
     pub out_of_order: u64,
     /// Calls with a session that Laravel was already busy with.
     pub overlapping: u64,
-    /// Updates under another's credential, calls that Laravel refused for theirs, and reads that were
+    /// Updates under another caller's headers, calls that Laravel refused for theirs, and reads that were
     /// answered to a stranger.
     pub credentials_mixed: u64,
     /// Reads that were refused to a stranger.
@@ -129,7 +130,7 @@ impl ChaosReport {
     pub(super) fn new(
         options: &ChaosOptions,
         plan: &Plan,
-        ids: &[String],
+        identities: &[Identity],
         evidence: &Evidence,
     ) -> Self {
         let Evidence {
@@ -142,14 +143,14 @@ impl ChaosReport {
         let poison: BTreeSet<&str> = plan
             .poison
             .iter()
-            .filter_map(|index| Some(ids.get(*index)?.as_str()))
+            .filter_map(|index| Some(identities.get(*index)?.session.as_str()))
             .collect();
         let mut examples = Examples::new(evidence);
 
         let missing: Vec<&Mismatch> = finals
             .mismatches
             .iter()
-            .filter(|m| !poison.contains(m.session.as_str()) && !evidence.may_have_expired(m))
+            .filter(|m| !poison.contains(name(&m.session)) && !evidence.may_have_expired(m))
             .collect();
         for mismatch in &missing {
             let Mismatch {
@@ -171,15 +172,15 @@ impl ChaosReport {
                 examples.add(rule, &violation.session, &violation.what);
             }
         }
-        let owners = ids.iter().enumerate();
-        let owners: BTreeMap<&str, Option<String>> = owners
-            .map(|(index, id)| (id.as_str(), plan.scenario.authorization(index)))
-            .collect();
+        let keys: BTreeSet<&str> = identities.iter().map(|known| known.key.as_str()).collect();
         let mut mixed = 0;
         for entry in journal.entries() {
-            if owners.get(entry.session.as_str()) != Some(&entry.credential) {
+            // Whose it is was said by the headers that it arrived with.
+            let mut sent = report.sent.of_session(&entry.session).iter();
+            let sent = entry.route == Route::Status || sent.any(|sent| sent.value == entry.value);
+            if !keys.contains(entry.session.as_str()) || !sent {
                 mixed += 1;
-                examples.add("credentials", &entry.session, "under another's credential");
+                examples.add("callers", &entry.session, "under another's headers");
             }
         }
 
@@ -356,6 +357,11 @@ fn ledger(counts: &Ledger) -> String {
         "{} accepted, {known} accounted for: {difference} {how}",
         counts.accepted
     )
+}
+
+/// A session's name, without its tenant's.
+fn name(key: &str) -> &str {
+    key.rsplit_once('/').map_or(key, |(_, name)| name)
 }
 
 /// Laravel's answers to updates by status.

@@ -1,7 +1,8 @@
 //! Somebody who asks for other people's sessions.
 //!
-//! A tenant whose token is good asks, over and over, for the state of a session of the other tenant's. Laravel
-//! says 403; Embudo has the answer in its store, kept for the session's own tenant.
+//! Somebody whose token is good, and whose header names a tenant that does not exist, asks, over and over, for the
+//! state of a session of that name. Laravel says 404; Embudo has answers in its store, kept for the tenants that
+//! have a session of that name.
 
 use std::convert::Infallible;
 use std::time::Duration;
@@ -15,7 +16,7 @@ use hyper_util::client::legacy::connect::HttpConnector;
 use hyper_util::rt::TokioExecutor;
 use tokio::time::{sleep, timeout};
 
-use crate::model::gateway::session_ids;
+use super::plan::TENANT_HEADER;
 use crate::scenario::Scenario;
 
 /// Often enough for some hundreds of questions in a run, and nothing beside the gateway's own.
@@ -29,15 +30,17 @@ const ANSWER_MAX: Duration = Duration::from_secs(15);
 pub(super) struct Told {
     /// 2xx, which is never right.
     pub(super) served: u64,
-    /// 403.
+    /// 404.
     pub(super) refused: u64,
 }
 
 #[derive(Debug)]
 pub(super) struct Stranger {
     client: Client<HttpConnector, Empty<Bytes>>,
-    /// What is asked for, and the token of somebody else.
-    questions: Vec<(Uri, String)>,
+    /// What is asked for.
+    questions: Vec<Uri>,
+    /// What every request of the gateway's has.
+    headers: Vec<(String, String)>,
     pub(super) told: Told,
 }
 
@@ -45,19 +48,17 @@ pub(super) struct Stranger {
 
 impl Stranger {
     pub(super) fn new(base_url: &str, scenario: &Scenario) -> Result<Self> {
-        let ids = session_ids(scenario.seed, scenario.sessions);
-        let question = |(index, session): (usize, String)| {
-            let uri = format!("{base_url}/api/whatsapp/status/{session}").parse()?;
-            // Neighbours are never of one tenant.
-            Ok((uri, scenario.authorization(index + 1).unwrap_or_default()))
+        let question = |session: &str| -> Result<Uri> {
+            Ok(format!("{base_url}/api/whatsapp/status/{session}").parse()?)
         };
+        let identities = scenario.identities();
         Ok(Self {
             client: Client::builder(TokioExecutor::new()).build_http(),
-            questions: ids
-                .into_iter()
-                .enumerate()
-                .map(question)
+            questions: identities
+                .iter()
+                .map(|identity| question(&identity.session))
                 .collect::<Result<_>>()?,
+            headers: scenario.gateway.headers.clone(),
             told: Told::default(),
         })
     }
@@ -65,18 +66,21 @@ impl Stranger {
     /// Asks until it is dropped.
     pub(super) async fn ask(&mut self) -> Infallible {
         loop {
-            for (uri, token) in &self.questions {
+            for uri in &self.questions {
                 sleep(EVERY).await;
-                let request = Request::get(uri.clone())
+                let mut request = Request::get(uri.clone())
                     .header("accept", "application/json")
-                    .header("authorization", token)
-                    .body(Empty::new());
+                    .header(TENANT_HEADER, "nobody");
+                for (name, value) in &self.headers {
+                    request = request.header(name, value);
+                }
+                let request = request.body(Empty::new());
                 let Ok(request) = request else { continue };
                 let answer = timeout(ANSWER_MAX, self.client.request(request)).await;
                 // No answer is none that should not have been given.
                 if let Ok(Ok(answer)) = answer {
                     self.told.served += u64::from(answer.status().is_success());
-                    self.told.refused += u64::from(answer.status() == 403);
+                    self.told.refused += u64::from(answer.status() == 404);
                 }
             }
         }

@@ -40,6 +40,10 @@ pub struct EnvoyOptions {
     pub log_level: String,
     /// Whether Embudo is in the chain; without it, Envoy only passes requests on.
     pub embudo: bool,
+    /// What an operator may have written besides: places and values, as [`Bootstrap::change`] has them.
+    pub changes: Vec<(String, Value)>,
+    /// The module in the place of Embudo's own, for what is asked of Envoy itself.
+    pub module: Option<PathBuf>,
     /// Listeners beside the gateway's, for a comparison in one process.
     pub twins: Vec<Twin>,
     /// Whether the listener is a watched file, so that [`super::Envoy::update_filter_config`]
@@ -92,6 +96,8 @@ impl EnvoyOptions {
             admin: ANY_PORT,
             log_level: "info".to_owned(),
             embudo: true,
+            changes: Vec::new(),
+            module: None,
             twins: Vec::new(),
             watch_listener: false,
             drain_time_s: 10,
@@ -126,6 +132,9 @@ impl EnvoyOptions {
                 }
             }
             None => bootstrap.without_embudo()?,
+        }
+        for (place, value) in &self.changes {
+            bootstrap.change(place, value)?;
         }
         for twin in &self.twins {
             bootstrap.twin(twin)?;

@@ -27,7 +27,8 @@ use tokio::{
 
 pub use self::report::{Latencies, LoadProgress, LoadReport, Second, Window};
 use self::send::Sender;
-use crate::model::gateway::{Flow, GatewayConfig, RetryPolicy, What, session_ids};
+use crate::model::gateway::{Flow, GatewayConfig, Identity, RetryPolicy, What, session_ids};
+use crate::scenario::Planned;
 
 /// Node's agents with `keepAlive` keep 256 free sockets; more at once would be new to the gateway.
 pub(crate) const CONNECTIONS_MAX: usize = 256;
@@ -64,9 +65,13 @@ pub struct LoadOptions {
     pub flows_max: usize,
     /// How long to wait at the end for what is under way.
     pub drain: Duration,
-    /// The `authorization` of each session by its index, where a gateway serves several tenants. A session
-    /// beyond the end has none.
-    pub authorizations: Vec<Option<String>>,
+    /// Who each session is, by its index; empty, all have the names of the seed, and nothing tells their
+    /// callers apart.
+    pub identities: Vec<Identity>,
+    /// Whether the sessions do nothing by themselves: only the script is sent.
+    pub quiet: bool,
+    /// Posts at given times from the first event on, in the order of time.
+    pub script: Vec<Planned>,
     /// Headers on every request besides the gateway's own, credentials for example.
     pub headers: Vec<(String, String)>,
     /// Spans of the run, in ms since its first event was due, whose latencies are kept apart; a send belongs to
@@ -91,6 +96,33 @@ pub async fn run(options: LoadOptions, progress: Arc<LoadProgress>) -> anyhow::R
     Load::start(options, progress)?.finish().await
 }
 
+/// Says of each session that it shows QRs, once: Embudo keeps the reads of a session that has had an update.
+/// Nothing of it appears in a later report.
+///
+/// # Errors
+/// If the base URL is none, or Laravel does not take it of a session.
+pub async fn introduce(options: &LoadOptions) -> anyhow::Result<()> {
+    let sender = Arc::new(Sender::new(options, Arc::default())?);
+    let identities = options.identities().into_iter().enumerate();
+    let tells = identities.filter_map(|(index, identity)| {
+        let sender = sender.clone();
+        let session = Arc::from(identity.session.as_str());
+        let flow = Flow::once(Flow::pending(sender.prefix(), session)?);
+        Some(async move { sender.ask(index, &identity.key, flow).await })
+    });
+    let told: Vec<_> = futures::stream::iter(tells)
+        .buffer_unordered(WARM_UP_AT_ONCE)
+        .collect()
+        .await;
+    let failed = told.iter().filter(|answer| !answer.is_success()).count();
+    anyhow::ensure!(
+        failed == 0,
+        "{failed} of {} sessions cannot be introduced",
+        told.len()
+    );
+    Ok(())
+}
+
 /// Asks for each session's state once, as the first event of a gateway's day does, so that Embudo has
 /// seen every session before anything is counted. Nothing of it appears in a later report.
 ///
@@ -99,11 +131,12 @@ pub async fn run(options: LoadOptions, progress: Arc<LoadProgress>) -> anyhow::R
 /// what it claims.
 pub async fn warm_up(options: &LoadOptions) -> anyhow::Result<()> {
     let sender = Arc::new(Sender::new(options, Arc::default())?);
-    let sessions = session_ids(options.seed, options.sessions).into_iter();
-    let asks = sessions.enumerate().map(|(index, session)| {
+    let identities = options.identities().into_iter().enumerate();
+    let asks = identities.map(|(index, identity)| {
         let sender = sender.clone();
-        let flow = Flow::new(sender.prefix(), Arc::from(session.as_str()), What::Expired);
-        async move { sender.ask(index, &session, flow).await }
+        let session = Arc::from(identity.session.as_str());
+        let flow = Flow::new(sender.prefix(), session, What::Expired);
+        async move { sender.ask(index, &identity.key, flow).await }
     });
     let asked: Vec<_> = futures::stream::iter(asks)
         .buffer_unordered(WARM_UP_AT_ONCE)
@@ -165,12 +198,20 @@ async fn drive(
     sender: Arc<Sender>,
     mut stopped: watch::Receiver<bool>,
 ) -> LoadReport {
-    let ids: Vec<Arc<str>> = session_ids(options.seed, options.sessions)
-        .into_iter()
-        .map(Arc::from)
+    let identities = options.identities().into_iter();
+    let names: Vec<(Arc<str>, Arc<str>)> = identities
+        .map(|identity| (Arc::from(identity.session), Arc::from(identity.key)))
         .collect();
     let mut flows = JoinSet::new();
     let begun = Instant::now();
+    for planned in options.script.iter().cloned() {
+        let sender = sender.clone();
+        flows.spawn(async move {
+            let due = begun + Duration::from_millis(planned.at_ms);
+            tokio::time::sleep_until(due.into()).await;
+            sender.scripted(planned, due).await;
+        });
+    }
     let mut events = pace::pace(&options, begun);
     sender.started(begun);
     loop {
@@ -181,14 +222,17 @@ async fn drive(
         };
         let Some((index, event)) = next else { break };
         while flows.try_join_next().is_some() {}
-        let Some(session) = ids.get(index).cloned() else {
+        let Some((session, key)) = names.get(index).cloned() else {
             continue;
         };
+        if options.quiet {
+            continue;
+        }
         if flows.len() >= options.flows_max {
             sender.shed();
         } else {
             let due = begun + Duration::from_millis(event.at_ms);
-            flows.spawn(sender.clone().flow(index, session, event.what, due));
+            flows.spawn(sender.clone().flow(index, session, key, event.what, due));
         }
     }
     // The pacer sees that nobody listens any more, and ends.
@@ -209,6 +253,19 @@ async fn drive(
 
 // === impl LoadOptions ===
 
+impl LoadOptions {
+    /// Who each session is.
+    fn identities(&self) -> Vec<Identity> {
+        match self.identities.is_empty() {
+            true => {
+                let ids = session_ids(self.seed, self.sessions).into_iter();
+                ids.map(Identity::plain).collect()
+            }
+            false => self.identities.clone(),
+        }
+    }
+}
+
 impl Default for LoadOptions {
     fn default() -> Self {
         Self {
@@ -222,7 +279,9 @@ impl Default for LoadOptions {
             connections_max: CONNECTIONS_MAX,
             flows_max: FLOWS_MAX,
             drain: DRAIN,
-            authorizations: Vec::new(),
+            identities: Vec::new(),
+            quiet: false,
+            script: Vec::new(),
             headers: Vec::new(),
             windows: Vec::new(),
             epoch: Instant::now(),

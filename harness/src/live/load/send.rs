@@ -1,6 +1,7 @@
 //! One flow: its requests, their retries, and what is noted of each send.
 
 use std::{
+    collections::BTreeSet,
     ops::Range,
     sync::{
         Arc, Mutex, MutexGuard, PoisonError,
@@ -27,17 +28,22 @@ use tokio::sync::Semaphore;
 
 use super::{LoadOptions, LoadProgress, LoadReport, Window};
 use crate::model::{
-    gateway::{Answer, Flow, Outgoing, Retries, RetryPolicy, What},
+    gateway::{Answer, Caller, Flow, Outgoing, Retries, RetryPolicy, What},
     http::Request,
     order::Sent,
 };
+use crate::scenario::Planned;
 
 /// Everything the flows share.
 pub(super) struct Sender {
     client: Client<HttpConnector, Full<Bytes>>,
     authority: Authority,
     headers: Vec<(HeaderName, HeaderValue)>,
-    authorizations: Vec<Option<HeaderValue>>,
+    callers: Vec<Caller>,
+    /// Sessions that are up, and have said so.
+    paired: Mutex<BTreeSet<usize>>,
+    /// Requests signed so far.
+    signed: AtomicU64,
     prefix: Arc<str>,
     connections: Semaphore,
     retries: RetryPolicy,
@@ -51,6 +57,20 @@ pub(super) struct Sender {
 
 /// Counts a flow as under way until it ends, however it ends.
 struct UnderWay<'a>(&'a LoadProgress);
+
+/// Whose request it is.
+struct Whose<'a> {
+    /// The session's place.
+    index: usize,
+    /// The name of its log; none for a stranger's.
+    key: Option<&'a str>,
+    caller: Option<&'a Caller>,
+}
+
+/// A panic in one flow must not make all others panic.
+fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
+    mutex.lock().unwrap_or_else(PoisonError::into_inner)
+}
 
 // === impl Sender ===
 
@@ -74,12 +94,8 @@ impl Sender {
                 value.parse().context("the value of a header of the load")?,
             ));
         }
-        let authorization = |value: &Option<String>| {
-            let value = value.as_ref().map(|value| value.parse()).transpose();
-            value.context("the authorization of a session of the load")
-        };
-        let authorizations = options.authorizations.iter().map(authorization);
-        let authorizations = authorizations.collect::<anyhow::Result<_>>()?;
+        let identities = options.identities.iter();
+        let callers = identities.map(|identity| identity.caller.clone()).collect();
         let mut connector = HttpConnector::new();
         connector.set_nodelay(true);
         let client = Client::builder(TokioExecutor::new())
@@ -89,7 +105,9 @@ impl Sender {
             client,
             authority,
             headers,
-            authorizations,
+            callers,
+            paired: Mutex::default(),
+            signed: AtomicU64::new(0),
             prefix: options.prefix.as_str().into(),
             connections: Semaphore::new(options.connections_max.max(1)),
             retries: options.retries.clone(),
@@ -117,16 +135,32 @@ impl Sender {
     }
 
     /// The first request of a flow, with its retries, and nothing after it.
-    pub(super) async fn ask(&self, index: usize, session: &str, mut flow: Flow) -> Answer {
+    pub(super) async fn ask(&self, index: usize, key: &str, mut flow: Flow) -> Answer {
         let mut dice = ChaCha8Rng::seed_from_u64(self.seed);
-        match flow.start() {
-            Some(mut outgoing) => {
-                self.authorize(index, &mut outgoing.request);
-                let due = Instant::now();
-                self.until_final(session, &outgoing, due, &mut dice).await
-            }
-            None => Answer::NetworkError,
-        }
+        let Some(outgoing) = flow.start() else {
+            return Answer::NetworkError;
+        };
+        let whose = Whose {
+            index,
+            key: Some(key),
+            caller: self.callers.get(index),
+        };
+        let due = Instant::now();
+        self.until_final(&whose, &outgoing, &self.retries, due, &mut dice)
+            .await
+    }
+
+    /// A post of the script.
+    pub(super) async fn scripted(&self, planned: Planned, due: Instant) {
+        let _under_way = UnderWay::begin(&self.progress);
+        let whose = Whose {
+            index: planned.index,
+            key: planned.key.as_deref(),
+            caller: Some(&planned.caller),
+        };
+        let mut dice = ChaCha8Rng::seed_from_u64(self.seed);
+        self.until_final(&whose, &planned.outgoing, &planned.retries, due, &mut dice)
+            .await;
     }
 
     /// The requests of one event, one after the other.
@@ -134,6 +168,7 @@ impl Sender {
         self: Arc<Self>,
         index: usize,
         session: Arc<str>,
+        key: Arc<str>,
         what: What,
         due: Instant,
     ) {
@@ -141,32 +176,49 @@ impl Sender {
         self.lock().events += 1;
         let mut dice = ChaCha8Rng::seed_from_u64(self.seed);
         dice.set_stream(self.flows.fetch_add(1, Ordering::Relaxed));
-        let mut flow = Flow::new(self.prefix.clone(), session.clone(), what);
+        let comes_up = matches!(what, What::Active);
+        if matches!(what, What::LoggedOut) {
+            lock(&self.paired).remove(&index);
+        }
+        let mut flow = Flow::new(self.prefix.clone(), session, what);
+        let whose = Whose {
+            index,
+            key: Some(&key),
+            caller: self.callers.get(index),
+        };
         let (event_due, began) = (due, Instant::now());
         let (mut next, mut due) = (flow.start(), due);
         // Bounded: a flow has three requests at most.
-        while let Some(mut outgoing) = next {
-            self.authorize(index, &mut outgoing.request);
-            let answer = self.until_final(&session, &outgoing, due, &mut dice).await;
+        while let Some(outgoing) = next {
+            let answer = self
+                .until_final(&whose, &outgoing, &self.retries, due, &mut dice)
+                .await;
             next = flow.next(&answer);
             due = Instant::now();
+        }
+        if comes_up {
+            lock(&self.paired).insert(index);
         }
         let took = &mut self.lock().events_took;
         took.record(event_due.elapsed(), began.elapsed());
     }
 
-    fn authorize(&self, index: usize, request: &mut Request) {
-        if let Some(Some(value)) = self.authorizations.get(index) {
-            let value = Bytes::copy_from_slice(value.as_bytes());
-            request.headers.push(("authorization".to_owned(), value));
-        }
+    /// The request as its caller sends it.
+    fn signed(&self, whose: &Whose<'_>, request: Request) -> Request {
+        let Some(caller) = whose.caller else {
+            return request;
+        };
+        let nth = self.signed.fetch_add(1, Ordering::Relaxed);
+        let is_paired = lock(&self.paired).contains(&whose.index);
+        caller.sign(request, nth, is_paired)
     }
 
     /// One request with its retries.
     async fn until_final(
         &self,
-        session: &str,
+        whose: &Whose<'_>,
         outgoing: &Outgoing,
+        policy: &RetryPolicy,
         mut due: Instant,
         dice: &mut ChaCha8Rng,
     ) -> Answer {
@@ -174,8 +226,8 @@ impl Sender {
         let mut retry = false;
         // Bounded: the policy says when it is enough.
         loop {
-            let answer = self.send(session, outgoing, due, retry).await;
-            let Some(wait_ms) = retries.after(&self.retries, &answer, dice) else {
+            let answer = self.send(whose, outgoing, policy, due, retry).await;
+            let Some(wait_ms) = retries.after(policy, &answer, dice) else {
                 return answer;
             };
             due = Instant::now() + Duration::from_millis(wait_ms);
@@ -185,10 +237,28 @@ impl Sender {
     }
 
     /// One send, noted from its beginning to its end.
-    async fn send(&self, session: &str, outgoing: &Outgoing, due: Instant, retry: bool) -> Answer {
+    async fn send(
+        &self,
+        whose: &Whose<'_>,
+        outgoing: &Outgoing,
+        policy: &RetryPolicy,
+        due: Instant,
+        retry: bool,
+    ) -> Answer {
         // As in Node's agent, the timeout begins with the connection. It is never closed.
         let Ok(_connection) = self.connections.acquire().await else {
             return Answer::NetworkError;
+        };
+        let request = self.signed(whose, outgoing.request.clone());
+        let timeout = Duration::from_millis(policy.timeout_ms);
+        let Some(session) = whose.key else {
+            // A stranger's: it is sent, and nobody notes it.
+            let exchange = self.exchange(&request);
+            return match tokio::time::timeout(timeout, exchange).await {
+                Ok(Some((status, body, _))) => Answer::Status(status, body),
+                Ok(None) => Answer::NetworkError,
+                Err(_) => Answer::Timeout,
+            };
         };
         let sent = Instant::now();
         let place = {
@@ -203,8 +273,7 @@ impl Sender {
             })
         };
         self.progress.sends.fetch_add(1, Ordering::Relaxed);
-        let timeout = Duration::from_millis(self.retries.timeout_ms);
-        let exchange = self.exchange(&outgoing.request);
+        let exchange = self.exchange(&request);
         let (answer, outcome) = match tokio::time::timeout(timeout, exchange).await {
             Ok(Some((status, body, outcome))) => (Answer::Status(status, body), outcome),
             Ok(None) => (Answer::NetworkError, None),
@@ -293,7 +362,7 @@ impl Sender {
     }
 
     fn lock(&self) -> MutexGuard<'_, LoadReport> {
-        self.report.lock().unwrap_or_else(PoisonError::into_inner)
+        lock(&self.report)
     }
 }
 

@@ -99,6 +99,7 @@ pub(super) fn updates(database: &Path, clock: Clock) -> Result<Vec<Entry>> {
             batched: row.get(4)?,
             stored: true,
             credential: None,
+            arrived: std::sync::Arc::default(),
             started_ms: ms(5)?,
             finished_ms: ms(6)?,
         })

@@ -43,6 +43,7 @@ enum Stage {
     SendingQr,
     SendingState,
     Start(What),
+    Once(Box<Outgoing>),
     Done,
 }
 
@@ -58,7 +59,27 @@ impl Flow {
         }
     }
 
+    /// A flow of this one request.
+    pub fn once(outgoing: Outgoing) -> Self {
+        Self {
+            prefix: Arc::from(""),
+            session: Arc::from(""),
+            stage: Stage::Once(Box::new(outgoing)),
+        }
+    }
+
+    /// The request that says that a session shows QRs.
+    pub fn pending(prefix: Arc<str>, session: Arc<str>) -> Option<Outgoing> {
+        Self {
+            prefix,
+            session,
+            stage: Stage::Done,
+        }
+        .send_state("pending")
+    }
+
     // ## Start => (Asking | SendingState)
+    // ## Once => Done
     //
     // A QR and an expiry ask for the state first; the other two are told at once.
 
@@ -77,6 +98,7 @@ impl Flow {
                     request,
                 })
             }
+            Stage::Once(outgoing) => Some(*outgoing),
             _ => None,
         }
     }

@@ -12,6 +12,7 @@
 //! comes goes on beside it. That is what Node does, and it is why a slow Laravel sees a load that
 //! grows, and why order is not given.
 
+mod caller;
 mod flow;
 mod retry;
 mod schedule;
@@ -21,6 +22,7 @@ use rand::{Rng, SeedableRng};
 use rand_chacha::ChaCha8Rng;
 
 pub use self::{
+    caller::{Caller, Identity},
     flow::{Answer, Flow, Outgoing},
     retry::{Retries, RetryPolicy},
     schedule::{Event, GatewayConfig, Schedule, What},

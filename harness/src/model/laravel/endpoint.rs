@@ -23,6 +23,8 @@ pub(super) enum Endpoint<'a> {
 pub(super) struct Batches {
     pub(super) qr: bool,
     pub(super) status: bool,
+    /// Whether the single routes take a PUT as well.
+    pub(super) puts: bool,
 }
 
 impl<'a> Endpoint<'a> {
@@ -38,11 +40,12 @@ impl<'a> Endpoint<'a> {
             return Self::Unknown;
         };
         match segments.as_slice() {
-            ["qr"] if post => Self::Qr,
+            // `Route::match(['post', 'put'])`, as some write it.
+            ["qr"] if post || (batches.puts && method == "PUT") => Self::Qr,
             ["qr"] => Self::WrongMethod("POST"),
             ["qr", "batch"] if batches.qr && post => Self::QrBatch,
             ["qr", "batch"] if batches.qr => Self::WrongMethod("POST"),
-            ["whatsapp", "status"] if post => Self::Status,
+            ["whatsapp", "status"] if post || (batches.puts && method == "PUT") => Self::Status,
             ["whatsapp", "status"] => Self::WrongMethod("POST"),
             ["whatsapp", "status", "batch"] if batches.status && post => Self::StatusBatch,
             ["whatsapp", "status", session] if get => Self::ReadStatus(session),
@@ -64,6 +67,7 @@ pub fn kind(prefix: &str, method: &str, path: &str) -> Kind {
     let all = Batches {
         qr: true,
         status: true,
+        puts: false,
     };
     match Endpoint::of(prefix, all, method, path) {
         Endpoint::Qr => Kind::PostQr,
@@ -90,10 +94,12 @@ mod tests {
     const BOTH: Batches = Batches {
         qr: true,
         status: true,
+        puts: false,
     };
     const NONE: Batches = Batches {
         qr: false,
         status: false,
+        puts: false,
     };
 
     #[test]

@@ -13,8 +13,9 @@ use rand::{RngExt, SeedableRng};
 use rand_chacha::ChaCha8Rng;
 use serde::{Deserialize, Serialize};
 
+use super::proxy::Proxy;
 use super::throttle::RetryAfter;
-use crate::model::http::{Kind, Request};
+use crate::model::http::{Kind, Request, Response};
 
 /// One rule.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
@@ -83,6 +84,27 @@ pub enum Misbehaviour {
         one_in: u64,
         /// What the result of such an item says: a word such as `error`, or a status code.
         status: String,
+    },
+    /// A proxy answers in Laravel's stead.
+    Proxy {
+        /// Which, and what.
+        says: Proxy,
+        /// Whether the request was processed before.
+        #[serde(default)]
+        processed: bool,
+    },
+    /// Answers with a page, as a deploy, a firewall or a parking page does, or sends to one.
+    Page {
+        /// The status code.
+        code: u16,
+        /// Where a 3xx leads; the login where it does not say.
+        #[serde(default)]
+        location: Option<String>,
+    },
+    /// Answers as ever, with so many more header lines: a page full of debug headers.
+    Headers {
+        /// Lines.
+        lines: usize,
     },
     /// Takes this much longer, and then answers as ever.
     Slow {
@@ -204,17 +226,19 @@ impl Misbehaviour {
 
     /// A page: with 200 what a catch-all route gives to everybody, with 302 the way to the login.
     pub fn page(code: u16) -> Self {
-        let mut headers = vec![(
-            "content-type".to_owned(),
-            "text/html; charset=UTF-8".to_owned(),
-        )];
-        if (300..400).contains(&code) {
-            headers.push(("location".to_owned(), "/login".to_owned()));
-        }
+        let page = page(code, None);
         Self::Status {
             code,
-            headers,
-            body: "<!DOCTYPE html><html><title>Laravel</title></html>\n".to_owned(),
+            headers: page.headers,
+            body: PAGE.to_owned(),
+            processed: false,
+        }
+    }
+
+    /// A proxy's answer to what Laravel never had.
+    pub fn proxy(says: Proxy) -> Self {
+        Self::Proxy {
+            says,
             processed: false,
         }
     }
@@ -294,6 +318,21 @@ impl Faults {
 impl Default for Faults {
     fn default() -> Self {
         Self::new(0, Vec::new())
+    }
+}
+
+/// What a page has in it.
+const PAGE: &str = "<!DOCTYPE html><html><title>Laravel</title></html>\n";
+
+/// A page, or the way to one.
+pub(super) fn page(code: u16, location: Option<&str>) -> Response {
+    let page = Response {
+        body: body(PAGE),
+        ..Response::html(code, "")
+    };
+    match code {
+        300..400 => page.with_header("location", location.unwrap_or("/login")),
+        _ => page,
     }
 }
 

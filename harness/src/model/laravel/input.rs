@@ -132,6 +132,14 @@ pub(super) fn poison(route: Route, places: Option<&[usize]>) -> Errors {
     errors
 }
 
+/// `max`: the array is longer than the validation takes.
+pub(super) fn too_many(route: Route, max: usize) -> Errors {
+    let mut errors = Errors::default();
+    let what = format!("must not have more than {max} items.");
+    errors.add(batch_field(route), &what);
+    errors
+}
+
 /// The message of such a validation.
 pub(super) fn invalid(route: Route) -> String {
     message(field(route), INVALID)

@@ -8,13 +8,35 @@
 //! claim of requests a minute is about what reaches Laravel, and a 429 has reached it too.
 
 use std::collections::BTreeMap;
+use std::sync::Arc;
 
+use bytes::Bytes;
 use serde::Serialize;
 
 use crate::model::{
-    http::{Kind, Route},
+    http::{Kind, Request, Route},
     order::{self, SentLog, Violation},
 };
+
+/// Requests that are kept with all their headers: some minutes of a thousand sessions without Embudo.
+const ARRIVALS_MAX: usize = 100_000;
+
+/// A request as it arrived, without its body.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Arrived {
+    /// When.
+    pub at_ms: u64,
+    /// What it counts as; `None` where nobody knows.
+    pub kind: Option<Kind>,
+    /// The method.
+    pub method: String,
+    /// `:authority` or `host`.
+    pub authority: String,
+    /// The path with its query.
+    pub path: String,
+    /// Every header, in the order they came, names in lower case.
+    pub headers: Vec<(String, Bytes)>,
+}
 
 /// One processed update.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize)]
@@ -37,6 +59,9 @@ pub struct Entry {
     pub stored: bool,
     /// The call's `authorization`, if it had one.
     pub credential: Option<String>,
+    /// The call's request: where to, how, and with which headers.
+    #[serde(skip)]
+    pub arrived: Arc<Arrived>,
     /// When a worker began with the call.
     pub started_ms: u64,
     /// When the call was done and this value in force.
@@ -68,6 +93,30 @@ pub struct Journal {
     entries: Vec<Entry>,
     seconds: BTreeMap<u64, BTreeMap<Kind, Count>>,
     answers: BTreeMap<(Kind, u16), u64>,
+    arrivals: Vec<Arrived>,
+    thrown: Vec<(u64, String)>,
+}
+
+// === impl Arrived ===
+
+impl Arrived {
+    /// A request that arrived then.
+    pub fn of(at_ms: u64, kind: Kind, request: &Request) -> Self {
+        Self {
+            at_ms,
+            kind: Some(kind),
+            method: request.method.clone(),
+            authority: request.authority().unwrap_or_default().to_owned(),
+            path: request.path.clone(),
+            headers: request.headers.clone(),
+        }
+    }
+
+    /// The first header of that name, if it is text.
+    pub fn header(&self, name: &str) -> Option<&str> {
+        let header = self.headers.iter().find(|(n, _)| n == name);
+        header.and_then(|(_, value)| std::str::from_utf8(value).ok())
+    }
 }
 
 // === impl Journal ===
@@ -95,6 +144,18 @@ impl Journal {
         second.entry(kind).or_default().add(1, bytes as u64);
     }
 
+    /// Keeps a request as it arrived, as long as there is room.
+    pub(super) fn keep(&mut self, arrived: Arrived) {
+        if self.arrivals.len() < ARRIVALS_MAX {
+            self.arrivals.push(arrived);
+        }
+    }
+
+    /// The row of this account threw.
+    pub(super) fn threw(&mut self, now_ms: u64, account: &str) {
+        self.thrown.push((now_ms, account.to_owned()));
+    }
+
     pub(super) fn answered(&mut self, kind: Kind, status: u16) {
         *self.answers.entry((kind, status)).or_default() += 1;
     }
@@ -114,6 +175,21 @@ impl Journal {
             seq: self.seq,
             ..Self::default()
         };
+    }
+
+    /// When the last reset was, in ms of Laravel's clock.
+    pub fn since_ms(&self) -> u64 {
+        self.since_ms
+    }
+
+    /// The requests that arrived, the first [`ARRIVALS_MAX`] of them.
+    pub fn arrivals(&self) -> &[Arrived] {
+        &self.arrivals
+    }
+
+    /// When which account's row threw, in the order of time.
+    pub fn thrown(&self) -> &[(u64, String)] {
+        &self.thrown
     }
 
     /// Every processed update, in the order of effect.

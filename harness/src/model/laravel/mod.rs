@@ -18,11 +18,14 @@ mod endpoint;
 mod fault;
 mod input;
 mod journal;
+mod proxy;
 mod results;
+mod rows;
 mod tenants;
 mod throttle;
 
 use std::collections::BTreeMap;
+use std::sync::Arc;
 
 use serde_json::{Value, json};
 
@@ -36,7 +39,12 @@ pub use self::{
     answers::digest,
     endpoint::kind,
     fault::{Fault, Faults, Matches, Misbehaviour},
-    journal::{Count, Counts, Entry, Journal},
+    journal::{Arrived, Count, Counts, Entry, Journal},
+    proxy::{
+        ENVOY_LOST, ENVOY_OVERLOADED, ENVOY_PROTOCOL, ENVOY_REFUSED, ENVOY_REFUSED_STREAM,
+        ENVOY_RETRIED, ENVOY_TIMEOUT, Proxy,
+    },
+    rows::{Required, Throwing},
     tenants::Tenants,
     throttle::RetryAfter,
 };
@@ -91,6 +99,23 @@ pub struct LaravelConfig {
     pub poison: BTreeMap<String, u64>,
     /// Whether a failed validation says which items it is about.
     pub poison_indexes: bool,
+    /// Sessions whose rows throw: a 500 for whatever they are part of, or, with `results`, a line of theirs.
+    pub throwing: Throwing,
+    /// What such a line says.
+    pub throwing_line: u16,
+    /// Headers that every request must have.
+    pub requires: Vec<Required>,
+    /// The header that tells tenants apart: one session's name is an account of each of them. An account's
+    /// key is then `tenant/session`, in the journal as well.
+    pub tenant_header: Option<String>,
+    /// `max:10`: a batch of more is a 422 that names the array.
+    pub batch_items_max: Option<usize>,
+    /// Whether an unknown session is a 404, instead of `skipped`.
+    pub unknown_is_404: bool,
+    /// Whether the single routes take a PUT as well: `Route::match(['post', 'put'])`.
+    pub puts: bool,
+    /// Whether a batch is answered 204, without a word.
+    pub silent_batches: bool,
     /// Unix time at the zero of Laravel's clock, ms: for whatever names a moment.
     pub unix_zero_ms: u64,
 }
@@ -127,6 +152,7 @@ pub struct Call {
     pub busy_ms: u64,
     started_ms: u64,
     request: Request,
+    arrived: Arc<Arrived>,
     fault: Option<Misbehaviour>,
 }
 
@@ -177,6 +203,17 @@ impl Laravel {
         &mut self.config.tenants
     }
 
+    /// Whether the row of this session throws at that time.
+    pub fn throws(&self, session: &str, now_ms: u64) -> bool {
+        let span = self.config.throwing.get(session);
+        span.is_some_and(|span| span.contains(&now_ms))
+    }
+
+    /// The rows that throw, from now on.
+    pub fn throwing_mut(&mut self) -> &mut Throwing {
+        &mut self.config.throwing
+    }
+
     /// Refuses every update of this session from then on, in ms of Laravel's clock.
     pub fn refuse_session(&mut self, session: &str, from_ms: u64) {
         self.config.poison.insert(session.to_owned(), from_ms);
@@ -215,6 +252,7 @@ impl Laravel {
     pub fn arrive(&mut self, now_ms: u64, request: &Request) {
         let kind = self.kind(request);
         self.journal.arrived(now_ms, kind, request.body.len());
+        self.journal.keep(Arrived::of(now_ms, kind, request));
     }
 
     // ## Arrived => Refused
@@ -247,6 +285,10 @@ impl Laravel {
                 Misbehaviour::Status {
                     processed: false, ..
                 }
+                | Misbehaviour::Proxy {
+                    processed: false, ..
+                }
+                | Misbehaviour::Page { .. }
                 | Misbehaviour::Throttled { .. },
             ) => self.config.request_ms,
             _ => usual,
@@ -257,6 +299,7 @@ impl Laravel {
             kind,
             busy_ms,
             started_ms: now_ms,
+            arrived: Arc::new(Arrived::of(now_ms, kind, &request)),
             request,
             fault,
         }
@@ -305,7 +348,26 @@ impl Laravel {
             }) => {
                 let unix_ms = now_ms + self.config.unix_zero_ms;
                 let when = retry_after.text(retry_after_s * 1000, unix_ms);
-                Reply::Whole(throttle::refusal(when))
+                Reply::Whole(throttle::refusal(when, unix_ms))
+            }
+            Some(Misbehaviour::Proxy { says, processed }) => {
+                let items = match processed {
+                    true => self.process(now_ms, &call).items,
+                    false => 0,
+                };
+                Reply::Whole(Response {
+                    items,
+                    ..says.response()
+                })
+            }
+            Some(Misbehaviour::Page { code, location }) => {
+                Reply::Whole(fault::page(code, location.as_deref()))
+            }
+            Some(Misbehaviour::Headers { lines }) => {
+                let mut response = self.process(now_ms, &call);
+                let line = |at| (format!("x-line-{at}"), "1".to_owned());
+                response.headers.extend((0..lines).map(line));
+                Reply::Whole(response)
             }
             Some(Misbehaviour::Slow { .. } | Misbehaviour::Partly { .. }) | None => {
                 Reply::Whole(self.process(now_ms, &call))
@@ -342,12 +404,17 @@ impl Laravel {
         {
             return refused;
         }
+        let lacks = |required: &Required| required.refusal(request);
+        if let Some(refused) = self.config.requires.iter().find_map(lacks) {
+            return refused;
+        }
         if let Err(refused) = self.config.tenants.admit(request) {
             return refused;
         }
         let batches = Batches {
             qr: self.config.qr_batch,
             status: self.config.status_batch,
+            puts: self.config.puts,
         };
         let path = request.path.clone();
         match Endpoint::of(&self.config.prefix, batches, &request.method, &path) {
@@ -360,9 +427,13 @@ impl Laravel {
             {
                 tenants::forbidden()
             }
-            Endpoint::ReadStatus(session) => answers::state(self.known(session).map(|a| &*a)),
+            Endpoint::ReadStatus(session) => {
+                let key = self.key(request, session);
+                answers::state(self.known(&key).map(|a| &*a))
+            }
             Endpoint::Account(session) => {
-                answers::account(session, self.known(session).map(|account| &*account))
+                let key = self.key(request, session);
+                answers::account(session, self.known(&key).map(|account| &*account))
             }
             Endpoint::ActiveAccounts => {
                 let active = self
@@ -386,6 +457,25 @@ impl Laravel {
             return Some(self.account_mut(session));
         }
         self.accounts.get_mut(session)
+    }
+
+    /// The key of a session's account: its name, and whose it is where a header says so.
+    fn key(&self, request: &Request, session: &str) -> String {
+        let header = self.config.tenant_header.as_deref();
+        match header.and_then(|name| request.header(name)) {
+            Some(tenant) => format!("{tenant}/{session}"),
+            None => session.to_owned(),
+        }
+    }
+
+    /// The exception that comes of an update of this account, if one does.
+    fn exception(&mut self, now_ms: u64, key: &str) -> Option<Response> {
+        if self.throws(key, now_ms) {
+            self.journal.threw(now_ms, key);
+            return Some(rows::server_error());
+        }
+        let is_missing = self.config.unknown_is_404 && self.known(key).is_none();
+        is_missing.then(rows::not_found)
     }
 
     /// Whether whoever asks may speak for this session.
@@ -416,6 +506,10 @@ impl Laravel {
         if self.is_poison(&item.session, now_ms) {
             return input::poison(route, None).response(&call.request);
         }
+        let key = self.key(&call.request, &item.session);
+        if let Some(exception) = self.exception(now_ms, &key) {
+            return exception;
+        }
         let body = if self.store(now_ms, route, item, false, call) {
             json!({ "success": true, "message": "Updated" })
         } else {
@@ -436,7 +530,8 @@ impl Laravel {
         batched: bool,
         call: &Call,
     ) -> bool {
-        let account = self.known(&item.session);
+        let key = self.key(&call.request, &item.session);
+        let account = self.known(&key);
         let stored = account.is_some();
         if let Some(account) = account {
             match route {
@@ -452,13 +547,14 @@ impl Laravel {
         self.journal.processed(Entry {
             seq: 0,
             call: call.id,
-            session: item.session,
+            session: key,
             route,
             value: item.value,
             timestamp: item.timestamp,
             batched,
             stored,
             credential: call.request.header("authorization").map(str::to_owned),
+            arrived: call.arrived.clone(),
             started_ms: call.started_ms,
             finished_ms: now_ms,
         });
@@ -486,6 +582,14 @@ impl Default for LaravelConfig {
             results: false,
             poison: BTreeMap::new(),
             poison_indexes: true,
+            throwing: Throwing::new(),
+            throwing_line: 500,
+            requires: Vec::new(),
+            tenant_header: None,
+            batch_items_max: None,
+            unknown_is_404: false,
+            puts: false,
+            silent_batches: false,
             unix_zero_ms: 0,
         }
     }

@@ -479,3 +479,214 @@ fn a_session_is_poison_from_its_time_on() {
         "only what came before its time took effect"
     );
 }
+
+#[test]
+fn a_row_that_throws_costs_those_after_it_their_turn_and_is_a_500() {
+    let throwing = |results| {
+        laravel_with(LaravelConfig {
+            results,
+            throwing: [(OTHER.to_owned(), 10..20)].into(),
+            ..LaravelConfig::default()
+        })
+    };
+    let mut laravel = throwing(false);
+    let third = "2189dcd2-0b0b-4c3a-8c3a-0189dcd20b0b";
+    laravel.add_account(third);
+    let batch = post("/api/qr/batch", &qrs(&[KNOWN, OTHER, third]));
+    let answer = laravel.handle(10, &batch);
+    assert_eq!(answer.status, 500);
+    assert_eq!(body(&answer)["message"], "Server Error");
+    let stored: Vec<&str> = laravel
+        .journal()
+        .entries()
+        .iter()
+        .map(|e| &*e.session)
+        .collect();
+    assert_eq!(stored, [KNOWN]);
+    let alone = post("/api/qr", &json!({"session_id": OTHER, "qr": "2@a"}));
+    assert_eq!(laravel.handle(19, &alone).status, 500);
+    assert_eq!(laravel.handle(20, &alone).status, 200, "the row was mended");
+    let thrown = [(10, OTHER.to_owned()), (19, OTHER.to_owned())];
+    assert_eq!(laravel.journal().thrown(), thrown);
+
+    let answer = throwing(true).handle(10, &post("/api/qr/batch", &qrs(&[KNOWN, OTHER])));
+    assert_eq!(answer.status, 200);
+    let line = json!({"session_id": OTHER, "status": 500});
+    assert_eq!(body(&answer)["results"][1], line);
+}
+
+#[test]
+fn a_header_that_is_wanted_is_missed_by_a_middleware_or_by_the_code() {
+    let required = |value: Option<&str>, otherwise| Required {
+        header: "x-webhook-secret".to_owned(),
+        value: value.map(str::to_owned),
+        otherwise,
+    };
+    for (required, sent, status) in [
+        (required(Some("s"), 401), None, 401),
+        (required(Some("s"), 401), Some("other"), 401),
+        (required(Some("s"), 401), Some("s"), 200),
+        (required(None, 500), None, 500),
+        (required(None, 500), Some("any"), 200),
+    ] {
+        let mut laravel = laravel_with(LaravelConfig {
+            requires: vec![required],
+            ..LaravelConfig::default()
+        });
+        let mut request = post("/api/qr", &json!({"session_id": KNOWN, "qr": "2@a"}));
+        if let Some(sent) = sent {
+            request = request.with_header("x-webhook-secret", sent.to_owned());
+        }
+        assert_eq!(laravel.handle(0, &request).status, status, "{sent:?}");
+    }
+}
+
+#[test]
+fn a_header_tells_tenants_apart_and_the_journal_says_what_arrived() {
+    let mut laravel = Laravel::new(LaravelConfig {
+        any_account: true,
+        tenant_header: Some("x-tenant".to_owned()),
+        ..LaravelConfig::default()
+    });
+    for (tenant, state) in [("acme", "active"), ("globex", "inactive")] {
+        let state = json!({"session_id": KNOWN, "estado_qr": state});
+        let request = post("/api/whatsapp/status?a=1", &state)
+            .with_header("x-tenant", tenant)
+            .with_header("host", "laravel.test");
+        assert_eq!(laravel.handle(7, &request).status, 200);
+    }
+    let state = |tenant: &str| {
+        laravel
+            .account(&format!("{tenant}/{KNOWN}"))
+            .map(|a| &*a.estado_qr)
+    };
+    assert_eq!(
+        (state("acme"), state("globex")),
+        (Some("active"), Some("inactive"))
+    );
+    let read = Request::new("GET", format!("/api/whatsapp/status/{KNOWN}"));
+    let read = read.with_header("x-tenant", "globex");
+    assert_eq!(body(&laravel.handle(8, &read))["estado_qr"], "inactive");
+    let journal = laravel.journal();
+    let arrived = &journal.entries()[1].arrived;
+    assert_eq!(
+        (
+            &*arrived.method,
+            &*arrived.authority,
+            &*arrived.path,
+            arrived.at_ms
+        ),
+        ("POST", "laravel.test", "/api/whatsapp/status?a=1", 7)
+    );
+    assert_eq!(arrived.header("x-tenant"), Some("globex"));
+    assert_eq!(journal.arrivals().len(), 3);
+}
+
+#[test]
+fn a_validation_may_take_so_many_items_and_names_the_array() {
+    let mut laravel = laravel_with(LaravelConfig {
+        batch_items_max: Some(1),
+        ..LaravelConfig::default()
+    });
+    assert_eq!(
+        laravel
+            .handle(0, &post("/api/qr/batch", &qrs(&[KNOWN])))
+            .status,
+        200
+    );
+    let answer = laravel.handle(0, &post("/api/qr/batch", &qrs(&[KNOWN, OTHER])));
+    assert_eq!(answer.status, 422);
+    let fields = body(&answer)["errors"].clone();
+    assert_eq!(
+        fields,
+        json!({"qrs": ["The qrs field must not have more than 1 items."]})
+    );
+}
+
+#[test]
+fn an_orphan_may_be_a_404_alone_and_for_its_batch() {
+    for results in [false, true] {
+        let mut laravel = laravel_with(LaravelConfig {
+            unknown_is_404: true,
+            results,
+            ..LaravelConfig::default()
+        });
+        let alone = post("/api/qr", &json!({"session_id": STRANGER, "qr": "2@a"}));
+        assert_eq!(laravel.handle(0, &alone).status, 404);
+        let answer = laravel.handle(0, &post("/api/qr/batch", &qrs(&[STRANGER, KNOWN])));
+        let line = body(&answer)["results"][0]["status"].clone();
+        match results {
+            false => assert_eq!(answer.status, 404),
+            true => assert_eq!((answer.status, line), (200, json!(404))),
+        }
+    }
+}
+
+#[test]
+fn a_batch_may_be_taken_without_a_word() {
+    let mut laravel = laravel_with(LaravelConfig {
+        silent_batches: true,
+        ..LaravelConfig::default()
+    });
+    let answer = laravel.handle(0, &post("/api/qr/batch", &qrs(&[KNOWN])));
+    assert_eq!((answer.status, answer.body.len()), (204, 0));
+    assert_eq!(laravel.journal().entries().len(), 1);
+}
+
+#[test]
+fn a_proxy_answers_in_laravels_stead_whether_or_not_the_work_is_done() {
+    for processed in [false, true] {
+        let mut laravel = laravel();
+        let lost = Misbehaviour::Proxy {
+            says: Proxy::EnvoyLost,
+            processed,
+        };
+        laravel.set_faults(Faults::new(1, vec![Fault::always(lost)]));
+        let answer = laravel.handle(0, &post("/api/qr/batch", &qrs(&[KNOWN])));
+        assert_eq!(
+            (answer.status, &answer.body[..]),
+            (503, ENVOY_LOST.as_bytes())
+        );
+        assert_eq!(laravel.journal().entries().len(), usize::from(processed));
+    }
+    let page = Proxy::Nginx(404).response();
+    assert_eq!(
+        (page.status, page.header("content-type")),
+        (404, Some("text/html"))
+    );
+}
+
+#[test]
+fn a_page_may_lead_elsewhere_and_an_answer_may_have_many_headers() {
+    let mut laravel = laravel();
+    let soon = Misbehaviour::Page {
+        code: 302,
+        location: Some("/soon".to_owned()),
+    };
+    let many = Misbehaviour::Headers { lines: 110 };
+    let faults = [soon, many].map(|what| Fault::always(what).times(1));
+    laravel.set_faults(Faults::new(1, faults.into()));
+    let batch = post("/api/qr/batch", &qrs(&[KNOWN]));
+    let answer = laravel.handle(0, &batch);
+    assert_eq!(
+        (answer.status, answer.header("location")),
+        (302, Some("/soon"))
+    );
+    let answer = laravel.handle(0, &batch);
+    assert_eq!((answer.status, answer.headers.len()), (200, 111));
+}
+
+#[test]
+fn a_token_that_is_new_in_each_request_is_known_by_its_beginning() {
+    let mut tenants = Tenants::default();
+    tenants.add("acme", KNOWN);
+    let mut laravel = laravel_with(LaravelConfig {
+        tenants,
+        ..LaravelConfig::default()
+    });
+    for (token, status) in [("acme.1", 200), ("acme.2", 200), ("globex.1", 401)] {
+        let request = post("/api/qr", &json!({"session_id": KNOWN, "qr": "2@a"}));
+        let request = request.with_header("authorization", format!("Bearer {token}"));
+        assert_eq!(laravel.handle(0, &request).status, status);
+    }
+}

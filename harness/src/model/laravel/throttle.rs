@@ -53,8 +53,9 @@ impl Throttle {
             return None;
         }
         let wait_ms = from + THROTTLE_WINDOW_MS - now_ms;
-        let when = retry_after.text(wait_ms, now_ms + unix_zero_ms);
-        Some(refusal(when).with_header("x-ratelimit-limit", limit.to_string()))
+        let unix_ms = now_ms + unix_zero_ms;
+        let when = retry_after.text(wait_ms, unix_ms);
+        Some(refusal(when, unix_ms).with_header("x-ratelimit-limit", limit.to_string()))
     }
 }
 
@@ -71,8 +72,9 @@ impl RetryAfter {
 }
 
 /// `throttle:api`'s answer.
-pub(super) fn refusal(retry_after: String) -> Response {
+pub(super) fn refusal(retry_after: String, unix_ms: u64) -> Response {
     Response::json(429, &json!({ "message": "Too Many Attempts." }))
+        .with_header("date", http_date(unix_ms))
         .with_header("retry-after", retry_after)
         .with_header("x-ratelimit-remaining", "0")
 }

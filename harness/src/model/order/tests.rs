@@ -27,6 +27,7 @@ fn processed(values: &[(Route, &str, Option<u64>)]) -> Vec<Entry> {
         batched: true,
         stored: true,
         credential: None,
+        arrived: std::sync::Arc::default(),
         started_ms: 10 * i as u64,
         finished_ms: 10 * i as u64 + 5,
     };
@@ -170,6 +171,7 @@ fn a_rows_lag_runs_until_the_update_or_a_newer_one_is_in_force() {
         batched: true,
         stored: true,
         credential: None,
+        arrived: std::sync::Arc::default(),
         started_ms: finished_ms,
         finished_ms,
     };

@@ -7,6 +7,9 @@ const REQUEST_HEADERS: u32 = 0;
 const RESPONSE_HEADERS: u32 = 2;
 const CALL_RESPONSE_HEADERS: u32 = 6;
 
+const REQUEST_STREAM: u32 = 0;
+const RESPONSE_STREAM: u32 = 1;
+
 const REQUEST_BODY: u32 = 0;
 const RESPONSE_BODY: u32 = 1;
 const CALL_RESPONSE_BODY: u32 = 4;
@@ -42,21 +45,24 @@ pub(super) fn get_buffer(
     size_at: u32,
 ) -> Outcome {
     let buffer: Vec<u8> = match kind {
-        REQUEST_BODY => call.guest.request_body.to_vec(),
-        RESPONSE_BODY => match &call.guest.response_body {
-            Some(body) => body.to_vec(),
+        REQUEST_BODY => match call.guest.stream() {
+            Some(stream) => stream.request_body.to_vec(),
+            None => Vec::new(),
+        },
+        RESPONSE_BODY => match call.guest.stream() {
+            Some(stream) => stream.response_body.to_vec(),
+            None => Vec::new(),
+        },
+        CALL_RESPONSE_BODY => match &call.guest.call_response {
+            Some(response) => response.body.to_vec(),
             None => return Err(Status::NotFound.into()),
         },
-        CALL_RESPONSE_BODY => call.guest.call_response.body.to_vec(),
         VM_CONFIGURATION => Vec::new(),
         PLUGIN_CONFIGURATION => call.guest.configuration().to_vec(),
-        _ => return Err(Status::NotFound.into()),
+        _ => return Err(Status::BadArgument.into()),
     };
-    // As Envoy: a start beyond the end is an error, a size beyond it is cut.
-    let start = start as usize;
-    if start > buffer.len() {
-        return Err(Status::BadArgument.into());
-    }
+    // As Envoy: a start beyond the end gives nothing, and a size beyond it is cut.
+    let start = (start as usize).min(buffer.len());
     let end = start.saturating_add(size as usize).min(buffer.len());
     let part = buffer.get(start..end).unwrap_or_default().to_vec();
     Ok(Give::Bytes(part, at, size_at))
@@ -72,12 +78,14 @@ pub(super) fn set_buffer(
     bytes: u32,
 ) -> Outcome {
     let new = call.read(at, bytes)?.to_vec();
+    let stream = call.guest.stream().ok_or(Status::BadArgument)?;
     let place = match kind {
-        REQUEST_BODY => Some(&mut call.guest.request_body),
-        RESPONSE_BODY => call.guest.response_body.as_mut(),
-        _ => None,
+        REQUEST_BODY => &mut stream.request_body,
+        RESPONSE_BODY if stream.response_headers.is_some() || stream.fate.code.is_some() => {
+            &mut stream.response_body
+        }
+        _ => return Err(Status::BadArgument.into()),
     };
-    let place = place.ok_or(Status::NotFound)?;
     let length = place.len();
     let (start, size) = (start as usize, size as usize);
     *place = match (start, size) {
@@ -98,24 +106,41 @@ pub(super) fn get_property(
 ) -> Outcome {
     let path = call.text(path, path_size)?;
     match call.guest.property(&path) {
-        Some(value) => Ok(Give::Bytes(value.into_bytes(), at, size_at)),
+        Some(value) => Ok(Give::Bytes(value, at, size_at)),
         None => Err(Status::NotFound.into()),
     }
 }
 
-/// Headers that have gone on are out of reach, to read as well as to change.
+/// Headers that have gone on are out of reach, to read as well as to change: `BadArgument`, on which the SDK panics.
+/// The access log sees them once more.
 fn map<'c>(call: &'c mut Call<'_>, kind: u32) -> Result<&'c mut Headers, Status> {
+    if kind == CALL_RESPONSE_HEADERS {
+        let response = call.guest.call_response.as_mut();
+        return Ok(&mut response.ok_or(Status::BadArgument)?.headers);
+    }
+    let stream = call.guest.stream().ok_or(Status::BadArgument)?;
     let headers = match kind {
-        REQUEST_HEADERS => call.guest.request_headers.as_mut(),
-        RESPONSE_HEADERS => call.guest.response_headers.as_mut(),
-        CALL_RESPONSE_HEADERS => Some(&mut call.guest.call_response.headers),
+        REQUEST_HEADERS => stream.request_headers.as_mut(),
+        // The log has what the caller was given.
+        RESPONSE_HEADERS if stream.logs && stream.replaced => None,
+        RESPONSE_HEADERS => stream.response_headers.as_mut(),
         _ => None,
     };
-    headers.ok_or(Status::BadArgument)
+    match (headers, stream.logs, kind) {
+        (Some(headers), ..) => Ok(headers),
+        (None, true, REQUEST_HEADERS) => Ok(&mut stream.logged.0),
+        (None, true, RESPONSE_HEADERS) => Ok(&mut stream.logged.1),
+        _ => Err(Status::BadArgument),
+    }
 }
 
+/// Where there is no such map, an empty one.
 pub(super) fn get_headers(call: &mut Call<'_>, kind: u32, at: u32, size_at: u32) -> Outcome {
-    let bytes = maps::encode(map(call, kind)?);
+    let bytes = match (map(call, kind), kind) {
+        (Ok(headers), _) => maps::encode(headers),
+        (Err(_), REQUEST_HEADERS | RESPONSE_HEADERS | CALL_RESPONSE_HEADERS) => Vec::new(),
+        (Err(status), _) => return Err(status.into()),
+    };
     Ok(Give::Bytes(bytes, at, size_at))
 }
 
@@ -127,7 +152,7 @@ pub(super) fn get_header(
     at: u32,
     size_at: u32,
 ) -> Outcome {
-    let name = call.text(name, name_size)?;
+    let name = call.text(name, name_size)?.to_ascii_lowercase();
     let found = map(call, kind)?.iter().find(|(known, _)| *known == name);
     let value = found.map(|(_, value)| value.clone());
     Ok(Give::Bytes(value.ok_or(Status::NotFound)?, at, size_at))
@@ -141,7 +166,7 @@ pub(super) fn replace_header(
     value: u32,
     value_size: u32,
 ) -> Outcome {
-    let name = call.text(name, name_size)?;
+    let name = call.text(name, name_size)?.to_ascii_lowercase();
     let value = call.read(value, value_size)?.to_vec();
     let headers = map(call, kind)?;
     headers.retain(|(known, _)| *known != name);
@@ -157,14 +182,14 @@ pub(super) fn add_header(
     value: u32,
     value_size: u32,
 ) -> Outcome {
-    let name = call.text(name, name_size)?;
+    let name = call.text(name, name_size)?.to_ascii_lowercase();
     let value = call.read(value, value_size)?.to_vec();
     map(call, kind)?.push((name, value));
     Ok(Give::Nothing)
 }
 
 pub(super) fn remove_header(call: &mut Call<'_>, kind: u32, name: u32, name_size: u32) -> Outcome {
-    let name = call.text(name, name_size)?;
+    let name = call.text(name, name_size)?.to_ascii_lowercase();
     map(call, kind)?.retain(|(known, _)| *known != name);
     Ok(Give::Nothing)
 }
@@ -246,7 +271,7 @@ pub(super) fn define_metric(
 ) -> Outcome {
     let name = call.text(name, name_size)?;
     let metric = call.guest.define_metric(kind, &name);
-    call.write_u32(at, metric)?;
+    call.write_u32(at, metric.ok_or(Status::BadArgument)?)?;
     Ok(Give::Nothing)
 }
 
@@ -257,14 +282,11 @@ pub(super) fn record_metric(call: &mut Call<'_>, metric: u32, value: u64) -> Out
     }
 }
 
+/// Envoy: a counter can only be incremented, and not by 0; a gauge goes both ways; a histogram records.
 pub(super) fn increment_metric(call: &mut Call<'_>, metric: u32, by: i64) -> Outcome {
-    // Envoy: a counter can only be incremented, and not by 0.
-    let Some(by) = u64::try_from(by).ok().filter(|by| *by > 0) else {
-        return Err(Status::BadArgument.into());
-    };
     match call.guest.increment_metric(metric, by) {
         true => Ok(Give::Nothing),
-        false => Err(Status::NotFound.into()),
+        false => Err(Status::BadArgument.into()),
     }
 }
 
@@ -318,10 +340,19 @@ pub(super) fn send_local_response(
         headers,
         body: body.into(),
     };
-    match call.guest.send_reply(reply) {
-        true => Ok(Give::Nothing),
-        false => Err(Status::BadArgument.into()),
+    // A root has nobody to answer, and is not told so.
+    call.guest.send_reply(reply);
+    Ok(Give::Nothing)
+}
+
+/// Of a stream that is held, or is not: Envoy says Ok to both.
+pub(super) fn continue_stream(call: &mut Call<'_>, kind: u32) -> Outcome {
+    match kind {
+        REQUEST_STREAM => call.guest.resume_request(),
+        RESPONSE_STREAM => {}
+        _ => return Err(Status::BadArgument.into()),
     }
+    Ok(Give::Nothing)
 }
 
 pub(super) fn set_effective_context(call: &mut Call<'_>, context: u32) -> Outcome {

@@ -113,6 +113,7 @@ table! {
     env::proxy_http_call(cluster: u32, cluster_size: u32, headers: u32, headers_size: u32, body: u32, body_size: u32, trailers: u32, trailers_size: u32, timeout_ms: u32, token_at: u32) => env::http_call;
     env::proxy_send_local_response(status: u32, details: u32, details_size: u32, body: u32, body_size: u32, headers: u32, headers_size: u32, grpc: i32) => env::send_local_response;
     env::proxy_set_effective_context(context: u32) => env::set_effective_context;
+    env::proxy_continue_stream(kind: u32) => env::continue_stream;
     env::proxy_done() => env::done;
     wasi_snapshot_preview1::clock_time_get(clock: u32, precision: u64, at: u32) => wasi::clock_time_get;
     wasi_snapshot_preview1::random_get(at: u32, size: u32) => wasi::random_get;
@@ -125,7 +126,6 @@ table! {
 
     absent: {
     // Imported by the SDK; the filter calls none of them, and the SDK turns the status into a panic.
-    proxy_continue_stream(a);
     proxy_close_stream(a);
     proxy_set_property(a, b, c, d);
     proxy_get_status(a, b, c);

@@ -4,6 +4,7 @@ use embudo_core::headers::borrowed;
 use embudo_core::route::{Head, Update};
 use embudo_core::shard::ClaimId;
 
+use super::faithful::Said;
 use super::held::Meant;
 use super::history::{Accepted, Fate, History};
 use super::reads::{self, Read};
@@ -29,8 +30,19 @@ pub(super) struct Stream {
     verdict: Option<Verdict>,
     /// The update that it shares its fate with: its own, or whose duplicate it was at that look.
     pub(super) meant: Option<Meant>,
-    /// Since when it is held. Monotonic.
+    /// The VM that it is in.
+    pub(super) vm: Option<u32>,
+    /// Since when it is held for its update's end. Monotonic.
     pub(super) held_us: Option<u64>,
+    /// Since when it is held for its turn, and its place's sequence once that is written. Monotonic.
+    pub(super) turn_us: Option<u64>,
+    pub(super) place: Option<u64>,
+    /// The session of its place.
+    pub(super) place_of: Option<u128>,
+    /// Its sequence, where it goes on and there was no room to record it.
+    pub(super) unrecorded: Option<u64>,
+    /// Its sequence, where it may have been queued and have given way in one write.
+    pub(super) outdated: Option<u64>,
 }
 
 /// What a request is to the checker.
@@ -51,6 +63,8 @@ pub(super) struct Claimed {
     pub(super) route: String,
     pub(super) seq: u64,
     pub(super) deadline_ms: u64,
+    /// It is no claim: its caller is not proven, or it went on outside the order.
+    pub(super) beside: bool,
 }
 
 /// Whether an update is a duplicate, and whether it is implied; or why not.
@@ -70,6 +84,8 @@ pub(super) struct Sent {
     /// What the sender's own clock says.
     pub(super) order: Option<u64>,
     pub(super) token: String,
+    /// What of it must arrive.
+    pub(super) said: Said,
 }
 
 // === impl Stream ===
@@ -101,6 +117,9 @@ impl Checker {
             (None, Some(read)) => Asked::Read(read),
             (None, None) => Asked::Else,
         };
+        if !matches!(asked, Asked::Else) {
+            self.is_asked();
+        }
         self.streams.insert(
             stream,
             Stream {
@@ -112,7 +131,13 @@ impl Checker {
                 call: None,
                 verdict: None,
                 meant: None,
+                vm: None,
                 held_us: None,
+                turn_us: None,
+                place: None,
+                place_of: None,
+                unrecorded: None,
+                outdated: None,
             },
         );
     }
@@ -126,7 +151,8 @@ impl Checker {
             .collect();
         headers.push((":method".into(), request.method.clone().into_bytes()));
         headers.push((":path".into(), request.path.clone().into_bytes()));
-        headers.push((":authority".into(), super::super::AUTHORITY.into()));
+        let authority = request.authority().unwrap_or(super::super::AUTHORITY);
+        headers.push((":authority".into(), authority.into()));
         let head: Head = rules.head(borrowed(&headers)).ok()?;
         let update: Update<'_> = rules.update(&head, &request.body).ok()?;
         Some(Sent {
@@ -139,11 +165,12 @@ impl Checker {
             no_dedup: update.no_dedup,
             order: update.order,
             token: reads::token_of(request),
+            said: Said::of(request),
         })
     }
 
     /// A worker looks at the shard of its request: what it answers must be true now.
-    pub(super) fn stream_reads(&mut self, clock: Clock, stream: u64) {
+    pub(super) fn stream_reads(&mut self, clock: Clock, vm: u32, stream: u64) {
         let verdict = self
             .streams
             .get(&stream)
@@ -152,6 +179,7 @@ impl Checker {
         let meant = known.and_then(|known| self.meant(known, verdict.as_ref()?));
         if let Some(stream) = self.streams.get_mut(&stream) {
             stream.verdict = verdict;
+            stream.vm = Some(vm);
             stream.meant = meant;
         }
     }
@@ -284,7 +312,8 @@ impl Checker {
         }
         self.coverage.count(Transition::CollectingToAnswered);
         // Whoever never looked at the store has no better moment than this.
-        let verdict = known.verdict.clone().or_else(|| self.judge(clock, &known));
+        let verdict = known.verdict.clone().filter(|_| known.place.is_none());
+        let verdict = verdict.or_else(|| self.judge(clock, &known));
         let Some(sent) = known.update().cloned() else {
             let what = format!("what is no update was answered {outcome}");
             return self.fail(clock.mono_us, Invariant::OnlyDuplicatesCollapse, what);
@@ -296,8 +325,8 @@ impl Checker {
         self.may_be_answered_at_once(clock, &known, &sent, outcome);
         let expected = match outcome {
             "queued" => {
-                self.is_trusted(clock, &sent, known.begun_us);
-                if known.accepted.is_none() {
+                self.is_proven(clock, &sent, &known);
+                if known.accepted.or(known.outdated).is_none() {
                     let what = format!("{name} was answered queued, and is not in the store");
                     self.fail(clock.mono_us, Invariant::NothingIsLost, what);
                 }
@@ -317,6 +346,7 @@ impl Checker {
                 let history = self.sessions.get(&sent.session);
                 let newest = history.and_then(|history| history.newest_order);
                 let is_older = sent.order.is_some() && sent.order < newest;
+                let is_older = is_older || self.is_refused_repeat(history, &sent);
                 Some(is_older.then_some(()).ok_or_else(|| {
                     format!("its clock says {:?}, and the newest {newest:?}", sent.order)
                 }))
@@ -334,6 +364,22 @@ impl Checker {
         if outcome == "duplicate" || outcome == "implied" {
             self.touch(clock, &sent);
         }
+    }
+
+    /// Whether this was written through and not taken, and something newer was accepted since.
+    fn is_refused_repeat(&self, history: Option<&History>, sent: &Sent) -> bool {
+        let Some((history, rule)) = history.zip(self.config.routes.get(sent.route)) else {
+            return false;
+        };
+        let all = history.accepted.iter();
+        let not_taken = |update: &&Accepted| {
+            let is_it = update.route == rule.name && update.token == sent.token;
+            let same = update.hash == sent.hash && is_it;
+            same && matches!(update.fate, Fate::Failed | Fate::Passing)
+        };
+        let first = all.filter(not_taken).map(|update| update.seq).min();
+        let newest = history.newest().map_or(0, |newest| newest.seq);
+        sent.order.is_some() && first.is_some_and(|first| first < newest)
     }
 
     /// A duplicate makes its value live longer.
@@ -370,6 +416,8 @@ impl Checker {
         });
         let sent = sent?;
         let name = format!("{} of session {}", short(&sent.value), sent.name);
+        self.goes_on_faithfully(clock, &name, &sent.said, headers);
+        let passing = passing.or_else(|| self.unrecorded(clock, stream, &sent));
         let Some(claimed) = passing else {
             let what = format!("{name} passed through without the session's claim");
             self.fail(clock.mono_us, Invariant::AClaimIsRespected, what);
@@ -384,26 +432,13 @@ impl Checker {
             let what = format!("{name} passes with a timeout of {timeout:?} ms");
             self.fail(clock.mono_us, Invariant::ACallLeavesInTime, what);
         }
-        let call = self.pass_leaves(clock, sent.session, &claimed);
+        let timeout_ms = timeout.unwrap_or(self.config.times.call_timeout_ms);
+        let call = self.pass_leaves(clock, sent.session, &claimed, timeout_ms);
         if let Some(known) = self.streams.get_mut(&stream) {
             known.call = Some(call);
+            known.turn_us = None;
         }
         Some(call)
-    }
-
-    /// A worker has come to Laravel's answer to a request that passed. Whatever has become of its credential
-    /// while the answer waited for the worker, that is when the guest learns to trust it.
-    pub(in crate::sim) fn stream_is_heard(&mut self, clock: Clock, stream: u64) {
-        let Some(known) = self.streams.get(&stream) else {
-            return;
-        };
-        let end = known.call.and_then(|call| self.calls.get(&call)?.end);
-        if let (Some(CallEnd::Delivered), Some(sent), Some(claimed)) =
-            (end, known.update(), &known.passing)
-        {
-            let (token, route) = (sent.token.clone(), claimed.route.clone());
-            self.trusts(clock.mono_us, &token, &route);
-        }
     }
 
     /// Laravel's answer to a request that passed goes to the gateway, as the filter leaves it.
@@ -425,14 +460,17 @@ impl Checker {
         let (Some(sent), Some(claimed)) = (known.update(), &known.passing) else {
             return;
         };
-        if !outcome.starts_with("passing") {
+        let says = ["write-through", "held", "outside"];
+        if !says.iter().any(|word| outcome.starts_with(word)) {
             let what = format!("{} passed by itself and says {outcome}", short(&sent.value));
             self.fail(clock.mono_us, Invariant::AClaimIsRespected, what);
         }
+        let token = sent.token.clone();
         let end = known.call.and_then(|call| self.calls.get(&call)?.end);
+        if matches!(status, 401 | 419) && is_laravels(&relayed.body) {
+            self.refuses(clock, &token);
+        }
         if end == Some(CallEnd::Delivered) {
-            // A trap or a lost race may have kept the trust from being written until now.
-            self.trusts(clock.mono_us, &sent.token, &claimed.route);
             let history = self.sessions.get_mut(&sent.session);
             let update = history.and_then(|h| h.of_seq(claimed.seq, &claimed.route));
             if let Some(update) = update {
@@ -445,6 +483,11 @@ impl Checker {
     pub(crate) fn stream_died(&mut self, stream: u64) {
         self.streams.remove(&stream);
     }
+}
+
+/// Whether a body is empty, or JSON.
+pub(super) fn is_laravels(body: &[u8]) -> bool {
+    body.is_empty() || serde_json::from_slice::<serde_json::Value>(body).is_ok()
 }
 
 /// A QR pairs a device, so not even a trace shows one whole.

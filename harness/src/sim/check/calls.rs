@@ -7,6 +7,7 @@ use embudo_core::shard::{ClaimId, Shard};
 use serde_json::Value;
 
 use super::answers::{Claimed, short};
+use super::history::{Accepted, Fate};
 use super::trust;
 use super::{Actor, Checker, Clock, Invariant, SHARDS};
 use crate::sim::host::{HttpCall, SharedData};
@@ -34,6 +35,8 @@ pub(super) struct CallInfo {
     pub(super) token: String,
     /// A request that passes by itself, and no call of the dispatcher's.
     pub(super) passing: bool,
+    /// It is at Laravel beside the claim.
+    beside: bool,
     /// One item by itself, to the path that it came to.
     pub(super) single: bool,
     /// Whose, among those whose circuit is open.
@@ -82,6 +85,7 @@ impl Checker {
             id,
             token: trust::token_of(http),
             passing: false,
+            beside: false,
             single: !path_of(http).ends_with("/batch"),
             probes_for: None,
             left_us: clock.mono_us,
@@ -96,10 +100,11 @@ impl Checker {
             return id;
         };
         for item in posted {
-            self.item_leaves(clock, &mut info, &item, data);
+            self.item_leaves(clock, &mut info, &item, http, data);
         }
         self.is_the_leaders(clock, &info);
         self.is_under_one_name(clock, &info);
+        self.is_faithful(clock, &info, http);
         self.is_the_only_probe(clock, actor, &mut info);
         let single = info.single;
         self.calls.insert(id, info);
@@ -124,7 +129,7 @@ impl Checker {
 
     /// The circuit's state is written. Who has lost the lease since may say so too, and is believed by the next.
     pub(super) fn circuit_changes(&mut self, state: &[u8]) {
-        self.circuit_is_closed = state == [0];
+        self.circuit_is_closed = state.get(1) == Some(&0);
         if self.circuit_is_closed {
             self.open_circuits.clear();
         }
@@ -158,9 +163,24 @@ impl Checker {
     // ## 2: a call leaves under a claim, in its window
     //
     // D ≥ W + T + L holds only for what leaves within W of the claim.
-    fn item_leaves(&mut self, clock: Clock, info: &mut CallInfo, item: &Item, data: &SharedData) {
+    fn item_leaves(
+        &mut self,
+        clock: Clock,
+        info: &mut CallInfo,
+        item: &Item,
+        http: &HttpCall,
+        data: &SharedData,
+    ) {
         let now_ms = clock.mono_ms();
-        let known = self.sessions.iter().find(|(_, h)| h.name == item.session);
+        // Two tenants' sessions may have one name: then the log has the tenant's before it.
+        let is_it = |name: &str| match name.split_once('/') {
+            Some((tenant, session)) => {
+                let says_so = |value: &[u8]| value == tenant.as_bytes();
+                session == item.session && http.headers.iter().any(|(_, value)| says_so(value))
+            }
+            None => name == item.session,
+        };
+        let known = self.sessions.iter().find(|(_, h)| is_it(&h.name));
         let shard = known.map(|(id, _)| *id).and_then(|id| {
             let index = self.rules.as_ref()?.shard_of(id);
             Some((id, data.get(&format!("{SHARDS}{index}"))?.0))
@@ -223,14 +243,19 @@ impl Checker {
     }
 
     /// A request that passes leaves, under the claim that it has taken itself. Gives its number as a call.
-    pub(super) fn pass_leaves(&mut self, clock: Clock, session: u128, claimed: &Claimed) -> u64 {
+    pub(super) fn pass_leaves(
+        &mut self,
+        clock: Clock,
+        session: u128,
+        claimed: &Claimed,
+        timeout_ms: u64,
+    ) -> u64 {
         self.last_call += 1;
         let id = self.last_call;
         let update = self.sessions.get_mut(&session);
         let update = update.and_then(|h| h.of_seq(claimed.seq, &claimed.route));
         let token = update.map_or_else(String::new, |update| update.token.clone());
-        let times = &self.config.times;
-        let needed_ms = times.call_timeout_ms + times.late_ms;
+        let needed_ms = timeout_ms + self.config.times.late_ms;
         if clock.mono_ms() + needed_ms > claimed.deadline_ms + CLOCK_SLACK_MS {
             let what = format!(
                 "passing update {id} leaves {} ms before its claim runs out, and may take {needed_ms}",
@@ -242,6 +267,7 @@ impl Checker {
             id,
             token,
             passing: true,
+            beside: claimed.beside,
             single: true,
             probes_for: None,
             left_us: clock.mono_us,
@@ -305,20 +331,45 @@ impl Checker {
 
     /// Laravel begins with a call.
     pub(crate) fn laravel_begins(&mut self, clock: Clock, call: u64) {
-        let Some(CallInfo { items, passing, .. }) = self.calls.get(&call).cloned() else {
+        let Some(CallInfo {
+            items,
+            passing,
+            beside,
+            ..
+        }) = self.calls.get(&call).cloned()
+        else {
             return;
         };
-        for (id, _, seq) in items {
+        self.is_had(items.len());
+        // Who is not proven, or outside the order, is held up by nobody and holds up nobody else.
+        if beside {
+            return;
+        }
+        for (id, route, seq) in items {
             let Some(history) = self.sessions.get_mut(&id) else {
                 continue;
             };
             let name = history.name.clone();
+            let own = history.of_seq(seq, &route).map(|update| {
+                update.begun = true;
+                // What went beside the order may have to be said once more.
+                (update.passed_over || update.beside, update.token.clone())
+            });
             let (running, newest) = (history.running, history.newest_begun);
             history.running = Some((call, seq));
             // What passes by itself counts once it is in force: Laravel may not take it at all.
             if !passing {
                 history.newest_begun = newest.max(seq);
             }
+            // What failed alone goes beside what came after it, but never behind what its caller said there since.
+            let is_beside = own.is_some_and(|(passed_over, token)| {
+                let newer = |update: &Accepted| {
+                    let is_its = update.route == route && update.token == token;
+                    let may_be_there = update.begun && update.fate != Fate::Failed;
+                    is_its && may_be_there && update.seq > seq && !update.beside
+                };
+                passed_over && !history.accepted.iter().any(newer)
+            });
             if let Some((other, other_seq)) = running {
                 let what = format!(
                     "Laravel begins call {call} (seq {seq}) of {name} while it works on call \
@@ -326,7 +377,7 @@ impl Checker {
                 );
                 self.fail(clock.mono_us, Invariant::NeverTwoAtOnce, what);
             }
-            if seq < newest {
+            if seq < newest && !is_beside {
                 let what = format!("Laravel begins seq {seq} of {name} after seq {newest}");
                 self.fail(clock.mono_us, Invariant::NeverOlderAfterNewer, what);
             }
@@ -346,8 +397,15 @@ impl Checker {
             let stored = in_effect.contains(&history.name);
             if let Some(update) = history.of_seq(seq, &route).filter(|_| stored) {
                 update.in_effect = true;
-                history.in_force = seq;
-                history.newest_begun = history.newest_begun.max(seq);
+                let beside = update.beside || update.passed_over;
+                // What goes beside the order leaves the session unverified: what Laravel says then is its own word.
+                history.in_force = match beside {
+                    true => history.in_force.max(seq),
+                    false => seq,
+                };
+                if !beside {
+                    history.newest_begun = history.newest_begun.max(seq);
+                }
             }
         }
     }
@@ -370,12 +428,16 @@ impl Checker {
         };
         call.out = false;
         call.end = end;
-        if let (true, Some(CallEnd::Delivered), Some((_, route, _))) =
-            (call.passing, end, call.items.first())
+        let (items, refused) = (call.items.len(), call.refused.len());
+        let is_taken = |(id, _, _): &&(u128, String, u64)| !call.refused.contains(id);
+        if let (Some(CallEnd::Delivered), Some((_, route, _))) =
+            (end, call.items.iter().find(is_taken))
         {
-            let (token, route) = (call.token.clone(), route.clone());
-            self.trusts(clock.mono_us, &token, &route);
+            let (token, route, left_us) = (call.token.clone(), route.clone(), call.left_us);
+            self.accepts(&token, &route, left_us);
         }
+        self.is_taken(end, items, refused);
+        let _ = clock;
     }
 }
 

@@ -30,7 +30,7 @@ impl Checker {
         };
         for (key, value) in data.iter() {
             if let (true, Ok(shard)) = (key.starts_with(SHARDS), Shard::decode(value)) {
-                rest.pending += shard.pending();
+                rest.pending += shard.pending().saturating_sub(self.refused_in(&shard));
                 let live = |session: &&embudo_core::shard::Session<'_>| {
                     session.live_claim(clock.mono_ms()).is_some()
                 };
@@ -38,6 +38,20 @@ impl Checker {
             }
         }
         rest
+    }
+
+    /// Unsent updates of callers that Laravel refuses: they wait for an hour for a word of it.
+    fn refused_in(&self, shard: &Shard<'_>) -> usize {
+        let sessions = shard.sessions.iter();
+        let refused = sessions.map(|session| {
+            let history = self.sessions.get(&session.id);
+            let all = history.into_iter().flat_map(|history| &history.accepted);
+            let pending = all.filter(|update| update.fate == Fate::Pending);
+            pending
+                .filter(|update| self.is_refused(&update.token))
+                .count()
+        });
+        refused.sum()
     }
 
     // ## 9: liveness, in a calm world
@@ -81,7 +95,7 @@ impl Checker {
         }
         for history in self.sessions.values() {
             for update in &history.accepted {
-                if update.fate == Fate::Pending {
+                if update.fate == Fate::Pending && !self.is_refused(&update.token) {
                     let what = format!(
                         "{} of session {} was accepted at {} ms and never settled",
                         short(&update.value),
@@ -107,7 +121,11 @@ impl Checker {
             let unsaid = history.accepted.iter().any(|update| {
                 let silent = matches!(update.fate, Fate::Passing | Fate::Failed)
                     || (update.fate == Fate::Rejected && update.in_effect);
-                update.seq > last.seq && silent && state == Some(state_of(update))
+                // What failed alone may have come after what came after it; so may what went beside the order, where
+                // Laravel was long at it.
+                let is_late = update.passed_over && update.in_effect
+                    || update.beside && (silent || update.in_effect);
+                (is_late || update.seq > last.seq && silent) && state == Some(state_of(update))
             });
             let is_rejected =
                 |update: &Accepted| update.seq > last.seq && update.fate == Fate::Rejected;
@@ -130,7 +148,7 @@ impl Checker {
             let found = account.and_then(|account| account.last_qr.as_deref());
             let unsaid = history.accepted.iter().any(|update| {
                 let silent = matches!(update.fate, Fate::Passing | Fate::Failed);
-                silent && found == Some(&update.value)
+                (silent || update.beside) && found == Some(&update.value)
             });
             if let Some(qr) = qr.filter(|qr| qr.fate == Fate::Delivered && !unsaid)
                 && found != Some(&qr.value)

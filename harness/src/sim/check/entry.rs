@@ -1,6 +1,6 @@
 //! What a write does to one entry: which transition it is, and whether the end of an update is true.
 
-use embudo_core::shard::{ATTEMPTS_TOGETHER_MAX, Entry, Session, State};
+use embudo_core::shard::{Dirty, Entry, Session, State, Trial};
 
 use super::answers::short;
 use super::history::{Accepted, Fate};
@@ -19,7 +19,7 @@ impl Checker {
         session: Option<&Session<'_>>,
         old: Option<&Entry<'_>>,
         new: Option<&Entry<'_>>,
-        accepted: Option<u64>,
+        accepted: &[u64],
         forgotten: bool,
     ) {
         if old == new {
@@ -31,16 +31,48 @@ impl Checker {
             let what = format!("{} became {}", shown(old), shown(new));
             write.wrong(Invariant::EveryWriteIsATransition, what);
         };
-        let is_accepted = |entry: &Entry<'_>| accepted == Some(entry.seq);
+        let is_accepted = |entry: &Entry<'_>| accepted.contains(&entry.seq);
+        let is_held = new.is_some_and(|new| {
+            let seq = new.seq;
+            session.is_some_and(|session| session.held.iter().any(|place| place.seq == seq))
+        });
+        // What gates what: an update that is accepted, or was written through and is accepted now.
+        let newest = accepted.iter().copied().chain(write.settled).max();
         match (old, new) {
             // ## => Dirty, by an offer
             (old, Some(to)) if to.is_dirty() && is_accepted(to) => {
                 if let Some(from) = old.filter(|entry| entry.is_dirty()) {
                     self.ends(write, id, from, Fate::Superseded);
                 }
+                // A row that throws may well throw again.
+                let tried = |entry: &Entry<'_>| match &entry.state {
+                    State::Dirty(dirty) => Some((dirty.attempts, dirty.trial)),
+                    _ => None,
+                };
+                let from = old.and_then(tried);
+                if from.is_some() && from != tried(to) && !is_held {
+                    illegal(write);
+                }
+            }
+            // ## => Dirty, to be said once more: it went on outside the order, or nobody knows whether it arrived
+            (from, Some(to)) if to.is_dirty() && self.is_said_again(id, to) => {
+                write.saw(Transition::SaidAgain);
+                self.is_more();
+                write.counted.accepted += 1;
+                if let Some(from) = from.filter(|entry| entry.is_dirty()) {
+                    self.ends(write, id, from, Fate::Superseded);
+                }
+                let history = self.sessions.get_mut(&id);
+                if let Some(update) = history.and_then(|h| h.of_seq(to.seq, &to.route)) {
+                    update.fate = Fate::Pending;
+                    update.accepted_ms = to.accepted_ms;
+                    if let State::Dirty(dirty) = &to.state {
+                        update.timestamp_ms = dirty.timestamp_ms;
+                    }
+                }
             }
             // ## => Implied, by an offer
-            (from, Some(to)) if matches!(to.state, State::Implied { by } if accepted == Some(by)) =>
+            (from, Some(to)) if matches!(to.state, State::Implied { by } if accepted.contains(&by)) =>
             {
                 write.saw(match from.map(|from| &from.state) {
                     None => Transition::ImpliedFromAbsent,
@@ -57,22 +89,15 @@ impl Checker {
                 if !matches!(to.state, State::Clean { .. }) {
                     illegal(write);
                 }
-                // It does not pass over what is queued.
-                if from.is_some_and(Entry::is_dirty) {
-                    illegal(write);
+                // What it supersedes was queued and unsent.
+                if let Some(from) = from.filter(|entry| entry.is_dirty()) {
+                    self.ends(write, id, from, Fate::Superseded);
                 }
             }
             (Some(from), Some(to)) if from.seq == to.seq && from.value == to.value => {
                 match (&from.state, &to.state) {
                     (State::Dirty(a), State::Dirty(b)) => {
-                        let counted = b.attempts == a.attempts + 1;
-                        let suspect = b.attempts == ATTEMPTS_TOGETHER_MAX;
-                        let rest = (a.timestamp_ms, &a.body) == (b.timestamp_ms, &b.body);
-                        match rest {
-                            true if counted => write.saw(Transition::Attempted),
-                            true if suspect => write.saw(Transition::Suspected),
-                            _ => illegal(write),
-                        }
+                        self.is_tried(write, (from, a), (to, b));
                     }
                     (State::Dirty(_), State::Clean { .. }) => {
                         write.saw(Transition::Delivered);
@@ -104,9 +129,26 @@ impl Checker {
                     write.saw(Transition::Rejected);
                     self.ends(write, id, from, Fate::Rejected);
                 }
-                Callback::Stream(_) => {
-                    write.saw(Transition::VoidedDirty);
+                // Of its own route something newer was accepted.
+                _ if write
+                    .delivers
+                    .as_ref()
+                    .is_some_and(|(route, seq)| *route == *from.route && from.seq < *seq) =>
+                {
+                    write.saw(Transition::Overtaken);
                     self.ends(write, id, from, Fate::Superseded);
+                }
+                _ if newest.is_some_and(|seq| from.seq < seq) => {
+                    write.saw(Transition::VoidedDirty);
+                    let by: Vec<u64> = accepted.iter().copied().chain(write.settled).collect();
+                    if !self.is_by_its_caller(id, from, &by) {
+                        let what = format!("{} was voided by another caller's", show(from));
+                        write.wrong(Invariant::NothingIsLost, what);
+                    }
+                    self.ends(write, id, from, Fate::Superseded);
+                    // It gave way to something newer, too, but the ledger says why.
+                    write.counted.superseded -= 1;
+                    write.counted.voided += 1;
                 }
                 _ => {
                     write.saw(Transition::Expired);
@@ -131,7 +173,7 @@ impl Checker {
                         update.fate = Fate::Superseded;
                     }
                 }
-                _ if accepted.is_some() && !forgotten => {
+                _ if !accepted.is_empty() && !forgotten => {
                     write.saw(Transition::VoidedClean);
                     let history = self.sessions.get_mut(&id);
                     if let Some(update) = history.and_then(|h| h.of_seq(from.seq, &from.route)) {
@@ -142,6 +184,40 @@ impl Checker {
             },
             _ => illegal(write),
         }
+    }
+
+    /// Something was learned of an unsent item.
+    fn is_tried(
+        &self,
+        write: &mut Write,
+        (from, a): (&Entry<'_>, &Dirty<'_>),
+        (to, b): (&Entry<'_>, &Dirty<'_>),
+    ) {
+        let sent = (a.timestamp_ms, &a.body, &a.destination, &a.neutral);
+        let same = sent == (b.timestamp_ms, &b.body, &b.destination, &b.neutral)
+            && b.priority >= a.priority;
+        let counted = b.attempts == a.attempts + 1;
+        let alone = |trial: Trial| (trial.failures, trial.refusals);
+        let (fails, refuses) = (a.trial.failures + 1, a.trial.refusals + 1);
+        let grows = a.trial == b.trial
+            || alone(b.trial) == (fails, a.trial.refusals)
+            || alone(b.trial) == (a.trial.failures, refuses);
+        let suspect = b.trial
+            == Trial {
+                alone: true,
+                ..a.trial
+            };
+        let forgiven = (b.attempts, b.trial) == (0, Trial::default());
+        write.saw(match same {
+            true if counted && grows => Transition::Attempted,
+            true if forgiven && write.delivers.is_some() => Transition::Forgiven,
+            true if b.attempts == a.attempts && a.trial == b.trial => Transition::Hurried,
+            true if b.attempts == a.attempts && suspect => Transition::Suspected,
+            _ => {
+                let what = format!("{} became {}", show(from), show(to));
+                return write.wrong(Invariant::EveryWriteIsATransition, what);
+            }
+        });
     }
 
     /// Whether this item's call was refused for certain, for its credential or for itself.
@@ -164,9 +240,40 @@ impl Checker {
         })
     }
 
+    /// Whether one of these updates is of the caller of this entry's.
+    fn is_by_its_caller(&self, id: u128, entry: &Entry<'_>, by: &[u64]) -> bool {
+        let Some(history) = self.sessions.get(&id) else {
+            return false;
+        };
+        let all = history.accepted.iter();
+        let mut own = all
+            .clone()
+            .filter(|u| u.seq == entry.seq && u.route == entry.route);
+        let Some(token) = own.next().map(|update| &update.token) else {
+            return false;
+        };
+        let mut newer = all.filter(|update| by.contains(&update.seq));
+        newer.any(|update| update.token == *token)
+    }
+
+    /// Whether this entry is one that was written through before.
+    fn is_said_again(&self, id: u128, entry: &Entry<'_>) -> bool {
+        let history = self.sessions.get(&id);
+        history.is_some_and(|history| {
+            history.accepted.iter().any(|update| {
+                update.seq == entry.seq
+                    && update.route == entry.route
+                    && update.hash == entry.value
+                    && update.known_us == u64::MAX
+                    && update.fate != Fate::Pending
+            })
+        })
+    }
+
     // ## Implied => Dirty
     fn revive(&mut self, write: &mut Write, id: u128, entry: &Entry<'_>) {
         write.saw(Transition::Revived);
+        self.is_more();
         write.counted.accepted += 1;
         let State::Dirty(dirty) = &entry.state else {
             return;
@@ -181,6 +288,7 @@ impl Checker {
             .next();
         let implied_by = history.accepted.iter().find(|u| u.seq == entry.seq);
         let token = implied_by.map_or_else(String::new, |update| update.token.clone());
+        let passed_over = implied_by.is_some_and(|update| update.passed_over);
         history.accepted.push(Accepted {
             seq: entry.seq,
             route: entry.route.clone().into_owned(),
@@ -195,7 +303,11 @@ impl Checker {
             fate: Fate::Pending,
             is_void: false,
             in_effect: false,
+            beside: false,
+            begun: false,
+            passed_over,
             touched_ms: write.clock.mono_ms(),
+            said: None,
         });
     }
 

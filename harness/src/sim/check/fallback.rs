@@ -6,6 +6,7 @@
 
 use std::collections::BTreeMap;
 
+use embudo_core::config::Class;
 use serde_json::Value;
 
 use super::history::Fate;
@@ -134,12 +135,12 @@ impl Checker {
         let shown = http.headers.iter().find(|(name, value)| {
             let own = self.fallback.headers.get(name);
             let is_own = own.is_some_and(|own| own.as_bytes() == value.as_slice());
-            let secret = self.config.credentials.headers.contains(name);
+            let secret = self.config.headers.of(name.as_bytes()) == Class::Credential;
             !is_own && (secret || std::str::from_utf8(value).is_ok_and(is_token))
         });
         if let Some((name, _)) = shown {
             let what = format!("the webhook is shown a caller's {name}");
-            self.fail(clock.mono_us, Invariant::CredentialsNeverMix, what);
+            self.fail(clock.mono_us, Invariant::CallersNeverMix, what);
         }
     }
 

@@ -1,15 +1,21 @@
 //! Callers that wait for what becomes of their updates: whether they have to, what they are told, and when.
 //!
 //! A caller hears what became of its update, or of one that took its place: the same route's next value under
-//! the same credential, a QR that implies the state, or a state that voids the QR. Which of them it is depends
-//! on when the worker looked; so whatever may be told must be true of one of them, at this moment.
+//! the same credential, a QR that implies the state, a state that voids the QR, or, where it was passed over, whatever
+//! of its route Laravel has accepted since. Which of them it is depends on when the worker looked; so whatever may be
+//! told must be true of one of them, at this moment.
 
 use embudo_core::ack::WAITERS_MAX;
 use embudo_core::config::Ack;
+use embudo_core::shard::{HELD_MAX, HOLD_MS};
 
 use super::answers::{Sent, Stream, Verdict, short};
 use super::history::{Accepted, Fate};
 use super::{Checker, Clock, Invariant, Transition};
+
+/// Places of one session whose workers have died count until their own deadlines, and each of those that went before
+/// has its second.
+const BEHIND_OTHERS_S: u64 = HELD_MAX as u64 + 1;
 
 /// An update that a request shares its fate with.
 #[derive(Clone, Debug)]
@@ -50,6 +56,14 @@ impl Checker {
         self.coverage.count(Transition::CollectingToWaiting);
         let known = self.streams.get(&stream);
         let sent = known.and_then(Stream::update).cloned();
+        // Nobody waits for its end: it is held for its turn.
+        let has_place = known.is_some_and(|known| known.place.is_some());
+        if has_place || sent.as_ref().is_none_or(|sent| !self.waits(sent)) {
+            if let Some(known) = self.streams.get_mut(&stream) {
+                known.turn_us = Some(clock.mono_us);
+            }
+            return;
+        }
         let Some((known, sent)) = known.zip(sent).filter(|(_, sent)| self.waits(sent)) else {
             let what = format!("request {stream} is held, and nobody said that it should be");
             return self.fail(clock.mono_us, Invariant::Liveness, what);
@@ -154,7 +168,8 @@ impl Checker {
             all.push((update.in_effect, update.fate));
             let gives_way = update.fate == Fate::Superseded || update.route != own;
             let same = |of: &&Accepted| of.route == update.route && of.token == update.token;
-            if gives_way && !given_way.iter().any(same) {
+            // What was passed over gives way to more.
+            if gives_way && (update.passed_over || !given_way.iter().any(same)) {
                 given_way.push(update);
             }
         }
@@ -179,9 +194,12 @@ impl Checker {
             });
             (implies && update.token == of.token) || voids
         });
+        // What failed alone gives way to whatever of its route came after it, whoever said that; so does what a refused
+        // caller has.
+        let overtakes = of.passed_over && of.fate == Fate::Superseded && update.route == of.route;
         // A state that outlives its QR bears the QR's number.
         let after = update.seq > of.seq || (update.seq == of.seq && update.route == own && implied);
-        after && (kin || takes) && !matches!(update.fate, Fate::Passing | Fate::Failed)
+        after && (kin || takes || overtakes) && !matches!(update.fate, Fate::Passing | Fate::Failed)
     }
 
     /// A root holds a request and does not look after it.
@@ -195,6 +213,10 @@ impl Checker {
         let Some(known) = self.streams.get(&stream) else {
             return;
         };
+        if let (Some(turn_us), Some(seq), Some(sent)) = (known.turn_us, known.place, known.update())
+        {
+            return self.is_let_go(clock, (stream, turn_us, seq), sent.session, began);
+        }
         let (Some(held_us), Some(sent)) = (known.held_us, known.update()) else {
             return;
         };
@@ -220,5 +242,30 @@ impl Checker {
         };
         let what = format!("request {stream} is held still, and {why}");
         self.fail(clock.mono_us, Invariant::Liveness, what);
+    }
+
+    // ## 17: what is held is let go
+    //
+    // Beyond its time only for those of its session before it, a second for each; and for the answer of one that is
+    // outside the order, which is a second, too.
+    fn is_let_go(
+        &mut self,
+        clock: Clock,
+        (stream, turn_us, seq): (u64, u64, u64),
+        session: u128,
+        began: Clock,
+    ) {
+        let of_session =
+            |other: &&Stream| other.update().is_some_and(|sent| sent.session == session);
+        let all = self.streams.values().filter(of_session);
+        let before = all.filter(|other| other.place.is_some_and(|place| place < seq));
+        let limit_ms = HOLD_MS + 1_000 * (before.count() as u64 + BEHIND_OTHERS_S);
+        if began.mono_us > turn_us + limit_ms * 1_000 {
+            let what = format!(
+                "request {stream} is held for its turn since {} ms",
+                turn_us / 1_000
+            );
+            self.fail(clock.mono_us, Invariant::HeldIsLetGo, what);
+        }
     }
 }

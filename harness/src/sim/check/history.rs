@@ -1,5 +1,7 @@
 //! What was accepted of each session, in order, and what became of it.
 
+use super::faithful::Said;
+
 /// One session's history.
 #[derive(Clone, Debug, Default)]
 pub(super) struct History {
@@ -43,6 +45,14 @@ pub(super) struct Accepted {
     pub(super) is_void: bool,
     /// Laravel took it: its call ended with the value in force.
     pub(super) in_effect: bool,
+    /// It was at Laravel beside the claim: its caller was not proven, or it went on outside the order.
+    pub(super) beside: bool,
+    /// Laravel has begun with it.
+    pub(super) begun: bool,
+    /// Something newer of its session was sent before it: it failed alone, or its caller is refused.
+    pub(super) passed_over: bool,
+    /// What of its request must arrive; none where another's item implied it.
+    pub(super) said: Option<Said>,
     /// When it last answered for a duplicate, or was delivered. Monotonic ms.
     pub(super) touched_ms: u64,
 }

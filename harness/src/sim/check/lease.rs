@@ -2,7 +2,10 @@
 
 use super::{Actor, Checker, Clock, Invariant, Transition};
 
-/// The stored lease: five numbers of eight bytes.
+/// Clusters whose roots stamp the lease.
+const CLUSTERS: usize = 4;
+
+/// The stored lease: five numbers of eight bytes, and as many pairs of them as it has places for clusters.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub(super) struct Lease {
     pub(super) leader: u64,
@@ -30,9 +33,12 @@ impl Lease {
         let (numbers, []) = bytes.as_chunks::<8>() else {
             return None;
         };
-        let [leader, epoch, expires_ms, config, stamp_ms] = numbers else {
+        let [leader, epoch, expires_ms, config, stamp_ms, clusters @ ..] = numbers else {
             return None;
         };
+        if clusters.len() != 2 * CLUSTERS {
+            return None;
+        }
         Some(Self {
             leader: u64::from_le_bytes(*leader),
             epoch: u64::from_le_bytes(*epoch),

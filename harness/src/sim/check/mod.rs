@@ -8,6 +8,7 @@
 //! * `history`: what was accepted of each session, and what became of it.
 //! * `shard`, `entry`, `claim`: one write of a shard, as the transitions it is made of.
 //! * `calls`: calls, from their claims to Laravel's end.
+//! * `faithful`: whether what arrives is what was answered.
 //! * `fallback`: what the webhook is told.
 //! * `answers`: what the gateway is told.
 //! * `held`: what callers are told that were kept waiting.
@@ -23,6 +24,8 @@ mod claim;
 mod coverage;
 mod end;
 mod entry;
+mod fair;
+mod faithful;
 mod fallback;
 mod held;
 mod history;
@@ -45,6 +48,7 @@ use self::answers::Stream;
 pub(super) use self::calls::CallEnd;
 use self::calls::CallInfo;
 pub use self::coverage::{Coverage, Transition};
+use self::fair::Traffic;
 pub(super) use self::fallback::Fallback;
 use self::fallback::Handover;
 use self::history::History;
@@ -74,8 +78,8 @@ pub enum Invariant {
     OnlyDuplicatesCollapse,
     /// 4. Everything has a limit.
     Bounded,
-    /// 5. Nobody sends, is answered or reads under another's credential.
-    CredentialsNeverMix,
+    /// 5. Nobody sends, is answered or reads as another caller.
+    CallersNeverMix,
     /// 6. One leader.
     OneLeader,
     /// 7. A circuit that is not closed lets one small call through at a time.
@@ -86,12 +90,24 @@ pub enum Invariant {
     Liveness,
     /// 10. No read shows an older state than the caller was told of.
     ReadsSeeWrites,
-    /// 11. An item is handed over to the webhook once, as far as anybody can know.
+    /// An item is handed over to the webhook once, as far as anybody can know.
     HandedOverOnce,
     /// The webhook is told what was accepted, in a form that it can read.
     TheWebhookIsTold,
     /// The end: Laravel has what the gateway said last.
     LaravelEndsOnTheLast,
+    /// 11. What arrives has the method, the authority, the path and the headers of the request that was answered.
+    Faithful,
+    /// 12. Nothing is queued for whom Laravel has not accepted.
+    Proof,
+    /// 13. A row that throws holds up nobody else.
+    Isolation,
+    /// 14. After a proxy's answers, whatever was answered 200 arrives.
+    AProxyLosesNothing,
+    /// 15. Laravel gets no more requests than the gateway sent, but for probes and repeats.
+    NeverMore,
+    /// 17. What is held is let go.
+    HeldIsLetGo,
 }
 
 /// Something that must not be.
@@ -132,8 +148,12 @@ pub(super) struct Checker {
     /// What Laravel answered to reads, by the read that it was given to.
     served: BTreeMap<u64, Served>,
     limits: ReadLimits,
-    /// By credential and route.
-    standing: BTreeMap<(String, String), Standing>,
+    /// By credential.
+    standing: BTreeMap<String, Standing>,
+    /// Routes of which Laravel has accepted something.
+    proven_routes: BTreeSet<String>,
+    /// When VMs looked at proofs, µs.
+    looks: BTreeMap<u32, Vec<u64>>,
     calls: BTreeMap<u64, CallInfo>,
     fallback: Fallback,
     handovers: BTreeMap<u64, Handover>,
@@ -150,6 +170,7 @@ pub(super) struct Checker {
     leader_vm: Option<u32>,
     /// When the present epoch began, µs.
     led_since_us: u64,
+    traffic: Traffic,
     /// Lost races of the callback that a VM has under way.
     races: BTreeMap<u32, (Callback, u32)>,
 }
@@ -159,6 +180,7 @@ const FAILURES_MAX: usize = 16;
 
 /// Where shards are.
 const SHARDS: &str = "embudo/embudo/s/";
+const PROOFS: &str = "embudo/embudo/proof/";
 const LAYOUT: &str = "embudo/embudo/layout";
 const CIRCUIT: &str = "embudo/embudo/circuit";
 const LEASE: &str = "embudo/embudo/lease";
@@ -180,6 +202,8 @@ impl Checker {
             served: BTreeMap::new(),
             limits,
             standing: BTreeMap::new(),
+            proven_routes: BTreeSet::new(),
+            looks: BTreeMap::new(),
             calls: BTreeMap::new(),
             fallback: Fallback::default(),
             handovers: BTreeMap::new(),
@@ -191,6 +215,7 @@ impl Checker {
             lease: Lease::default(),
             leader_vm: None,
             led_since_us: 0,
+            traffic: Traffic::default(),
             races: BTreeMap::new(),
         }
     }
@@ -253,7 +278,10 @@ impl Checker {
         }
         if let (Callback::Stream(stream), true) = (actor.callback, key.starts_with(SHARDS)) {
             let _ = value;
-            self.stream_reads(clock, stream);
+            self.stream_reads(clock, actor.vm, stream);
+        }
+        if let (Callback::Tick, true) = (actor.callback, key.starts_with(PROOFS)) {
+            self.looks(clock, actor.vm);
         }
     }
 
@@ -353,7 +381,7 @@ impl Invariant {
             Self::ACallLeavesInTime => "a_call_leaves_in_time",
             Self::OnlyDuplicatesCollapse => "only_duplicates_collapse",
             Self::Bounded => "bounded",
-            Self::CredentialsNeverMix => "credentials_never_mix",
+            Self::CallersNeverMix => "callers_never_mix",
             Self::OneLeader => "one_leader",
             Self::HalfOpenMeansOne => "half_open_means_one",
             Self::NeverTraps => "never_traps",
@@ -362,6 +390,12 @@ impl Invariant {
             Self::HandedOverOnce => "handed_over_once",
             Self::TheWebhookIsTold => "the_webhook_is_told",
             Self::LaravelEndsOnTheLast => "laravel_ends_on_the_last",
+            Self::Faithful => "faithful",
+            Self::Proof => "proof",
+            Self::Isolation => "isolation",
+            Self::AProxyLosesNothing => "a_proxy_loses_nothing",
+            Self::NeverMore => "never_more",
+            Self::HeldIsLetGo => "held_is_let_go",
         }
     }
 }

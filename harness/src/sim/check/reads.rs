@@ -50,7 +50,12 @@ pub(super) struct Served {
 
 /// A caller's credential, as these runs have them.
 pub(super) fn token_of(request: &Request) -> String {
-    request.header("authorization").unwrap_or("").to_owned()
+    let token = request.header("authorization").unwrap_or("");
+    match request.header("resource-owner") {
+        // As good as another credential: it tells callers apart.
+        Some(owner) => format!("{token} {owner}"),
+        None => token.to_owned(),
+    }
 }
 
 /// A read of this path.
@@ -76,6 +81,19 @@ fn forgets(history: &History, floor: u64, begun_us: u64) -> bool {
     let delivered = ended(Fate::Delivered).filter(|seq| *seq >= floor).min();
     let refused = ended(Fate::Rejected).max();
     delivered.is_some_and(|delivered| refused > Some(delivered))
+}
+
+/// Whether Laravel had something newer, and then took what had failed alone, or was of a refused caller, and was passed
+/// over, or another caller's that an unproven one had gone beside: that is its own word now.
+fn came_late(history: &History, effect_seq: u64, floor: u64, begun_us: u64) -> bool {
+    let delivered = |seq: u64, how: &dyn Fn(&Accepted) -> bool| {
+        let mut all = history.accepted.iter();
+        all.any(|update| update.seq == seq && update.fate == Fate::Delivered && how(update))
+    };
+    effect_seq < floor
+        && (delivered(effect_seq, &|update| update.passed_over)
+            || delivered(floor, &|update| update.beside))
+        && delivered(floor, &|update| update.ended_us < begun_us)
 }
 
 // === impl ReadLimits ===
@@ -114,15 +132,17 @@ impl Checker {
         let Some(Asked::Read(read)) = self.streams.get(&stream).map(|known| &known.asked) else {
             return;
         };
+        let (name, token) = (read.name.clone(), read.token.clone());
+        self.is_had(0);
         let json: Option<Value> = serde_json::from_slice(body).ok();
         let state = json.as_ref().and_then(|json| json["estado_qr"].as_str());
         let (200, Some(state)) = (status, state) else {
             return;
         };
-        let history = self.sessions.values().find(|h| h.name == read.name);
+        let history = self.sessions.values().find(|h| h.name == name);
         let served = Served {
-            name: read.name.clone(),
-            token: read.token.clone(),
+            name,
+            token,
             body: String::from_utf8_lossy(body).into_owned(),
             state: state.to_owned(),
             effect_seq: history.map_or(0, |history| history.in_force),
@@ -184,7 +204,9 @@ impl Checker {
             let what = format!("{name} {why}");
             self.fail(clock.mono_us, Invariant::ReadsSeeWrites, what);
         }
-        if status == 200 && !outcome.starts_with("bypass") {
+        // A proxy's page, as it came.
+        let is_page = !replaced && serde_json::from_slice::<Value>(body).is_err();
+        if status == 200 && !outcome.starts_with("bypass") && !is_page {
             self.shown(clock, stream, (read, begun_us), outcome, body);
         }
     }
@@ -211,8 +233,8 @@ impl Checker {
         };
         let mut wrong = Vec::new();
         if served.name != read.name || served.token != read.token {
-            let what = format!("{name} shows what another credential was given (read {mark})");
-            wrong.push((Invariant::CredentialsNeverMix, what));
+            let what = format!("{name} shows what another caller was given (read {mark})");
+            wrong.push((Invariant::CallersNeverMix, what));
         }
         if !served.is_shown_as(state, body) {
             let shown = String::from_utf8_lossy(body);
@@ -248,7 +270,10 @@ impl Checker {
             });
             let nothing_yet = floor == 0 && state == served.state;
             let forgotten = outcome == "fresh" && forgets(history, floor, begun_us);
-            if !(laravels || own || nothing_yet || forgotten) {
+            let late =
+                state == served.state && came_late(history, served.effect_seq, floor, begun_us);
+            let unsent = self.shows_unsent(history, &read.token, state, floor);
+            if !(laravels || own || nothing_yet || forgotten || late || unsent) {
                 let what = format!(
                     "{name} shows {state}, older than seq {floor}; Laravel said {} at seq {} (read {mark})",
                     served.state, served.effect_seq
@@ -259,6 +284,23 @@ impl Checker {
         for (invariant, what) in wrong {
             self.fail(clock.mono_us, invariant, what);
         }
+    }
+
+    /// Whether this is the caller's own newest state, which Laravel will get yet, and what it has now is another's that
+    /// went beside the order, or passed over what had failed alone: the reader's own is still to come.
+    fn shows_unsent(&self, history: &History, token: &str, state: &str, floor: u64) -> bool {
+        let mut all = history.accepted.iter();
+        let own = history.accepted.iter().filter(|update| {
+            update.token == token && update.fate == Fate::Pending && self.state_of(update).is_some()
+        });
+        let newest = own.max_by_key(|update| update.seq);
+        newest.is_some_and(|own| {
+            self.state_of(own) == Some(state)
+                && all.any(|update| {
+                    let is_others = update.seq == floor && update.token != token;
+                    is_others && (update.beside || own.passed_over)
+                })
+        })
     }
 
     /// What a read that began then must show, or something newer: the caller's own newest update that was

@@ -23,6 +23,10 @@ pub(super) struct Write {
     pub(super) counted: Ledger,
     /// The passing update that this write settles as delivered.
     pub(super) settled: Option<u64>,
+    /// The session's item that an answer settles as delivered: route and sequence.
+    pub(super) delivers: Option<(String, u64)>,
+    /// Places that were given up, and what is newer of the same caller and route.
+    outdated: Vec<u64>,
     wrong: Vec<(Invariant, String)>,
     seen: Vec<Transition>,
 }
@@ -47,6 +51,8 @@ impl Checker {
             actor,
             counted: Ledger::default(),
             settled: None,
+            delivers: None,
+            outdated: Vec::new(),
             wrong: Vec::new(),
             seen: Vec::new(),
         };
@@ -71,6 +77,7 @@ impl Checker {
             let new_session = find(&new).and_then(|at| new.sessions.get(at));
             self.session_changes(&mut write, id, old, new_session, &new);
         }
+        self.outdated_are_queued(&mut write, &old.ledger, &new.ledger);
         write.check_ledger(&old.ledger, &new.ledger);
         for transition in write.seen {
             self.coverage.count(transition);
@@ -99,25 +106,48 @@ impl Checker {
             self.handed_over(write, id, told(new));
         }
         write.settled = None;
+        write.delivers = None;
+        self.may_be_unrecorded(write, id, new);
+        self.unrecorded_ends(write, id);
         self.claim_changes(write, id, old, new);
+        self.places_change(write, id, old, new);
         // First what was accepted: the rest follows from it.
         let accepted = new_entries
             .iter()
             .find(|entry| entry.is_dirty() && Some(entry.seq) == new_seq(old, new));
+        let left = |seq: u64| {
+            let has = |session: Option<&Session<'_>>| {
+                session.is_some_and(|session| session.held.iter().any(|place| place.seq == seq))
+            };
+            has(old) && !has(new)
+        };
+        let is_held = |entry: &&Entry<'_>| {
+            let is_old = old_entries.iter().any(|other| other.seq == entry.seq);
+            entry.is_dirty() && left(entry.seq) && !is_old
+        };
+        let mut all: Vec<u64> = Vec::new();
         if let Some(entry) = accepted {
-            self.accept(write, id, entry, old, shard);
+            self.accept(write, id, entry, old, shard, false);
+            all.push(entry.seq);
         }
+        for entry in new_entries.iter().filter(is_held) {
+            write.saw(Transition::QueuedHeld);
+            self.accept(write, id, entry, old, shard, true);
+            all.push(entry.seq);
+        }
+        self.outdated_places(write, id, old, new);
+        let places = write.outdated.iter();
+        all.extend(places.filter_map(|stream| self.streams.get(stream)?.place));
         let names: BTreeSet<(&str, u64)> = old_entries
             .iter()
             .chain(new_entries)
-            .map(|entry| (&*entry.route, entry.credential))
+            .map(|entry| (&*entry.route, entry.caller))
             .collect();
-        for (route, credential) in names {
-            let old_entry = old_entries.iter().find(|e| e.is(route, credential));
-            let new_entry = new_entries.iter().find(|e| e.is(route, credential));
+        for (route, caller) in names {
+            let old_entry = old_entries.iter().find(|e| e.is(route, caller));
+            let new_entry = new_entries.iter().find(|e| e.is(route, caller));
             let gone = new.is_none();
-            let accepted = accepted.map(|entry| entry.seq);
-            self.entry_changes(write, id, old, old_entry, new_entry, accepted, gone);
+            self.entry_changes(write, id, old, old_entry, new_entry, &all, gone);
         }
         // An update is one write, whole: what the accepted one voids is gone, what it implies is there.
         if let (Some(entry), Some(session)) = (accepted, new) {
@@ -133,12 +163,13 @@ impl Checker {
         entry: &Entry<'_>,
         old: Option<&Session<'_>>,
         shard: &Shard<'_>,
+        was_held: bool,
     ) {
         write.counted.accepted += 1;
         let State::Dirty(dirty) = &entry.state else {
             return;
         };
-        if entry.seq != shard.last_seq {
+        if entry.seq != shard.last_seq && !was_held {
             write.wrong(
                 Invariant::EveryWriteIsATransition,
                 format!(
@@ -148,8 +179,11 @@ impl Checker {
             );
         }
         let stream = match write.actor.callback {
-            Callback::Stream(stream) => self.streams.get_mut(&stream),
-            _ => None,
+            Callback::Stream(stream) if !was_held => self.streams.get_mut(&stream),
+            _ => self.streams.values_mut().find(|stream| {
+                let sent = stream.update();
+                stream.place == Some(entry.seq) && sent.is_some_and(|sent| sent.session == id)
+            }),
         };
         let Some(Stream {
             asked: Asked::Update(sent),
@@ -178,14 +212,22 @@ impl Checker {
             );
         }
         *accepted = Some(entry.seq);
+        let mut places = old.into_iter().flat_map(|session| &session.held);
+        let was_strangers =
+            was_held && places.any(|place| place.seq == entry.seq && place.is_stranger);
         let history = self.sessions.entry(id).or_default();
         history.name.clone_from(&sent.name);
         history.newest_order = history.newest_order.max(sent.order);
-        let newest_ms = history.newest().map(|update| update.timestamp_ms);
-        if newest_ms.is_some_and(|newest| dirty.timestamp_ms <= newest) {
+        // What was held has a place in the order; of what was written through, only that is known.
+        let all = history.accepted.iter().filter(|u| u.timestamp_ms > 0);
+        let is_astray = all.clone().any(|update| {
+            let is_after = update.timestamp_ms >= dirty.timestamp_ms;
+            (update.seq < entry.seq && is_after) || (update.seq > entry.seq && !is_after)
+        });
+        if is_astray {
             write.wrong(
                 Invariant::NeverOlderAfterNewer,
-                format!("the timestamp {} is not newer", dirty.timestamp_ms),
+                format!("the timestamp {} is not in its order", dirty.timestamp_ms),
             );
         }
         history.accepted.push(Accepted {
@@ -202,10 +244,15 @@ impl Checker {
             fate: Fate::Pending,
             is_void: false,
             in_effect: false,
+            beside: false,
+            begun: false,
+            // While its caller was not proven it held up nobody.
+            passed_over: was_strangers,
             touched_ms: write.clock.mono_ms(),
+            said: Some(sent.said.clone()),
         });
         let now_ms = write.clock.mono_ms();
-        let before = old.and_then(|old| old.entry(&entry.route, entry.credential));
+        let before = old.and_then(|old| old.entry(&entry.route, entry.caller));
         write.saw(match before.map(|before| &before.state) {
             None => Transition::AbsentToDirty,
             Some(State::Clean { .. }) => Transition::CleanToDirty,
@@ -218,6 +265,63 @@ impl Checker {
                 }
             }
         });
+    }
+
+    /// Held updates that something newer of their caller and route had outdated when their turn came: they may have
+    /// been queued, and have given way at once.
+    fn outdated_places(
+        &self,
+        write: &mut Write,
+        id: u128,
+        old: Option<&Session<'_>>,
+        new: Option<&Session<'_>>,
+    ) {
+        let (Some(old), Some(new)) = (old, new) else {
+            return;
+        };
+        let has = |session: &Session<'_>, seq: u64| session.held.iter().any(|p| p.seq == seq);
+        let beside = |seq: u64| new.beside.iter().any(|beside| beside.seq == seq);
+        let left = old.held.iter().filter(|place| !has(new, place.seq));
+        for place in left {
+            let newer = |entry: &Entry<'_>| entry.caller == place.caller && entry.seq > place.seq;
+            let claimed = new
+                .claim
+                .as_ref()
+                .is_some_and(|claim| claim.seq == place.seq);
+            let stream = self.streams.iter().find(|(_, stream)| {
+                // What is there to be seen needs no guess.
+                stream.place == Some(place.seq)
+                    && stream.accepted != Some(place.seq)
+                    && stream.update().is_some_and(|sent| sent.session == id)
+            });
+            let (Some((stream, _)), false) = (stream, claimed || beside(place.seq)) else {
+                continue;
+            };
+            if new.entries.iter().chain(&old.entries).any(newer) {
+                write.outdated.push(*stream);
+            }
+        }
+    }
+
+    fn outdated_are_queued(&mut self, write: &mut Write, old: &Ledger, new: &Ledger) {
+        let counted = new.accepted.saturating_sub(old.accepted);
+        for stream in std::mem::take(&mut write.outdated) {
+            if counted <= write.counted.accepted {
+                return;
+            }
+            let known = self.streams.get_mut(&stream);
+            let Some((known, seq)) = known.and_then(|k| k.place.map(|seq| (k, seq))) else {
+                continue;
+            };
+            known.outdated = Some(seq);
+            write.counted.accepted += 1;
+            // What it gave way to was of its own route, or voided it: only the ledger knows.
+            match new.voided.saturating_sub(old.voided) > write.counted.voided {
+                true => write.counted.voided += 1,
+                false => write.counted.superseded += 1,
+            }
+            write.saw(Transition::QueuedHeld);
+        }
     }
 
     fn is_whole(&self, write: &mut Write, entry: &Entry<'_>, session: &Session<'_>) {
@@ -236,11 +340,12 @@ impl Checker {
                 .iter()
                 .filter_map(|at| self.config.routes.get(*at))
             {
-                if session
-                    .entries
-                    .iter()
-                    .any(|other| other.route == route.name)
-                {
+                // What another caller has queued is sent, in its order.
+                let is_void = |other: &Entry<'_>| {
+                    let is_its = other.caller == entry.caller || !other.is_dirty();
+                    other.route == route.name && is_its && other.seq < entry.seq
+                };
+                if session.entries.iter().any(is_void) {
                     let what = format!("seq {} voids {}, which is there", entry.seq, route.name);
                     write.wrong(Invariant::EveryWriteIsATransition, what);
                 }
@@ -249,7 +354,7 @@ impl Checker {
         if let Some(implies) = &rule.implies
             && let Some(target) = self.config.routes.get(implies.route)
         {
-            let implied = session.entry(&target.name, entry.credential);
+            let implied = session.entry(&target.name, entry.caller);
             if !implied.is_some_and(|e| e.state == State::Implied { by: entry.seq }) {
                 let what = format!("seq {} implies {}, which is not", entry.seq, target.name);
                 write.wrong(Invariant::EveryWriteIsATransition, what);
@@ -284,6 +389,7 @@ impl Write {
             superseded: new.superseded.saturating_sub(old.superseded),
             expired: new.expired.saturating_sub(old.expired),
             rejected: new.rejected.saturating_sub(old.rejected),
+            voided: new.voided.saturating_sub(old.voided),
         };
         if counted != self.counted {
             let what = format!(
@@ -323,13 +429,19 @@ pub(super) fn describe(shard: &Shard<'_>) -> String {
                 claim.id.epoch, claim.id.counter, claim.seq, claim.deadline_ms
             );
         }
+        for place in &session.held {
+            let _ = write!(out, " held #{} until {}", place.seq, place.deadline_ms);
+        }
+        for beside in &session.beside {
+            let _ = write!(out, " beside #{} until {}", beside.seq, beside.deadline_ms);
+        }
         out.push(']');
     }
     let l = &shard.ledger;
     let _ = write!(
         out,
-        " ledger {}={}+{}+{}+{}",
-        l.accepted, l.delivered, l.superseded, l.expired, l.rejected
+        " ledger {}={}+{}+{}+{}+{}",
+        l.accepted, l.delivered, l.superseded, l.expired, l.rejected, l.voided
     );
     out
 }

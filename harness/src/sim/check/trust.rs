@@ -1,71 +1,131 @@
 //! Credentials: whose word is taken, and under whose name a call goes out.
 
-use embudo_core::config::Trust;
-
-use super::answers::{Sent, short};
+use super::answers::{Sent, Stream, is_laravels, short};
 use super::calls::CallInfo;
 use super::{Checker, Clock, Invariant};
 use crate::sim::host::HttpCall;
 
-/// A credential's standing on one route.
-#[derive(Clone, Copy, Debug)]
-pub(super) enum Standing {
-    /// Laravel has taken a passing update of it, then at the latest, µs.
-    Since(u64),
-    /// It was trusted until then, µs.
-    Until(u64),
+/// A credential's standing.
+#[derive(Clone, Copy, Debug, Default)]
+pub(super) struct Standing {
+    /// When the newest request of it left that Laravel accepted, µs.
+    accepted_us: Option<u64>,
+    /// When Laravel's last refusal of it was dealt with, µs.
+    refused_us: Option<u64>,
+    /// The same, where it may have been about the item.
+    turned_us: Option<u64>,
 }
+
+/// A worker looks at proofs at its root's tick, and skips one that comes early: that much after a refusal, and so many
+/// looks of its VM, whose roots look by turns, it knows of it.
+const KNOWN_AFTER_US: u64 = 2_100_000;
+const KNOWN_AFTER_LOOKS: usize = 4;
+
+/// Looks that are remembered of a VM.
+const LOOKS_MAX: usize = 8;
 
 // === impl Checker ===
 
 impl Checker {
-    // ## 5: only a trusted credential is answered for
+    // ## 12: proof
+    //
+    // Nothing is queued for whom Laravel has not accepted since it last refused it, nor on a route of which it never
+    // accepted anything.
 
-    /// An update was answered `queued`: its credential must have been trusted at some moment since it began.
-    pub(super) fn is_trusted(&mut self, clock: Clock, sent: &Sent, begun_us: u64) {
-        if sent.token.is_empty() || self.config.credentials.trust == Trust::Always {
+    /// An update was answered `queued`.
+    pub(super) fn is_proven(&mut self, clock: Clock, sent: &Sent, known: &Stream) {
+        if self.config.assume.callers {
             return;
         }
         let route = self.config.routes.get(sent.route);
-        let key = (
-            sent.token.clone(),
-            route.map_or_else(String::new, |route| route.name.clone()),
-        );
-        let trusted = match self.standing.get(&key) {
-            Some(Standing::Since(_)) => true,
-            Some(Standing::Until(until_us)) => *until_us >= begun_us,
-            None => false,
+        let route = route.map_or("", |route| route.name.as_str());
+        let standing = self.standing.get(&sent.token).copied().unwrap_or_default();
+        let is_known = |refused_us: u64| {
+            let looks = known.vm.and_then(|vm| self.looks.get(&vm));
+            let since = looks.map_or(0, |looks| {
+                let since = looks
+                    .iter()
+                    .filter(|at| (refused_us..known.begun_us).contains(at));
+                since.count()
+            });
+            refused_us + KNOWN_AFTER_US < known.begun_us && since >= KNOWN_AFTER_LOOKS
         };
-        if !trusted {
-            let what = format!(
-                "{} of session {} was queued, and Laravel never took its credential ({}) there",
-                short(&sent.value),
-                sent.name,
-                sent.token
-            );
-            self.fail(clock.mono_us, Invariant::CredentialsNeverMix, what);
+        let why = match (standing.accepted_us, standing.refused_us) {
+            (None, _) => "never took its caller",
+            (Some(accepted), Some(refused)) if accepted <= refused && is_known(refused) => {
+                "has refused its caller since"
+            }
+            _ if !self.proven_routes.contains(route) => "never took any of its route",
+            _ => return,
+        };
+        let what = format!(
+            "{} of session {} was queued, and Laravel {why} ({})",
+            short(&sent.value),
+            sent.name,
+            sent.token
+        );
+        self.fail(clock.mono_us, Invariant::Proof, what);
+    }
+
+    /// Laravel took something of this credential that left then.
+    pub(super) fn accepts(&mut self, token: &str, route: &str, left_us: u64) {
+        let standing = self.standing.entry(token.to_owned()).or_default();
+        standing.accepted_us = standing.accepted_us.max(Some(left_us));
+        self.proven_routes.insert(route.to_owned());
+    }
+
+    /// Laravel has refused this credential, and the guest has dealt with it.
+    pub(super) fn refuses(&mut self, clock: Clock, token: &str) {
+        let standing = self.standing.entry(token.to_owned()).or_default();
+        standing.refused_us = Some(clock.mono_us);
+    }
+
+    /// Whether Laravel's last word about a credential was a refusal.
+    pub(super) fn is_refused(&self, token: &str) -> bool {
+        let standing = self.standing.get(token);
+        standing.is_some_and(|standing| standing.refused_us > standing.accepted_us)
+    }
+
+    /// Whether it may have been: what it has unsent holds up nobody else.
+    pub(super) fn may_be_refused(&self, token: &str) -> bool {
+        let standing = self.standing.get(token);
+        standing.is_some_and(|standing| {
+            standing.refused_us.max(standing.turned_us) > standing.accepted_us
+        })
+    }
+
+    /// A root of this VM looks at proofs.
+    pub(super) fn looks(&mut self, clock: Clock, vm: u32) {
+        let looks = self.looks.entry(vm).or_default();
+        if looks.last() != Some(&clock.mono_us) {
+            looks.push(clock.mono_us);
+        }
+        if looks.len() > LOOKS_MAX {
+            looks.remove(0);
         }
     }
 
-    /// Laravel took an update of this credential that passed.
-    pub(super) fn trusts(&mut self, now_us: u64, token: &str, route: &str) {
-        let key = (token.to_owned(), route.to_owned());
-        self.standing.insert(key, Standing::Since(now_us));
+    /// A call's answer is 401, 403 or 419, and the guest is about to hear it.
+    pub(crate) fn caller_may_be_refused(&mut self, clock: Clock, call: u64) {
+        if let Some(call) = self.calls.get(&call).filter(|call| call.single) {
+            let standing = self.standing.entry(call.token.clone()).or_default();
+            standing.turned_us = Some(clock.mono_us);
+        }
     }
 
-    /// A call's answer was 401 or 403, and the guest has dealt with it, from then until now. What was learned
-    /// in between may have been written after it.
+    /// A call's answer was 401, 403 or 419, and the guest has dealt with it, from then until now.
     pub(crate) fn credential_is_refused(
         &mut self,
         clock: Clock,
-        (call, status): (u64, u16),
+        (call, status, body): (u64, u16, &[u8]),
         from_us: u64,
     ) {
+        self.caller_may_be_refused(clock, call);
         let Some(call) = self.calls.get(&call) else {
             return;
         };
-        // A 403 may be one session's in a batch; alone it says whose.
-        if status == 403 && !call.single {
+        // Beside what was accepted within a minute a 403 is about the item, and no run is longer.
+        if status == 403 || !call.single || !is_laravels(body) {
             return;
         }
         // A dispatcher that slept for so long has given the call up, and hears the next one's answer.
@@ -73,13 +133,7 @@ impl Checker {
             return;
         }
         let token = call.token.clone();
-        for ((known, _), standing) in &mut self.standing {
-            if *known == token
-                && matches!(standing, Standing::Since(since_us) if *since_us < from_us)
-            {
-                *standing = Standing::Until(clock.mono_us);
-            }
-        }
+        self.refuses(clock, &token);
     }
 
     // ## 5: a call bears the credential of every item in it
@@ -94,7 +148,7 @@ impl Checker {
                 "call {} of {:?} has an item of {token:?}",
                 info.id, info.token
             );
-            self.fail(clock.mono_us, Invariant::CredentialsNeverMix, what);
+            self.fail(clock.mono_us, Invariant::CallersNeverMix, what);
         }
     }
 }

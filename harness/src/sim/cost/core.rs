@@ -1,10 +1,10 @@
 //! What the core allocates for one request: the same code that the module runs, natively.
 
-use embudo_core::circuit::State;
 use embudo_core::config::Config;
 use embudo_core::hash::HashKey;
 use embudo_core::headers::{Header, encode};
-use embudo_core::intake;
+use embudo_core::hold::Holding;
+use embudo_core::intake::{self, View};
 use embudo_core::route::{KnownBodies, KnownHeads, Rules};
 use embudo_core::store::{Expect, Keys, MemoryStore, PutError, Store, Token};
 use embudo_core::time::Now;
@@ -109,7 +109,14 @@ impl Worker {
             && let Ok(update) = self.bodies.update(rules, &head, body)
         {
             let store = &mut self.store;
-            let taken = intake::take_in(store, keys, rules, &update, 0, State::Closed, now);
+            let worker = intake::Worker {
+                number: 0,
+                vm: 1,
+                may_send: true,
+                view: View::default(),
+                holding: &Holding::default(),
+            };
+            let taken = intake::take_in(store, keys, rules, &update, &worker, now);
             drop(taken);
         }
         allocations() - before - self.store.allocations.get()

@@ -21,11 +21,11 @@ const STEPS_MAX: usize = 14;
 const SESSIONS: [&str; 6] = ["a", "b", "s-1", "s-2", "7", "\\u00e9"];
 
 /// A process of two shards, in which stored values are met at once.
-const PLAIN: &str = r#"{"max_sessions":16,"credentials":{"trust":"always"}}"#;
+const PLAIN: &str = r#"{"max_sessions":16,"assume":{"callers":true}}"#;
 
 /// Configurations that had no accident yet.
 const CONFIGURATIONS: [&str; 8] = [
-    r#"{"max_sessions":16,"read_refresh_ms":1000,"stale_if_error_ms":1000,"credentials":{"trust":"learn"}}"#,
+    r#"{"max_sessions":16,"read_refresh_ms":1000,"stale_if_error_ms":1000}"#,
     "",
     "{}",
     PLAIN,

@@ -12,8 +12,8 @@ use super::case::{Case, Key, Step, whole};
 use super::flaw::{Flaw, Found};
 use crate::sim::check::Checker;
 use crate::sim::host::{
-    Clock, Cluster, Guest, Hub, Job, JobResult, Machine, Metrics, Out, Queues, Response,
-    SharedData, SharedHub, StreamEnd, Tally, Vm,
+    Acted, Clock, Cluster, Guest, Hub, Job, JobResult, Machine, Metrics, Out, Queues, Response,
+    SharedData, SharedHub, StreamEnd, StreamFate, Tally, Vm,
 };
 use crate::sim::trace::{Detail, Trace};
 
@@ -204,6 +204,13 @@ impl Process {
         let result = wait(self.vm.run(job, None)).map_err(|error| trap(&error))?;
         self.within_bounds()?;
         self.collect();
+        if let JobResult::Acted(acts) = &result {
+            for (context, act) in acts {
+                if let Acted::Resumed(_) = act {
+                    self.passed.push_back(*context);
+                }
+            }
+        }
         Ok(result)
     }
 
@@ -274,6 +281,7 @@ impl Process {
                         context,
                         headers,
                         body,
+                        fate: StreamFate::answered(1),
                     })?;
                     if let JobResult::Stream(_, StreamEnd::Held) = result {
                         let what = "an answer is held for ever";
@@ -363,10 +371,8 @@ impl Process {
                 self.played.passed += 1;
                 self.passed.push_back(passed.context);
             }
-            // Its route's callers wait, and a tick answers.
-            JobResult::Stream(_, StreamEnd::Waits(_)) if self.holds_callers => {
-                self.played.answered += 1;
-            }
+            // Its route's callers wait, and a tick answers; or it is held for its turn, and a tick lets it go on.
+            JobResult::Stream(_, StreamEnd::Waits(_)) => self.played.answered += 1,
             JobResult::Stream(_, StreamEnd::Answered(reply)) => {
                 self.played.answered += 1;
                 // A credential that is not trusted yet has to pass, and waits for what is queued.
@@ -386,7 +392,7 @@ impl Process {
                     return Err(Found::new(Flaw::TakesWhatItCannotStore, what));
                 }
             }
-            JobResult::Stream(_, StreamEnd::Held | StreamEnd::Waits(_)) => {
+            JobResult::Stream(_, StreamEnd::Held) => {
                 return Err(Found::new(Flaw::HoldsARequest, "held for ever"));
             }
             _ => {}

@@ -2,7 +2,8 @@
 
 use embudo_core::route::Destination;
 use embudo_core::shard::{
-    Claim, ClaimId, Dirty, Ended, Ending, Entry, Item, Kept, Ledger, Place, Session, Shard, State,
+    Beside, Claim, ClaimId, Dirty, Ended, Ending, Entry, HeldPlace, Item, Kept, Ledger, Orphan,
+    Place, RefusedBody, Session, Shard, State, Trial,
 };
 
 use super::generate::Dice;
@@ -23,8 +24,10 @@ pub(super) fn shard(dice: &mut Dice) -> Vec<u8> {
             superseded: dice.number(),
             expired: dice.number(),
             rejected: dice.number(),
+            voided: dice.number(),
         },
         sessions: (0..count).map(|_| session(dice)).collect(),
+        orphans: (0..dice.below(6)).map(|_| orphan(dice)).collect(),
     }
     .encode()
 }
@@ -42,12 +45,66 @@ fn session(dice: &mut Dice) -> Session<'static> {
         id,
         newest_seq: dice.number(),
         unread_seq: dice.number(),
-        passed_seq: dice.number(),
+        through_seq: dice.number(),
         told_seq: dice.number(),
         claim: dice.chance(30).then(|| claim(dice)),
         entries: (0..count).map(|_| entry(dice)).collect(),
         kept: (0..dice.below(3)).map(|_| kept(dice)).collect(),
         ended: (0..dice.below(3)).map(|_| ended(dice)).collect(),
+        beside: (0..dice.below(3)).map(|_| beside(dice)).collect(),
+        held: (0..dice.below(4)).map(|_| held(dice)).collect(),
+        refused: (0..dice.below(3)).map(|_| refused(dice)).collect(),
+    }
+}
+
+fn orphan(dice: &mut Dice) -> Orphan {
+    Orphan {
+        session: u128::from(dice.number()),
+        caller: dice.number(),
+        until_ms: dice.number(),
+    }
+}
+
+fn held(dice: &mut Dice) -> HeldPlace {
+    HeldPlace {
+        seq: dice.number(),
+        vm: dice.number(),
+        caller: dice.number(),
+        is_stranger: dice.chance(50),
+        deadline_ms: dice.number(),
+    }
+}
+
+fn beside(dice: &mut Dice) -> Beside {
+    Beside {
+        number: dice.number(),
+        caller: dice.number(),
+        seq: dice.number(),
+        is_outside: dice.chance(50),
+        begun_ms: dice.number(),
+        deadline_ms: dice.number(),
+    }
+}
+
+fn refused(dice: &mut Dice) -> RefusedBody {
+    RefusedBody {
+        body: dice.number(),
+        seq: dice.number(),
+        until_ms: dice.number(),
+    }
+}
+
+fn trial(dice: &mut Dice) -> Trial {
+    match dice.chance(70) {
+        true => Trial::default(),
+        false => Trial {
+            alone: dice.chance(50),
+            not_before_ms: dice.number(),
+            failures: u16::try_from(dice.number() % 8).unwrap_or(0),
+            failed_since_ms: dice.number(),
+            refusals: u16::try_from(dice.number() % 3).unwrap_or(0),
+            refused_ms: dice.number(),
+        },
     }
 }
 
@@ -79,7 +136,7 @@ fn kept(dice: &mut Dice) -> Kept<'static> {
     };
     Kept {
         read: dice.one_of(&["status", "status", "account", ""]).into(),
-        credential: if dice.chance(70) { 0 } else { dice.number() },
+        caller: if dice.chance(70) { 0 } else { dice.number() },
         fetched_ms: dice.number(),
         until_ms: dice.number(),
         floor: dice.number(),
@@ -95,7 +152,7 @@ fn claim(dice: &mut Dice) -> Claim<'static> {
             counter: dice.number(),
         },
         route: route(dice).into(),
-        credential: dice.number(),
+        caller: dice.number(),
         seq: dice.number(),
         deadline_ms: dice.number(),
     }
@@ -107,13 +164,13 @@ fn route(dice: &mut Dice) -> String {
 }
 
 fn entry(dice: &mut Dice) -> Entry<'static> {
-    let credential = match dice.chance(70) {
+    let caller = match dice.chance(70) {
         true => 0,
         false => dice.number(),
     };
     Entry {
         route: route(dice).into(),
-        credential,
+        caller,
         seq: dice.number(),
         value: u128::from(dice.number()),
         accepted_ms: dice.number(),
@@ -139,11 +196,12 @@ fn dirty(dice: &mut Dice) -> Dirty<'static> {
     };
     let destination = match dice.chance(70) {
         true => Destination {
+            cluster: "laravel_batch".to_owned(),
+            method: "POST".to_owned(),
             authority: dice.one_of(&["laravel.test", "b.test", ""]).to_owned(),
-            scheme: String::new(),
             prefix: "/api".to_owned(),
             path: "/qr".to_owned(),
-            credentials: Vec::new(),
+            headers: Vec::new(),
         }
         .encode(),
         false => dice.bytes(),
@@ -152,8 +210,10 @@ fn dirty(dice: &mut Dice) -> Dirty<'static> {
         since_ms: dice.number(),
         timestamp_ms: dice.number(),
         attempts: u16::try_from(dice.number() % 8).unwrap_or(0),
+        trial: trial(dice),
         priority: dice.chance(20),
         destination: destination.into(),
+        neutral: dice.bytes().into(),
         body: body.into(),
     }
 }

@@ -7,14 +7,18 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 use wasmtime::{Memory, TypedFunc};
 
-use super::Tally;
 use super::hub::{Cluster, Out, SharedHub};
 use super::queue::Registrar;
+use super::vm::Passed;
+use super::{StreamFate, Tally};
 use crate::sim::abi::{Headers, HostFunction, Status};
 use crate::sim::check::Actor;
 
 /// The plugin's name, as `envoy.yaml` has it.
 pub(super) const PLUGIN_NAME: &str = "embudo";
+
+/// The root's id, as `envoy.yaml` has it.
+const ROOT_ID: &str = "embudo";
 
 /// The VM's id: one map of shared data.
 const VM_ID: &str = "embudo";
@@ -83,6 +87,42 @@ pub(crate) struct Response {
     pub body: Bytes,
 }
 
+/// What a root's callback did to a stream that it holds.
+#[derive(Clone, Debug)]
+pub(crate) enum Act {
+    /// It answered it.
+    Reply(LocalReply),
+    /// It let it go on, as it stood.
+    Resume(Box<Passed>),
+}
+
+/// One stream, as far as the guest can reach it.
+#[derive(Clone, Debug, Default)]
+pub(crate) struct StreamState {
+    /// Whose it is.
+    pub root: u32,
+    /// The request's headers; none once they have gone on.
+    pub request_headers: Option<Headers>,
+    /// As much of its body as is buffered.
+    pub request_body: Bytes,
+    /// What of it went on before it was held.
+    pub gone_on: (Option<Headers>, Bytes),
+    /// Headers of the response under way; none once they have gone on.
+    pub response_headers: Option<Headers>,
+    /// As much of its body as is buffered; none but within the body's callback.
+    pub response_body: Bytes,
+    /// Both once more, for the access log.
+    pub logged: (Headers, Headers),
+    /// Its answer was replaced by the guest's own.
+    pub replaced: bool,
+    /// `on_log` is under way.
+    pub logs: bool,
+    /// It waits for its root to answer it, or to let it go on.
+    pub waits: bool,
+    /// Its properties.
+    pub fate: StreamFate,
+}
+
 /// One VM, as the host sees it.
 pub(crate) struct Guest {
     pub(crate) memory: Option<Memory>,
@@ -91,20 +131,12 @@ pub(crate) struct Guest {
     pub cost: Cost,
     /// The VM is to trap instead of this host call of the callback under way.
     pub trap_at: Option<u32>,
-    /// Headers of the request under way; none once they have gone on.
-    pub request_headers: Option<Headers>,
-    /// As much of its body as is buffered.
-    pub request_body: Bytes,
-    /// Headers of the response under way; none once they have gone on.
-    pub response_headers: Option<Headers>,
-    /// As much of its body as is buffered; none but within the body's callback.
-    pub response_body: Option<Bytes>,
-    /// The answer that is handed over.
-    pub call_response: Response,
-    /// The guest's own answer.
+    /// The answer that is handed over, while it is.
+    pub call_response: Option<Response>,
+    /// The guest's own answer to the stream whose callback is under way.
     pub reply: Option<LocalReply>,
-    /// Its answers to streams that it holds, by their contexts: given from a root's callback.
-    pub replies: Vec<(u32, LocalReply)>,
+    /// What a root's callback did to streams that it holds: carried out once the callback is over.
+    pub acts: Vec<(u32, Act)>,
     /// What its host calls came to, where somebody wants to know.
     pub(crate) tally: Option<Box<Tally>>,
     hub: SharedHub,
@@ -115,14 +147,19 @@ pub(crate) struct Guest {
     context: u32,
     /// Root contexts and their configurations.
     roots: BTreeMap<u32, Arc<[u8]>>,
-    /// Streams that are not over, and the root context of each.
-    streams: BTreeMap<u32, u32>,
+    /// Streams that are not over.
+    streams: BTreeMap<u32, StreamState>,
     /// The stream that the callback under way is about.
     under_way: Option<u32>,
     /// Root contexts that were asked to go and are not ready.
     leaving: Vec<u32>,
     dice: ChaCha8Rng,
     last_token: u32,
+}
+
+fn value_of(headers: &Headers, name: &str) -> Option<Vec<u8>> {
+    let (_, value) = headers.iter().find(|(known, _)| known == name)?;
+    Some(value.clone())
 }
 
 // === impl Response ===
@@ -149,13 +186,9 @@ impl Guest {
             allocate: None,
             cost: Cost::default(),
             trap_at: None,
-            request_headers: None,
-            request_body: Bytes::new(),
-            response_headers: None,
-            response_body: None,
-            call_response: Response::default(),
+            call_response: None,
             reply: None,
-            replies: Vec::new(),
+            acts: Vec::new(),
             tally: None,
             hub,
             vm,
@@ -188,8 +221,14 @@ impl Guest {
         self.under_way = Some(context);
     }
 
-    pub(super) fn add_stream(&mut self, context: u32, root: u32) {
-        self.streams.insert(context, root);
+    pub(super) fn add_stream(&mut self, context: u32, root: u32, headers: Headers) {
+        let state = StreamState {
+            root,
+            logged: (headers.clone(), Headers::new()),
+            request_headers: Some(headers),
+            ..StreamState::default()
+        };
+        self.streams.insert(context, state);
     }
 
     pub(super) fn remove_stream(&mut self, context: u32) {
@@ -200,18 +239,53 @@ impl Guest {
         self.streams.contains_key(&context)
     }
 
-    /// The guest's own answer to the stream of the effective context; false where there is none, or it has one.
-    pub(crate) fn send_reply(&mut self, reply: LocalReply) -> bool {
+    /// A stream that is not over.
+    pub(super) fn stream_mut(&mut self, context: u32) -> &mut StreamState {
+        self.streams.entry(context).or_default()
+    }
+
+    /// The stream of the effective context; none where that is a root.
+    pub(crate) fn stream(&mut self) -> Option<&mut StreamState> {
+        self.streams.get_mut(&self.context)
+    }
+
+    /// The guest's own answer to the stream of the effective context. The first one counts.
+    pub(crate) fn send_reply(&mut self, reply: LocalReply) {
         let context = self.context;
         if self.under_way == Some(context) {
-            self.reply = Some(reply);
-            return true;
+            self.reply.get_or_insert(reply);
+            return;
         }
-        let fits = self.has_stream(context) && self.replies.iter().all(|(of, _)| *of != context);
-        if fits {
-            self.replies.push((context, reply));
+        if !self.has_stream(context) {
+            return;
         }
-        fits
+        if self.acts.iter().any(|(of, _)| *of == context) {
+            let mut hub = self.hub.lock();
+            let at_us = hub.clock.mono_us;
+            let what = "a root answers what it has answered, or let go: Envoy mixes the two up";
+            return hub.checker.trapped(at_us, what);
+        }
+        self.acts.push((context, Act::Reply(reply)));
+    }
+
+    // ## Held => Resumed
+    /// The request of the effective context goes on, once the callback is over. From now on its headers are out of
+    /// reach. A root has no request, and one that has gone on goes on: both are fine.
+    pub(crate) fn resume_request(&mut self) {
+        let context = self.context;
+        let Some(stream) = self.streams.get_mut(&context).filter(|stream| stream.waits) else {
+            return;
+        };
+        stream.waits = false;
+        let headers = stream.request_headers.take().or(stream.gone_on.0.take());
+        let passed = Passed {
+            context,
+            root: stream.root,
+            headers: headers.unwrap_or_default(),
+            // It is in reach until the callback is over.
+            body: Bytes::new(),
+        };
+        self.acts.push((context, Act::Resume(Box::new(passed))));
     }
 
     pub(super) fn add_root(&mut self, context: u32, configuration: Arc<[u8]>) {
@@ -294,22 +368,35 @@ impl Guest {
 
     /// A stream sets the timer of its root. (proxy-wasm-cpp-host, `ContextBase::setTimerPeriod`)
     pub(crate) fn set_tick_period(&mut self, ms: u32) {
-        let root = self.streams.get(&self.context);
-        let context = root.copied().unwrap_or(self.context);
+        let stream = self.streams.get(&self.context);
+        let context = stream.map_or(self.context, |stream| stream.root);
         self.hub.lock().out.push(Out::Tick { context, ms });
     }
 
     /// The plugin's configuration, for the context that asks.
     pub(crate) fn configuration(&self) -> Arc<[u8]> {
-        self.roots.get(&self.context).cloned().unwrap_or_default()
+        let stream = self.streams.get(&self.context);
+        let root = stream.map_or(self.context, |stream| stream.root);
+        self.roots.get(&root).cloned().unwrap_or_default()
     }
 
-    pub(crate) fn property(&self, path: &str) -> Option<String> {
+    /// A property of the effective context. The parts of a path are parted by zero bytes.
+    pub(crate) fn property(&self, path: &str) -> Option<Vec<u8>> {
         match path {
-            "plugin_name" => Some(PLUGIN_NAME.to_owned()),
-            "plugin_vm_id" => Some(VM_ID.to_owned()),
-            "plugin_root_id" => Some(String::new()),
-            _ => None,
+            "plugin_name" => return Some(PLUGIN_NAME.into()),
+            "plugin_vm_id" => return Some(VM_ID.into()),
+            "plugin_root_id" => return Some(ROOT_ID.into()),
+            _ => {}
+        }
+        let stream = self.streams.get(&self.context)?;
+        let (head, rest) = path.split_once('\0')?;
+        let request = stream.request_headers.as_ref();
+        let request = request.or_else(|| stream.logs.then_some(&stream.logged.0));
+        match (head, rest) {
+            ("request", "path") => value_of(request?, ":path"),
+            ("request", "method") => value_of(request?, ":method"),
+            ("request", "host") => value_of(request?, ":authority"),
+            _ => stream.fate.property(head, rest),
         }
     }
 
@@ -384,7 +471,7 @@ impl Guest {
         }
     }
 
-    pub(crate) fn define_metric(&mut self, kind: u32, name: &str) -> u32 {
+    pub(crate) fn define_metric(&mut self, kind: u32, name: &str) -> Option<u32> {
         self.hub.lock().metrics.define(kind, name)
     }
 
@@ -392,7 +479,7 @@ impl Guest {
         self.hub.lock().metrics.record(metric, value)
     }
 
-    pub(crate) fn increment_metric(&mut self, metric: u32, by: u64) -> bool {
+    pub(crate) fn increment_metric(&mut self, metric: u32, by: i64) -> bool {
         self.hub.lock().metrics.increment(metric, by)
     }
 
@@ -435,7 +522,8 @@ impl Guest {
     }
 
     pub(crate) fn set_effective_context(&mut self, context: u32) -> bool {
-        let known = self.is_root(context) || self.has_stream(context);
+        // 0 is the VM's own, which belongs to no root.
+        let known = context == 0 || self.is_root(context) || self.has_stream(context);
         if known {
             self.context = context;
         }

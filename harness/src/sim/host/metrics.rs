@@ -3,21 +3,24 @@
 
 use std::collections::BTreeMap;
 
-/// The ABI's number of a histogram; 0 is a counter, 1 a gauge.
+const COUNTER: u32 = 0;
+const GAUGE: u32 = 1;
 const HISTOGRAM: u32 = 2;
 
 /// All metrics of the process.
 #[derive(Clone, Debug, Default)]
 pub(crate) struct Metrics {
-    ids: BTreeMap<String, u32>,
+    places: BTreeMap<String, usize>,
     values: Vec<Metric>,
+    /// Each definition has an id of its own, and those of one name share its metric.
+    ids: Vec<usize>,
 }
 
 /// One metric's value.
 #[derive(Clone, Debug, PartialEq, Eq)]
 enum Metric {
-    /// A counter's or a gauge's.
-    Number(u64),
+    Counter(u64),
+    Gauge(u64),
     /// How often each value was recorded.
     Histogram(BTreeMap<u64, u64>),
 }
@@ -25,43 +28,55 @@ enum Metric {
 // === impl Metrics ===
 
 impl Metrics {
-    /// The id of a metric, which is created if need be.
-    pub(crate) fn define(&mut self, kind: u32, name: &str) -> u32 {
-        if let Some(id) = self.ids.get(name) {
-            return *id;
-        }
-        let id = u32::try_from(self.values.len()).unwrap_or(u32::MAX);
-        self.ids.insert(name.to_owned(), id);
-        self.values.push(match kind {
+    /// An id for a metric, which is created if need be; none for a kind that is none.
+    pub(crate) fn define(&mut self, kind: u32, name: &str) -> Option<u32> {
+        let new = match kind {
+            COUNTER => Metric::Counter(0),
+            GAUGE => Metric::Gauge(0),
             HISTOGRAM => Metric::Histogram(BTreeMap::new()),
-            _ => Metric::Number(0),
-        });
-        id
+            _ => return None,
+        };
+        let next = self.values.len();
+        let place = *self.places.entry(name.to_owned()).or_insert(next);
+        if place == next {
+            self.values.push(new);
+        }
+        self.ids.push(place);
+        u32::try_from(self.ids.len()).ok()
     }
 
-    /// Sets a gauge, or records in a histogram.
+    fn of(&mut self, metric: u32) -> Option<&mut Metric> {
+        let place = self.ids.get((metric as usize).checked_sub(1)?)?;
+        self.values.get_mut(*place)
+    }
+
+    /// Sets a gauge, adds to a counter, or records in a histogram.
     pub(crate) fn record(&mut self, metric: u32, value: u64) -> bool {
-        match self.values.get_mut(metric as usize) {
-            Some(Metric::Number(number)) => *number = value,
+        match self.of(metric) {
+            Some(Metric::Counter(number)) => *number = number.saturating_add(value),
+            Some(Metric::Gauge(number)) => *number = value,
             Some(Metric::Histogram(counts)) => *counts.entry(value).or_default() += 1,
             None => return false,
         }
         true
     }
 
-    /// Adds to a counter.
-    pub(crate) fn increment(&mut self, metric: u32, by: u64) -> bool {
-        let Some(Metric::Number(number)) = self.values.get_mut(metric as usize) else {
-            return false;
-        };
-        *number = number.saturating_add(by);
+    /// Adds to a counter, or to a gauge.
+    pub(crate) fn increment(&mut self, metric: u32, by: i64) -> bool {
+        match self.of(metric) {
+            Some(Metric::Counter(number)) if by > 0 => {
+                *number = number.saturating_add_signed(by);
+            }
+            Some(Metric::Gauge(number)) => *number = number.saturating_add_signed(by),
+            _ => return false,
+        }
         true
     }
 
     /// Counters and gauges, by name.
     pub(crate) fn numbers(&self) -> impl Iterator<Item = (&str, u64)> {
         self.all().filter_map(|(name, metric)| match metric {
-            Metric::Number(number) => Some((name, *number)),
+            Metric::Counter(number) | Metric::Gauge(number) => Some((name, *number)),
             Metric::Histogram(_) => None,
         })
     }
@@ -69,13 +84,13 @@ impl Metrics {
     /// Histograms, by name: how often each value was recorded.
     pub(crate) fn histograms(&self) -> impl Iterator<Item = (&str, &BTreeMap<u64, u64>)> {
         self.all().filter_map(|(name, metric)| match metric {
-            Metric::Number(_) => None,
+            Metric::Counter(_) | Metric::Gauge(_) => None,
             Metric::Histogram(counts) => Some((name, counts)),
         })
     }
 
     fn all(&self) -> impl Iterator<Item = (&str, &Metric)> {
-        let all = self.ids.iter();
-        all.filter_map(|(name, id)| Some((&**name, self.values.get(*id as usize)?)))
+        let all = self.places.iter();
+        all.filter_map(|(name, place)| Some((&**name, self.values.get(*place)?)))
     }
 }

@@ -1,8 +1,9 @@
 //! The callbacks of a stream, one after the other, with what Envoy does between them.
 //!
 //! # What was read in Envoy's source
-//! * Headers and data that have gone on (`Continue`) are out of the guest's reach; what is held (`Pause`)
-//!   stays in reach, and data that comes later is put behind it. (source/extensions/common/wasm/context.cc)
+//! * Headers that have gone on from their own callback (`Continue`) are out of the guest's reach, and so are those of
+//!   a request that a root has resumed; those that were held (`Pause`) and went on with their body stay in reach to
+//!   the end. Data that has gone on is out of reach, and what comes later is put behind what is held.
 //! * What a root answers to a stream that it has made effective is sent once its own callback is over.
 //!   (source/extensions/common/wasm/context.cc, `addAfterVmCallAction`)
 //! * A local reply to a request goes through the filter's own response callbacks. One that takes the place of
@@ -12,8 +13,9 @@
 
 use bytes::Bytes;
 
+use super::guest::StreamState;
 use super::vm::size;
-use super::{Body, LocalReply, Passed, Relayed, StreamEnd, Vm, Waits};
+use super::{Act, Acted, Body, LocalReply, Passed, Relayed, StreamEnd, StreamFate, Vm, Waits};
 use crate::sim::abi::Headers;
 
 const PAUSE: u32 = 1;
@@ -40,11 +42,8 @@ impl Vm {
         let root = self.root;
         let count = size(headers.len());
         let guest = self.store.data_mut();
-        guest.add_stream(context, root);
+        guest.add_stream(context, root, headers);
         guest.select_stream(context);
-        guest.request_headers = Some(headers);
-        guest.request_body = Bytes::new();
-        guest.response_headers = None;
         guest.reply = None;
         let create = &self.exports.on_context_create;
         create.call_async(&mut self.store, (context, root)).await?;
@@ -55,28 +54,32 @@ impl Vm {
             .await?;
         let (mut gone, mut out) = (None, Vec::new());
         if action != PAUSE {
-            gone = self.store.data_mut().request_headers.take();
+            let stream = self.stream(context);
+            gone = stream.request_headers.take();
+            // The router has them.
+            stream.fate = StreamFate::under_way();
         }
         let last = body.pieces.len().saturating_sub(1);
         for (at, piece) in body.pieces.into_iter().enumerate() {
             if self.store.data().reply.is_some() {
                 break;
             }
-            let guest = self.store.data_mut();
+            let stream = self.stream(context);
             // What was held back is still there; what went on is not.
-            guest.request_body = match action {
-                PAUSE => [&guest.request_body[..], &piece[..]].concat().into(),
+            stream.request_body = match action {
+                PAUSE => [&stream.request_body[..], &piece[..]].concat().into(),
                 _ => piece,
             };
-            let length = size(guest.request_body.len());
+            let length = size(stream.request_body.len());
             let ends = u32::from(at == last && !body.trailers && !body.cut);
             let on_body = &self.exports.on_request_body;
             action = on_body
                 .call_async(&mut self.store, (context, length, ends))
                 .await?;
             if action != PAUSE {
-                let body = std::mem::take(&mut self.store.data_mut().request_body);
-                out.extend_from_slice(&body);
+                let stream = self.stream(context);
+                out.extend_from_slice(&std::mem::take(&mut stream.request_body));
+                stream.fate = StreamFate::under_way();
             }
         }
         if body.trailers && self.store.data().reply.is_none() {
@@ -85,8 +88,8 @@ impl Vm {
                 .call_async(&mut self.store, (context, 1))
                 .await?;
             if action != PAUSE {
-                let body = std::mem::take(&mut self.store.data_mut().request_body);
-                out.extend_from_slice(&body);
+                let stream = self.stream(context);
+                out.extend_from_slice(&std::mem::take(&mut stream.request_body));
             }
         }
         if let Some(reply) = self.store.data_mut().reply.take() {
@@ -95,22 +98,29 @@ impl Vm {
             return Ok(reply.map_or(StreamEnd::Held, StreamEnd::Answered));
         }
         if body.cut {
+            self.stream(context).fate = StreamFate::hung_up(false);
             self.ends(context).await?;
             return Ok(StreamEnd::Gone);
         }
+        let stream = self.stream(context);
         if action == PAUSE {
-            let held = self.store.data_mut().request_headers.take();
-            self.passed.insert(context, held);
+            stream.waits = true;
+            stream.gone_on = (gone, out.into());
             return Ok(StreamEnd::Waits(Waits { context, root }));
         }
-        let held = self.store.data_mut().request_headers.take();
-        let headers = gone.or_else(|| held.clone()).unwrap_or_default();
-        self.passed.insert(context, held);
+        // What went on from the body on stays in reach.
+        let headers = gone.or_else(|| stream.request_headers.clone());
+        stream.fate = StreamFate::under_way();
         Ok(StreamEnd::Passed(Passed {
             context,
-            headers,
+            root,
+            headers: headers.unwrap_or_default(),
             body: out.into(),
         }))
+    }
+
+    fn stream(&mut self, context: u32) -> &mut StreamState {
+        self.store.data_mut().stream_mut(context)
     }
 
     /// Laravel's answer to a request that passed.
@@ -119,10 +129,11 @@ impl Vm {
         context: u32,
         headers: Headers,
         body: Body,
+        fate: StreamFate,
     ) -> wasmtime::Result<StreamEnd> {
-        let guest = self.store.data_mut();
-        guest.reply = None;
-        guest.request_headers = self.passed.remove(&context).flatten();
+        self.store.data_mut().reply = None;
+        let cut = body.cut;
+        self.stream(context).fate = fate;
         let end = match self.encode(context, headers, body).await? {
             Encoded::Whole(headers, body) => Some((headers, body, false, false)),
             Encoded::Broken(headers, body) => {
@@ -130,6 +141,12 @@ impl Vm {
                 Some((headers, body, false, true))
             }
             Encoded::Replaced(mut reply) => {
+                let stream = self.stream(context);
+                stream.fate = std::mem::take(&mut stream.fate).own();
+                stream.fate.code = Some(reply.status);
+                stream.replaced = true;
+                stream.logged.1.clone_from(&reply.headers);
+                stream.logged.1.push(status(reply.status));
                 let again = context.is_multiple_of(2);
                 match again {
                     true => self.local(context, reply).await?,
@@ -142,6 +159,14 @@ impl Vm {
             }
             Encoded::Held => None,
         };
+        if cut {
+            let stream = self.stream(context);
+            let code = stream.fate.code;
+            stream.fate = StreamFate {
+                code,
+                ..StreamFate::broken_off()
+            };
+        }
         self.ends(context).await?;
         let Some((headers, body, replaced, cut)) = end else {
             return Ok(StreamEnd::Held);
@@ -154,26 +179,45 @@ impl Vm {
         }))
     }
 
-    /// The answers that a root's callback gave to streams that were held.
-    pub(super) async fn answers(&mut self) -> wasmtime::Result<Vec<(u32, Option<LocalReply>)>> {
-        let replies = std::mem::take(&mut self.store.data_mut().replies);
-        let mut answers = Vec::new();
-        for (context, reply) in replies {
-            self.store.data_mut().request_headers = self.passed.remove(&context).flatten();
-            let reply = self.local(context, reply).await?;
-            self.ends(context).await?;
-            answers.push((context, reply));
+    /// What a root's callback did to streams that were held, carried out in its order.
+    pub(super) async fn acted(&mut self) -> wasmtime::Result<Vec<(u32, Acted)>> {
+        let acts = std::mem::take(&mut self.store.data_mut().acts);
+        let mut acted = Vec::new();
+        for (context, act) in acts {
+            let done = match act {
+                Act::Reply(reply) => {
+                    let reply = self.local(context, reply).await?;
+                    self.ends(context).await?;
+                    Acted::Answered(reply)
+                }
+                Act::Resume(mut passed) => {
+                    let stream = self.stream(context);
+                    stream.fate = StreamFate::under_way();
+                    let (_, gone_on) = std::mem::take(&mut stream.gone_on);
+                    let body = std::mem::take(&mut stream.request_body);
+                    passed.body = match gone_on.is_empty() {
+                        true => body,
+                        false => [&gone_on[..], &body[..]].concat().into(),
+                    };
+                    Acted::Resumed(*passed)
+                }
+            };
+            acted.push((context, done));
         }
-        Ok(answers)
+        Ok(acted)
     }
 
     /// The caller of a request that passed, or is held, is gone.
-    pub(super) async fn hangs_up(&mut self, context: u32) -> wasmtime::Result<()> {
+    pub(super) async fn hangs_up(
+        &mut self,
+        context: u32,
+        fate: StreamFate,
+    ) -> wasmtime::Result<()> {
         // Its answer was quicker.
         if !self.store.data().has_stream(context) {
             return Ok(());
         }
-        self.store.data_mut().request_headers = self.passed.remove(&context).flatten();
+        self.stream(context).fate = fate;
         self.ends(context).await
     }
 
@@ -189,6 +233,8 @@ impl Vm {
             body,
         } = reply;
         headers.insert(0, status(code));
+        let stream = self.stream(context);
+        stream.fate = std::mem::take(&mut stream.fate).own();
         let pieces = if body.is_empty() { vec![] } else { vec![body] };
         let body = Body {
             pieces,
@@ -214,10 +260,13 @@ impl Vm {
         body: Body,
     ) -> wasmtime::Result<Encoded> {
         let count = size(headers.len());
-        let guest = self.store.data_mut();
-        guest.select_stream(context);
-        guest.response_headers = Some(headers);
-        guest.response_body = None;
+        self.store.data_mut().select_stream(context);
+        let stream = self.stream(context);
+        stream.waits = false;
+        stream.fate.code = code_of(&headers);
+        stream.logged.1.clone_from(&headers);
+        stream.response_headers = Some(headers);
+        stream.response_body = Bytes::new();
         let ends = body.pieces.is_empty() && !body.trailers && !body.cut;
         let on_headers = &self.exports.on_response_headers;
         let mut action = on_headers
@@ -228,24 +277,19 @@ impl Vm {
             return Ok(Encoded::Replaced(reply));
         }
         if action != PAUSE {
-            gone = self.store.data_mut().response_headers.take();
+            gone = self.stream(context).response_headers.take();
         }
         let last = body.pieces.len().saturating_sub(1);
         for (at, piece) in body.pieces.into_iter().enumerate() {
             let whole: Bytes = [&held[..], &piece[..]].concat().into();
             let length = size(whole.len());
-            self.store.data_mut().response_body = Some(whole);
+            self.stream(context).response_body = whole;
             let ends = u32::from(at == last && !body.trailers && !body.cut);
             let on_body = &self.exports.on_response_body;
             action = on_body
                 .call_async(&mut self.store, (context, length, ends))
                 .await?;
-            held = self
-                .store
-                .data_mut()
-                .response_body
-                .take()
-                .unwrap_or_default();
+            held = std::mem::take(&mut self.stream(context).response_body);
             if gone.is_none()
                 && let Some(reply) = self.store.data_mut().reply.take()
             {
@@ -253,24 +297,19 @@ impl Vm {
             }
             if action != PAUSE {
                 out.extend_from_slice(&std::mem::take(&mut held));
-                gone = gone.or_else(|| self.store.data_mut().response_headers.take());
+                gone = gone.or_else(|| self.stream(context).response_headers.clone());
             }
         }
         if body.trailers {
-            self.store.data_mut().response_body = Some(held);
+            self.stream(context).response_body = held;
             let on_trailers = &self.exports.on_response_trailers;
             action = on_trailers
                 .call_async(&mut self.store, (context, 1))
                 .await?;
-            held = self
-                .store
-                .data_mut()
-                .response_body
-                .take()
-                .unwrap_or_default();
+            held = std::mem::take(&mut self.stream(context).response_body);
             if action != PAUSE {
                 out.extend_from_slice(&held);
-                gone = gone.or_else(|| self.store.data_mut().response_headers.take());
+                gone = gone.or_else(|| self.stream(context).response_headers.clone());
             }
         }
         if body.cut {
@@ -284,16 +323,24 @@ impl Vm {
 
     /// The last callbacks of a stream.
     async fn ends(&mut self, context: u32) -> wasmtime::Result<()> {
-        let guest = self.store.data_mut();
-        guest.select_stream(context);
-        guest.response_body = None;
+        self.store.data_mut().select_stream(context);
+        let stream = self.stream(context);
+        stream.response_body = Bytes::new();
+        stream.logs = true;
+        let on_log = &self.exports.on_log;
+        on_log.call_async(&mut self.store, context).await?;
+        self.stream(context).logs = false;
         let (exports, store) = (&self.exports, &mut self.store);
         exports.on_done.call_async(&mut *store, context).await?;
-        exports.on_log.call_async(&mut *store, context).await?;
         exports.on_delete.call_async(&mut *store, context).await?;
         store.data_mut().remove_stream(context);
         Ok(())
     }
+}
+
+fn code_of(headers: &Headers) -> Option<u16> {
+    let (_, value) = headers.iter().find(|(name, _)| name == ":status")?;
+    std::str::from_utf8(value).ok()?.parse().ok()
 }
 
 fn status(code: u16) -> (String, Vec<u8>) {

@@ -22,11 +22,21 @@ pub(crate) struct Tally {
     pub(crate) lines: Vec<(u32, String)>,
     /// Lines of its log in all.
     pub(crate) lines_total: u64,
+    /// Every line is kept.
+    keeps_all: bool,
 }
 
 // === impl Tally ===
 
 impl Tally {
+    /// One that keeps every line.
+    pub(crate) fn keeping_all() -> Self {
+        Self {
+            keeps_all: true,
+            ..Self::default()
+        }
+    }
+
     pub(super) fn called(&mut self, function: HostFunction) {
         *self.calls.entry(function).or_default() += 1;
     }
@@ -42,7 +52,7 @@ impl Tally {
 
     pub(super) fn log(&mut self, level: u32, line: &str) {
         self.lines_total += 1;
-        if self.lines.len() < LINES_KEPT {
+        if self.keeps_all || self.lines.len() < LINES_KEPT {
             self.lines.push((level, line.to_owned()));
         }
     }

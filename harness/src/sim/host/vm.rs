@@ -5,12 +5,11 @@
 //! threads may run; between the callbacks of a job nothing else happens on this thread.
 
 use bytes::Bytes;
-use std::collections::BTreeMap;
 use std::sync::Arc;
 use wasmtime::{Store, TypedFunc};
 
 use super::machine::FUEL_MAX;
-use super::{Callback, Cost, Guest, LocalReply, Machine, Response};
+use super::{Callback, Cost, Guest, LocalReply, Machine, Response, StreamFate};
 use crate::sim::abi::Headers;
 
 /// What a VM is to do.
@@ -63,13 +62,17 @@ pub(crate) enum Job {
         headers: Headers,
         /// The body, in the pieces in which it comes.
         body: Body,
+        /// What Envoy knows of it.
+        fate: StreamFate,
     },
-    /// The caller of a request that passed through has hung up.
+    /// A request that passed through, or is held, has ended without an answer: its caller has hung up, say.
     HangUp {
         /// The simulation's number of the stream.
         stream: u64,
         /// The stream's context.
         context: u32,
+        /// What Envoy knows of it.
+        fate: StreamFate,
     },
     /// The listener of a root context is drained.
     Drain {
@@ -104,11 +107,8 @@ pub(crate) enum JobResult {
         /// Whether it took it.
         accepted: bool,
     },
-    /// Nothing to tell.
-    Quiet,
-    /// A root context has answered streams that were held, by their contexts; none where its own response
-    /// callbacks hold the answer.
-    Answers(Vec<(u32, Option<LocalReply>)>),
+    /// What a root context has done to streams that were held, by their contexts and in its order.
+    Acted(Vec<(u32, Acted)>),
     /// A stream came as far as this.
     Stream(u64, StreamEnd),
     /// A root context was asked to go.
@@ -118,6 +118,15 @@ pub(crate) enum JobResult {
         /// It is gone; otherwise it still has calls out.
         gone: bool,
     },
+}
+
+/// What became of a stream that was held.
+#[derive(Clone, Debug)]
+pub(crate) enum Acted {
+    /// The guest answered it; none where its own response callbacks hold the answer.
+    Answered(Option<LocalReply>),
+    /// It goes on to Laravel.
+    Resumed(Passed),
 }
 
 /// How far a stream came.
@@ -151,6 +160,8 @@ pub(crate) struct Waits {
 pub(crate) struct Passed {
     /// The stream's context.
     pub context: u32,
+    /// The root context whose it is.
+    pub root: u32,
     /// With pseudo headers.
     pub headers: Headers,
     /// The body.
@@ -178,8 +189,6 @@ pub(crate) struct Vm {
     pub(super) store: Store<Guest>,
     pub(super) exports: Exports,
     pub(super) next_context: u32,
-    /// Headers of the requests that have passed, as far as they are still in reach.
-    pub(super) passed: BTreeMap<u32, Option<Headers>>,
 }
 
 pub(super) struct Exports {
@@ -227,7 +236,6 @@ impl Vm {
             store,
             exports,
             next_context: 1,
-            passed: BTreeMap::new(),
         };
         let result = vm.add_root(configuration).await?;
         Ok((vm, result))
@@ -277,7 +285,9 @@ impl Vm {
             Job::Respond {
                 stream, context, ..
             }
-            | Job::HangUp { stream, context } => (Callback::Stream(*stream), *context),
+            | Job::HangUp {
+                stream, context, ..
+            } => (Callback::Stream(*stream), *context),
             Job::Drain { context } | Job::Delete { context } => (Callback::Done, *context),
         };
         self.store.data_mut().begin(callback, context, trap_at);
@@ -286,12 +296,12 @@ impl Vm {
             Job::Tick { context } => {
                 let call = self.exports.on_tick.call_async(&mut self.store, context);
                 call.await?;
-                Ok(JobResult::Answers(self.answers().await?))
+                Ok(JobResult::Acted(self.acted().await?))
             }
             Job::QueueReady { context, queue } => {
                 let ready = &self.exports.on_queue_ready;
                 ready.call_async(&mut self.store, (context, queue)).await?;
-                Ok(JobResult::Quiet)
+                Ok(JobResult::Acted(self.acted().await?))
             }
             Job::Answer {
                 context,
@@ -312,12 +322,17 @@ impl Vm {
                 context,
                 headers,
                 body,
+                fate,
             } => {
-                let end = self.relay(context, headers, body).await?;
+                let end = self.relay(context, headers, body, fate).await?;
                 Ok(JobResult::Stream(stream, end))
             }
-            Job::HangUp { stream, context } => {
-                self.hangs_up(context).await?;
+            Job::HangUp {
+                stream,
+                context,
+                fate,
+            } => {
+                self.hangs_up(context, fate).await?;
                 Ok(JobResult::Stream(stream, StreamEnd::Gone))
             }
             Job::Drain { context } => self.drain(context).await,
@@ -367,13 +382,13 @@ impl Vm {
     ) -> wasmtime::Result<JobResult> {
         let headers = size(response.headers.len());
         let body = size(response.body.len());
-        self.store.data_mut().call_response = response;
+        self.store.data_mut().call_response = Some(response);
         self.exports
             .on_http_call_response
             .call_async(&mut self.store, (context, token, headers, body, 0))
             .await?;
-        self.store.data_mut().call_response = Response::default();
-        Ok(JobResult::Quiet)
+        self.store.data_mut().call_response = None;
+        Ok(JobResult::Acted(self.acted().await?))
     }
 
     async fn drain(&mut self, context: u32) -> wasmtime::Result<JobResult> {

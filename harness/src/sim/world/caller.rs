@@ -29,8 +29,13 @@ pub(super) struct Caller {
     callers: Callers,
     tenancy: Option<Tenancy>,
     tenant: usize,
+    /// Its session's number, where its requests have headers that only an application knows.
+    dressed: Option<usize>,
     dice: ChaCha8Rng,
 }
+
+/// In so many of the runs requests have headers that only an application knows.
+const DRESSED: f64 = 0.15;
 
 // === impl Callers ===
 
@@ -53,7 +58,12 @@ impl Caller {
     pub(super) fn new(scenario: &Scenario, index: usize) -> Self {
         let mut dice = ChaCha8Rng::seed_from_u64(scenario.seed);
         dice.set_stream(2_000 + index as u64);
+        let mut dressed = ChaCha8Rng::seed_from_u64(scenario.seed);
+        dressed.set_stream(4_000);
+        // Whom Laravel refuses it refuses by token: beside those nothing else may tell callers apart.
+        let is_dressed = dressed.random_bool(DRESSED) && !scenario.callers.tenants;
         Self {
+            dressed: is_dressed.then_some(index),
             callers: scenario.callers,
             tenancy: Tenancy::of(scenario),
             tenant: Tenancy::tenant_of(index),
@@ -86,6 +96,20 @@ impl Caller {
     /// Whether it hangs up before its body is whole.
     pub(super) fn breaks_off(&mut self) -> bool {
         self.percent(self.callers.hang_ups / 4)
+    }
+
+    /// Headers that tell tenants and callers apart, part a batch, or say nothing.
+    pub(super) fn dress(&mut self) -> Vec<(&'static str, String)> {
+        let Some(session) = self.dressed else {
+            return Vec::new();
+        };
+        let scheme = *super::scenario::pick(&mut self.dice, &["http", "https", "https"]);
+        vec![
+            ("x-organization-id", format!("organization-{}", session % 3)),
+            ("x-instance", format!("instance-{}", session % 4)),
+            ("x-forwarded-proto", scheme.to_owned()),
+            ("x-request-id", format!("{:x}", self.dice.random::<u64>())),
+        ]
     }
 
     /// Under which credential this request goes, where tenants have them.

@@ -262,7 +262,7 @@ mod tests {
                 let head = rules.head(borrowed(&headers)).expect(preset.name);
                 let found = rules.update(&head, &sent.request.body);
                 let text = String::from_utf8_lossy(&sent.request.body);
-                match (&sent.update, found) {
+                match (&sent.update, found.map_err(|why| why.reason)) {
                     (Some(_), Ok(_)) => updates += 1,
                     (None, Err(Bypass::Unmatched | Bypass::NoValue)) => messages += 1,
                     (_, found) => panic!("{}: {text}: {found:?}", preset.name),

@@ -3,7 +3,7 @@
 use rand::{Rng, RngExt};
 
 use super::scenario::pick;
-use crate::model::laravel::{Misbehaviour, RetryAfter};
+use crate::model::laravel::{Misbehaviour, Proxy, RetryAfter};
 
 /// Something that goes wrong.
 #[derive(Clone, Debug, PartialEq)]
@@ -31,6 +31,9 @@ pub enum Verb {
     NoWebhook,
     /// Nothing listens on Laravel's port.
     Refuse,
+    /// Envoy tries again: what is tried first reaches Laravel, whose answer is lost, and the second try is refused.
+    /// The text tells of the last try alone.
+    Retry,
     /// The cluster's one host is ejected.
     Eject,
     /// The cluster is not there.
@@ -64,6 +67,14 @@ pub enum Verb {
     Update {
         /// Milliseconds.
         drain_ms: u64,
+    },
+    /// Two configurations alternate: an update to another one, and soon after it back to the first, byte for byte,
+    /// so often.
+    Alternate {
+        /// Updates.
+        times: u32,
+        /// From one to the next, milliseconds; the old listener drains after as much.
+        every_ms: u64,
     },
     /// So many wake-ups of the doorbell are lost.
     LoseRings {
@@ -173,6 +184,89 @@ pub(super) fn draw_verdicts(dice: &mut impl Rng, traffic_ms: u64, faults: &mut V
     }
     faults.sort_by_key(|fault| fault.at_ms);
 }
+
+/// What a proxy before Laravel says in its stead, tries that hide others, configurations that alternate, and a clock
+/// that is set back. Half of the runs know any of it.
+pub(super) fn draw_proxies(dice: &mut impl Rng, traffic_ms: u64, faults: &mut Vec<Fault>) {
+    if dice.random_bool(0.5) {
+        return;
+    }
+    for _ in 0..dice.random_range(1..=3) {
+        let probability = *pick(dice, &[0.3, 1.0, 1.0]);
+        let verb = match dice.random_range(0..10) {
+            0..=3 => {
+                let says = *pick(dice, &PROXIES);
+                // Who lost the answer may have lost it behind the work.
+                let unknown = matches!(
+                    says,
+                    Proxy::EnvoyLost
+                        | Proxy::EnvoyTimeout
+                        | Proxy::EnvoyRetried
+                        | Proxy::EnvoyProtocol
+                        | Proxy::Nginx(502 | 504)
+                        | Proxy::Cloudflare(_)
+                );
+                let processed = unknown && dice.random_bool(0.5);
+                let what = Misbehaviour::Proxy { says, processed };
+                match dice.random_bool(0.3) {
+                    true => Verb::Batches(what, probability),
+                    false => Verb::Laravel(what, probability),
+                }
+            }
+            4 | 5 => {
+                let code = *pick(dice, &[200, 302, 403, 404]);
+                let what = Misbehaviour::Page {
+                    code,
+                    location: None,
+                };
+                Verb::Laravel(what, probability)
+            }
+            6 | 7 => Verb::Retry,
+            8 => {
+                let verb = Verb::Alternate {
+                    times: dice.random_range(2..=5),
+                    every_ms: *pick(dice, &[200, 1_000, 3_000]),
+                };
+                let at_ms = dice.random_range(1_000..traffic_ms * 9 / 10);
+                faults.push(Fault {
+                    at_ms,
+                    for_ms: 0,
+                    verb,
+                });
+                continue;
+            }
+            _ => {
+                let at_ms = dice.random_range(1_000..traffic_ms * 9 / 10);
+                faults.push(Fault {
+                    at_ms,
+                    for_ms: 0,
+                    verb: Verb::WallStep { by_ms: -600_000 },
+                });
+                continue;
+            }
+        };
+        faults.push(lasting(dice, traffic_ms, verb));
+    }
+    faults.sort_by_key(|fault| fault.at_ms);
+}
+
+/// What proxies say in the swarm.
+const PROXIES: [Proxy; 14] = [
+    Proxy::EnvoyRefused,
+    Proxy::EnvoyLost,
+    Proxy::EnvoyTimeout,
+    Proxy::EnvoyRetried,
+    Proxy::EnvoyNoHost,
+    Proxy::EnvoyOverflow,
+    Proxy::EnvoyProtocol,
+    Proxy::EnvoyOverloaded,
+    Proxy::Nginx(403),
+    Proxy::Nginx(404),
+    Proxy::Nginx(502),
+    Proxy::Nginx(504),
+    Proxy::Cloudflare(520),
+    Proxy::Cloudflare(524),
+];
 
 /// What goes wrong with the webhook.
 pub(super) fn draw_webhook(dice: &mut impl Rng, traffic_ms: u64) -> Vec<Fault> {
@@ -342,6 +436,7 @@ impl Fault {
         let more_ms = match &self.verb {
             Verb::Stall { ms, .. } => *ms,
             Verb::Update { drain_ms } => *drain_ms,
+            Verb::Alternate { times, every_ms } => (u64::from(*times) + 1) * every_ms,
             _ => 0,
         };
         self.at_ms + self.for_ms + more_ms
@@ -366,17 +461,22 @@ impl Verb {
                 Misbehaviour::Status { .. } => "refused",
                 Misbehaviour::Reset { .. } => "reset",
                 Misbehaviour::Partly { .. } => "partly taken",
+                Misbehaviour::Proxy { .. } => "a proxy answers",
+                Misbehaviour::Page { .. } => "a page",
+                Misbehaviour::Headers { .. } => "many headers",
             },
             Self::Webhook(..) => "webhook fails",
             Self::WebhookRefuses => "webhook refuses",
             Self::NoWebhook => "no webhook",
             Self::Refuse => "connection refused",
+            Self::Retry => "retried",
             Self::Eject => "ejected",
             Self::NoCluster => "no cluster",
             Self::WallStep { .. } => "wall step",
             Self::Trap { .. } => "trap",
             Self::Stall { .. } => "stall",
             Self::Update { .. } => "listener update",
+            Self::Alternate { .. } => "alternating configurations",
             Self::LoseRings { .. } => "lost rings",
         }
     }

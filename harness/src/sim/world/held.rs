@@ -1,9 +1,14 @@
-//! Requests whose callers wait for what becomes of their updates: held in a VM until its root answers.
+//! Requests that are held in a VM: until their root answers them, or lets them go on to Laravel.
 
 use super::Sim;
+use super::net::{IDLE, NetEvent, response};
+use super::queue::Event;
 use super::traffic::TrafficEvent;
 use crate::sim::abi::Headers;
-use crate::sim::host::{Clock, Job, LocalReply, Waits};
+use crate::sim::host::{Acted, Body, Clock, Job, LocalReply, StreamFate, Waits};
+
+/// The route's `idle_timeout`, as `envoy.yaml` has it, µs.
+const IDLE_TIMEOUT_US: u64 = 20_000_000;
 
 /// The root looks this often while it holds somebody, µs.
 const POLL_US: u64 = embudo_core::ack::POLL_MS * 1000;
@@ -52,20 +57,17 @@ impl Sim {
         self.hub.lock().checker.stream_waits(clock, stream);
         let held = Held { thread, vm, waits };
         self.held.insert(stream, held);
+        self.after_us(IDLE_TIMEOUT_US, Event::Net(NetEvent::Idle(stream)));
         if self.traffic.has_hung_up(stream) {
-            self.lets_go(stream);
+            self.lets_go(stream, StreamFate::hung_up(false));
         }
     }
 
     // ## Waiting => Answered
 
-    /// A root has answered streams that it held.
-    pub(super) fn held_are_answered(
-        &mut self,
-        thread: usize,
-        answers: Vec<(u32, Option<LocalReply>)>,
-    ) {
-        for (context, reply) in answers {
+    /// A root has answered streams that it held, or has let them go on.
+    pub(super) fn held_are_acted_on(&mut self, thread: usize, acts: Vec<(u32, Acted)>) {
+        for (context, act) in acts {
             let of = |(_, held): &(&u64, &Held)| {
                 held.thread == thread
                     && Some(held.vm) == self.threads[thread].vm_id
@@ -76,44 +78,79 @@ impl Sim {
                 continue;
             };
             self.held.remove(&stream);
-            match reply {
-                Some(reply) => self.local_reply(stream, reply),
-                None => {
+            match act {
+                Acted::Answered(Some(reply)) => self.local_reply(stream, reply),
+                Acted::Answered(None) => {
                     let (now_us, what) = (self.now_us, format!("the answer to {stream} is held"));
                     self.hub.lock().checker.trapped(now_us, &what);
+                }
+                Acted::Resumed(passed) => {
+                    self.note("envoy", stream, || format!("request {stream} goes on"));
+                    self.request_passes(thread, stream, passed);
                 }
             }
         }
     }
 
+    /// The route's `idle_timeout` is over, and the stream is held still. A filter that is dead is not asked.
+    pub(super) fn idles(&mut self, stream: u64) {
+        let Some(Held { thread, vm, waits }) = self.held.remove(&stream) else {
+            return;
+        };
+        self.note("envoy", stream, || format!("request {stream} has idled"));
+        if self.threads[thread].vm_id != Some(vm) {
+            return self.filter_is_dead(stream);
+        }
+        let answer = response(504, &[], IDLE);
+        let job = Job::Respond {
+            stream,
+            context: waits.context,
+            headers: answer.headers,
+            body: Body {
+                pieces: vec![answer.body],
+                ..Body::default()
+            },
+            fate: StreamFate::idle(),
+        };
+        self.post(thread, Some(vm), job);
+    }
+
     // ## Waiting => Gone
 
     /// The caller of a held request is gone; false where it is none.
-    pub(super) fn lets_go(&mut self, stream: u64) -> bool {
+    pub(super) fn lets_go(&mut self, stream: u64, fate: StreamFate) -> bool {
         let Some(Held { thread, vm, waits }) = self.held.remove(&stream) else {
             return false;
         };
         if self.threads[thread].vm_id == Some(vm) {
             let context = waits.context;
-            self.post(thread, Some(vm), Job::HangUp { stream, context });
+            let job = Job::HangUp {
+                stream,
+                context,
+                fate,
+            };
+            self.post(thread, Some(vm), job);
         } else {
             self.stream_is_gone(stream);
         }
         true
     }
 
-    /// A listener is drained: Envoy closes what connections it has left.
+    /// A listener is drained: Envoy closes what connections it has left, of those that are held and of those that
+    /// Laravel works for, without a byte.
     pub(super) fn closes_connections(&mut self, thread: usize, root: u32) {
         let vm = self.threads[thread].vm_id;
         let its = |held: &Held| (held.thread, Some(held.vm), held.waits.root) == (thread, vm, root);
         let held = self.held.iter().filter(|(_, held)| its(held));
-        let streams: Vec<u64> = held.map(|(stream, _)| *stream).collect();
+        let mut streams: Vec<u64> = held.map(|(stream, _)| *stream).collect();
+        streams.extend(self.streams_of(thread, vm, root));
         for stream in streams {
-            self.traffic_event(TrafficEvent::HangsUp(stream));
+            self.traffic_event(TrafficEvent::Closed(stream));
         }
     }
 
-    /// A VM is dead, and nobody will answer what it held: the gateway waits until it gives up.
+    /// A VM is dead, and nobody will answer what it held: no callback tells of it, and the gateway waits until the
+    /// route's `idle_timeout`, or until it gives up.
     pub(super) fn held_are_lost(&mut self, vm: u32) {
         let mut hub = self.hub.lock();
         for (stream, _) in self.held.iter().filter(|(_, held)| held.vm == vm) {

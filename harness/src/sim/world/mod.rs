@@ -46,6 +46,7 @@ pub use self::caller::Callers;
 pub use self::fault::{Fault, Verb, When, Who};
 use self::held::Held;
 use self::net::Net;
+pub(in crate::sim) use self::net::{LOST, REFUSED, TIMEOUT, response};
 use self::queue::{Event, Events};
 pub use self::scenario::{Pace, Plan, Scenario, Setup, Style};
 use self::strike::Strikes;
@@ -67,6 +68,9 @@ const UNIX_ZERO_MS: u64 = (WALL_START_US - START_US) / 1000;
 
 /// The calm world is looked at this often, ms.
 const LOOK_EVERY_MS: u64 = 250;
+
+/// What a row that throws may cost another, ms, beside the pace: until it goes alone, its calls fail and are halved.
+const ISOLATION_MS: u64 = 10_000;
 
 /// A lease of which nobody of the newest configuration is left is anybody's after its own life and two
 /// more.
@@ -255,6 +259,7 @@ impl Sim {
             let mut hub = self.hub.lock();
             let hub = &mut *hub;
             hub.checker.at_rest(hub.clock, &hub.data, &self.net.laravel);
+            hub.checker.never_more(hub.clock, START_US);
         }
         Ok(self.report())
     }
@@ -275,6 +280,7 @@ impl Sim {
             Event::Hook(event) => self.hook_event(event),
             Event::Arm(event) => self.arm_event(event),
             Event::Fault { index, begins } => self.fault(index, begins),
+            Event::Alternate { first, every_ms } => self.alternate(first, every_ms),
             Event::Calm => self.calm(),
             Event::Look => self.look(),
         }
@@ -333,7 +339,29 @@ impl Sim {
             let clock = hub.clock;
             hub.checker.nothing_waits_longer_than(clock, limit_ms);
         }
+        self.look_for_isolation();
         self.after_us(LOOK_EVERY_MS * 1000, Event::Look);
+    }
+
+    /// Where nothing is wrong but some rows, nobody else waits for long.
+    fn look_for_isolation(&mut self) {
+        let setup = &self.scenario.laravel;
+        let only_rows = Setup {
+            throwing: setup.throwing.clone(),
+            throwing_line: setup.throwing_line,
+            results: setup.results,
+            ..Setup::default()
+        };
+        let is_usual = self.scenario.faults.is_empty() && !self.scenario.callers.tenants;
+        let is_plain = is_usual && !self.scenario.credentials && *setup == only_rows;
+        if setup.throwing.is_empty() || !is_plain {
+            return;
+        }
+        let throwing = self.net.throwing();
+        let limit_ms = ISOLATION_MS + self.pace_ms();
+        let mut hub = self.hub.lock();
+        let clock = hub.clock;
+        hub.checker.nobody_else_waits(clock, &throwing, limit_ms);
     }
 
     /// How long one call of each session takes at the configured pace: a liveness "within the pace".
@@ -382,6 +410,9 @@ const REST_EVERY_US: u64 = 20_000;
 /// After a storm of 429 so many calls take so much longer: one in five seconds at first.
 const THROTTLED_MS: u64 = 40_000;
 
+/// An item that failed alone, or was refused, waits for as long by itself: half a minute, and a quarter for its jitter.
+const ALONE_MS: u64 = 38_000;
+
 // === impl Timers ===
 
 impl Timers {
@@ -406,7 +437,14 @@ impl Timers {
             late: times.late_ms,
             max_wait,
             claim,
-            settle: claim + takeover + backoff + max_wait + 1_000 + calls * pace + THROTTLED_MS,
+            settle: claim
+                + takeover
+                + backoff
+                + max_wait
+                + 1_000
+                + calls * pace
+                + THROTTLED_MS
+                + ALONE_MS,
         }
     }
 }

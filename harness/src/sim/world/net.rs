@@ -18,22 +18,26 @@ use super::traffic::SESSIONS_MAX;
 use super::{Scenario, Sim, UNIX_ZERO_MS, Verb};
 use crate::model::gateway::session_ids;
 use crate::model::http::{Request, Response as LaravelResponse};
-use crate::model::laravel::{Call, Fault as LaravelFault, Faults, Laravel, LaravelConfig, Reply};
+use crate::model::laravel::{
+    Call, ENVOY_LOST, ENVOY_OVERLOADED, ENVOY_PROTOCOL, ENVOY_REFUSED, ENVOY_RETRIED,
+    ENVOY_TIMEOUT, Fault as LaravelFault, Faults, Laravel, LaravelConfig, Reply,
+};
 use crate::scenario::BatchRoute;
 use crate::sim::abi::Headers;
 use crate::sim::check::CallEnd;
-use crate::sim::host::{HttpCall, Job, Response, WEBHOOK_CLUSTER};
+use crate::sim::host::{HttpCall, Job, Response, StreamFate, WEBHOOK_CLUSTER};
 
 /// Laravel ends this long before the bound that `late_ms` gives, at the latest: the bound counts from the
 /// dispatch, and both ends look at clocks of whole milliseconds.
 pub(super) const BOUND_MARGIN_US: u64 = 3_000;
 
-pub(super) const REFUSED: &str = "upstream connect error or disconnect/reset before headers. reset reason: \
-                       remote connection failure, transport failure reason: delayed connect error: \
-                       Connection refused";
-pub(super) const LOST: &str = "upstream connect error or disconnect/reset before headers. reset reason: \
-                    connection termination";
-pub(super) const TIMEOUT: &str = "upstream request timeout";
+pub(in crate::sim) const REFUSED: &str = ENVOY_REFUSED;
+pub(in crate::sim) const LOST: &str = ENVOY_LOST;
+pub(in crate::sim) const TIMEOUT: &str = ENVOY_TIMEOUT;
+pub(super) const IDLE: &str = "stream timeout";
+
+/// Header lines of an answer that Envoy reads: `max_headers_count` of `envoy.yaml`.
+const HEADER_LINES_MAX: usize = 1000;
 
 /// The root context that called.
 #[derive(Clone, Copy, Debug)]
@@ -77,11 +81,13 @@ pub(super) enum NetEvent {
     /// Laravel is done with it.
     Finishes(u64),
     /// The answer reaches Envoy.
-    Answers(u64, Response, CallEnd),
+    Answers(u64, Response, CallEnd, StreamFate),
     /// As much of it as there is, and then the connection breaks. Its head is whole, and says how it went.
     BreaksOff(u64, Response, CallEnd),
     /// Envoy's patience is over.
     TimesOut(u64),
+    /// The route's `idle_timeout` is over for a stream that is held.
+    Idle(u64),
 }
 
 /// Laravel's side.
@@ -89,6 +95,8 @@ pub(super) enum NetEvent {
 pub(super) struct Net {
     pub(super) laravel: Laravel,
     pub(super) refusing: u32,
+    /// Answers are lost, and the try after that is refused.
+    pub(super) retrying: u32,
     pub(super) exchanges: BTreeMap<u64, Exchange>,
     last: u64,
     calls: u64,
@@ -122,10 +130,19 @@ impl Exchange {
 // === impl Net ===
 
 impl Net {
+    /// Sessions whose rows throw, some time or other.
+    pub(super) fn throwing(&mut self) -> BTreeSet<String> {
+        self.laravel.throwing_mut().keys().cloned().collect()
+    }
+
     pub(super) fn new(scenario: &Scenario, start_ms: u64) -> Self {
         let setup = &scenario.laravel;
         let names = session_ids(scenario.seed, SESSIONS_MAX);
         let poison = setup.poison.iter().filter_map(|index| names.get(*index));
+        let throwing = setup.throwing.iter().filter_map(|(index, from_ms, to_ms)| {
+            let during = start_ms + from_ms..start_ms + to_ms;
+            Some((names.get(*index)?.clone(), during))
+        });
         let has_batches = setup.batch_route == BatchRoute::There;
         let usual = LaravelConfig::default();
         let config = LaravelConfig {
@@ -138,6 +155,14 @@ impl Net {
             status_batch: has_batches,
             catch_all: setup.batch_route == BatchRoute::Page,
             body_bytes_max: setup.body_bytes_max.unwrap_or(usual.body_bytes_max),
+            throwing: throwing.collect(),
+            throwing_line: match setup.throwing_line {
+                0 => usual.throwing_line,
+                line => line,
+            },
+            batch_items_max: setup.batch_items_max,
+            silent_batches: setup.silent_batches,
+            item_ms: setup.item_ms.unwrap_or(usual.item_ms),
             ..usual
         };
         let usual_call_ms = config.request_ms + config.item_ms * scenario.sessions.len() as u64;
@@ -161,6 +186,7 @@ impl Net {
         Self {
             laravel,
             refusing: 0,
+            retrying: 0,
             exchanges: BTreeMap::new(),
             last: 0,
             calls: 0,
@@ -189,7 +215,11 @@ impl Net {
     }
 }
 
-pub(super) fn response(status: u16, headers: &[(&str, &str)], body: impl Into<Bytes>) -> Response {
+pub(in crate::sim) fn response(
+    status: u16,
+    headers: &[(&str, &str)],
+    body: impl Into<Bytes>,
+) -> Response {
     let mut all: Headers = vec![(":status".into(), status.to_string().into_bytes())];
     let own = headers
         .iter()
@@ -215,14 +245,53 @@ pub(super) fn relayed(answer: &LaravelResponse) -> Response {
 fn judge(answer: &LaravelResponse) -> CallEnd {
     let says_no = || {
         let json = serde_json::from_slice::<serde_json::Value>(&answer.body).ok();
-        !json.is_some_and(|json| json.is_object() && json["success"] != false)
+        let is_well = json.is_some_and(|json| json.is_object() && !says_failure(&json));
+        !is_well && !answer.body.is_empty()
     };
     match answer.status {
-        502 | 504 => CallEnd::Unknown,
+        // Laravel's own 503, or that of a proxy that says when to come back; any other may be an Envoy's, whose
+        // connection was lost while Laravel was at work.
+        503 if speaks_as_laravel(answer) || answer.header("retry-after").is_some() => {
+            CallEnd::Failed
+        }
+        // An Envoy's that says itself that it had no room, or no connection.
+        503 if answer.body == ENVOY_OVERLOADED || answer.body == ENVOY_REFUSED => CallEnd::Failed,
+        501.. => CallEnd::Unknown,
         200..=299 if says_no() => CallEnd::Failed,
         200..=299 => CallEnd::Delivered,
         _ => CallEnd::Failed,
     }
+}
+
+/// Whether the body of a 2xx says that it is none (design, section 6).
+fn says_failure(json: &serde_json::Value) -> bool {
+    let is_one_of = |member: &str, words: &[&str]| {
+        let word = json[member].as_str().unwrap_or_default();
+        words.iter().any(|w| word.eq_ignore_ascii_case(w))
+    };
+    let success = &json["success"];
+    if *success == false || *success == 0 || is_one_of("success", &["false", "0"]) {
+        return true;
+    }
+    let has = |member: &str| match &json[member] {
+        serde_json::Value::Null | serde_json::Value::Bool(false) => false,
+        serde_json::Value::Number(number) => number.as_f64() != Some(0.0),
+        serde_json::Value::String(text) => !text.is_empty(),
+        serde_json::Value::Array(list) => !list.is_empty(),
+        serde_json::Value::Object(map) => !map.is_empty(),
+        serde_json::Value::Bool(true) => true,
+    };
+    *success != true
+        && (json["ok"] == false
+            || is_one_of("status", &["fail", "failed", "error"])
+            || has("error")
+            || has("failed"))
+}
+
+/// Whether an answer is JSON, or empty: nobody else speaks so.
+fn speaks_as_laravel(answer: &LaravelResponse) -> bool {
+    let is_json = || serde_json::from_slice::<serde_json::Value>(&answer.body).is_ok();
+    answer.body.is_empty() || is_json()
 }
 
 /// The sessions whose items a 2xx says not to have been taken, where it speaks of them one by one.
@@ -275,7 +344,9 @@ impl Sim {
             if let Some(exchange) = self.net.exchanges.get_mut(&id) {
                 exchange.request = None;
             }
-            let event = NetEvent::Answers(id, response(503, &[], REFUSED), CallEnd::Failed);
+            let refused = response(503, &[], REFUSED);
+            let fate = StreamFate::refused();
+            let event = NetEvent::Answers(id, refused, CallEnd::Failed, fate);
             self.after_us(us, Event::Net(event));
             return id;
         }
@@ -291,8 +362,13 @@ impl Sim {
                 self.finishes(id);
                 self.worker_is_free();
             }
-            NetEvent::Answers(id, response, end) => self.answers(id, response, end, false),
-            NetEvent::BreaksOff(id, response, end) => self.answers(id, response, end, true),
+            NetEvent::Answers(id, response, end, fate) => {
+                self.answers(id, response, end, fate, false);
+            }
+            NetEvent::BreaksOff(id, response, end) => {
+                self.answers(id, response, end, StreamFate::answered(1), true);
+            }
+            NetEvent::Idle(stream) => self.idles(stream),
             NetEvent::TimesOut(id) => {
                 if self
                     .net
@@ -300,7 +376,9 @@ impl Sim {
                     .get(&id)
                     .is_some_and(|exchange| exchange.open)
                 {
-                    self.answers(id, response(504, &[], TIMEOUT), CallEnd::Unknown, false);
+                    let timeout = response(504, &[], TIMEOUT);
+                    let fate = StreamFate::timed_out();
+                    self.answers(id, timeout, CallEnd::Unknown, fate, false);
                 }
             }
         }
@@ -371,26 +449,44 @@ impl Sim {
         if !open {
             return self.net.retire(id);
         }
-        let (answer, end) = match reply {
+        let (answer, end, fate) = match reply {
+            Reply::Whole(_) | Reply::Cut(..) if self.net.retrying > 0 => (
+                response(503, &[], ENVOY_RETRIED),
+                CallEnd::Unknown,
+                StreamFate::retried_and_refused(),
+            ),
+            Reply::Whole(answer) if answer.headers.len() > HEADER_LINES_MAX => (
+                response(502, &[], ENVOY_PROTOCOL),
+                CallEnd::Unknown,
+                StreamFate::protocol_error(),
+            ),
             Reply::Whole(answer) => {
                 let end = judge(&answer);
-                (relayed(&answer), end)
+                (relayed(&answer), end, StreamFate::answered(1))
             }
-            Reply::Cut(_, 0) => (response(503, &[], LOST), CallEnd::Unknown),
+            Reply::Cut(_, 0) => (
+                response(503, &[], LOST),
+                CallEnd::Unknown,
+                StreamFate::lost(),
+            ),
             Reply::Cut(answer, bytes) if matches!(client, Client::Stream { .. }) => {
                 let mut part = relayed(&answer);
                 part.body.truncate(bytes);
                 let (us, end) = (self.way_us(), judge(&answer));
                 return self.after_us(us, Event::Net(NetEvent::BreaksOff(id, part, end)));
             }
-            Reply::Cut(..) => (Response::default(), CallEnd::Unknown),
+            Reply::Cut(..) => (
+                Response::default(),
+                CallEnd::Unknown,
+                StreamFate::broken_off(),
+            ),
             Reply::Never => return,
         };
         let us = self.way_us();
-        self.after_us(us, Event::Net(NetEvent::Answers(id, answer, end)));
+        self.after_us(us, Event::Net(NetEvent::Answers(id, answer, end, fate)));
     }
 
-    fn answers(&mut self, id: u64, response: Response, end: CallEnd, cut: bool) {
+    fn answers(&mut self, id: u64, response: Response, end: CallEnd, fate: StreamFate, cut: bool) {
         let Some(exchange) = self.net.exchanges.get_mut(&id) else {
             return;
         };
@@ -420,7 +516,7 @@ impl Sim {
                     let clock = self.clock();
                     self.hub.lock().checker.call_ends(clock, call, Some(end));
                 }
-                self.stream_is_answered(stream, response, cut);
+                self.stream_is_answered(stream, response, fate, cut);
             }
         }
     }
@@ -428,7 +524,8 @@ impl Sim {
     /// The connection breaks while Laravel is at work, or before; the client never hears from it.
     pub(super) fn breaks(&mut self, id: u64) {
         let us = self.way_us();
-        let event = NetEvent::Answers(id, response(503, &[], LOST), CallEnd::Unknown);
+        let lost = response(503, &[], LOST);
+        let event = NetEvent::Answers(id, lost, CallEnd::Unknown, StreamFate::lost());
         self.after_us(us, Event::Net(event));
     }
 
@@ -442,7 +539,8 @@ impl Sim {
         let us = self.way_us();
         let end = judge(&answer);
         let answer = relayed(&answer);
-        self.after_us(us, Event::Net(NetEvent::Answers(id, answer, end)));
+        let fate = StreamFate::answered(1);
+        self.after_us(us, Event::Net(NetEvent::Answers(id, answer, end, fate)));
     }
 
     /// The answer to a call reaches the thread that waits for it.
@@ -484,6 +582,7 @@ pub(super) fn to_request(headers: Headers, body: Bytes) -> Request {
         match name.as_str() {
             ":method" => request.method = text(),
             ":path" => request.path = text(),
+            ":authority" => request.headers.push((name, value.into())),
             name if name.starts_with(':') => {}
             _ => request.headers.push((name, value.into())),
         }

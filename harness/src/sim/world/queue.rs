@@ -39,6 +39,8 @@ pub(super) enum Event {
     Arm(ArmEvent),
     /// A fault begins or ends.
     Fault { index: usize, begins: bool },
+    /// The listener is updated: to its first configuration, or to another one.
+    Alternate { first: bool, every_ms: u64 },
     /// All faults are over.
     Calm,
     /// The checker looks at what waits.

@@ -17,10 +17,11 @@ impl Sim {
         for result in results {
             self.result(thread, result);
         }
-        if let Some((call, from_us)) = refused.filter(|_| error.is_none()) {
+        if let Some(((call, status, body), from_us)) = refused.filter(|_| error.is_none()) {
             let clock = self.clock();
             let mut hub = self.hub.lock();
-            hub.checker.credential_is_refused(clock, call, from_us);
+            hub.checker
+                .credential_is_refused(clock, (call, status, &body), from_us);
         }
         if let Some(error) = error {
             self.died(thread, stream, &error);
@@ -44,8 +45,7 @@ impl Sim {
                     self.hub.lock().checker.trapped(now_us, &what);
                 }
             }
-            JobResult::Quiet => {}
-            JobResult::Answers(answers) => self.held_are_answered(thread, answers),
+            JobResult::Acted(acts) => self.held_are_acted_on(thread, acts),
             JobResult::Stream(stream, end) => self.stream_ends(thread, stream, end),
             JobResult::Drained { context, gone } => {
                 self.note("world", u64::from(context), || {

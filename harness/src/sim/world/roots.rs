@@ -113,6 +113,15 @@ impl Sim {
         self.reconfigure(json.to_string().into_bytes().into(), drain_ms);
     }
 
+    /// The same, to the configuration that the run began with, or to one that comes back byte for byte.
+    pub(super) fn alternate(&mut self, first: bool, drain_ms: u64) {
+        let mut json = self.scenario.config.clone();
+        if !first {
+            json["bypass_header"] = "x-bypass-other".into();
+        }
+        self.reconfigure(json.to_string().into_bytes().into(), drain_ms);
+    }
+
     /// From now on this is the plugin's configuration.
     pub(super) fn reconfigure(&mut self, configuration: Arc<[u8]>, drain_ms: u64) {
         self.configuration = Arc::clone(&configuration);

@@ -52,6 +52,16 @@ pub struct Setup {
     pub body_bytes_max: Option<usize>,
     /// What is behind the paths of the batches.
     pub batch_route: BatchRoute,
+    /// Sessions whose rows throw, from when until when, ms of the run.
+    pub throwing: Vec<(usize, u64, u64)>,
+    /// What a row that throws says where batches are answered item by item; 500 where it is 0.
+    pub throwing_line: u16,
+    /// `max:` of a batch's array.
+    pub batch_items_max: Option<usize>,
+    /// Whether batches are answered 204.
+    pub silent_batches: bool,
+    /// What each item of a batch costs, ms, where that is much.
+    pub item_ms: Option<u64>,
 }
 
 /// One session's way of sending.
@@ -142,16 +152,13 @@ impl Scenario {
         let mut config = times.config(&mut dice);
         let credentials = dice.random_bool(0.15);
         if credentials {
-            config["credentials"] = json!({"trust": "always"});
+            config["assume"] = json!({"callers": true});
         }
         let workers = dice.random_range(2..=3);
         let pace = Pace::drawn(&mut dice);
         let network_us = *pick(&mut dice, &[300, 2_000, 20_000]);
         let mut callers = Callers::drawn(&mut dice);
         callers.tenants &= !credentials;
-        if callers.tenants {
-            config["credentials"] = json!({"trust": "learn"});
-        }
         if !as_shipped {
             for (key, from) in [
                 ("read_refresh_ms", [300, 2_000, 10_000]),
@@ -176,6 +183,18 @@ impl Scenario {
             faults.extend(fallback(&mut dice, &mut config, traffic_ms, calm));
         }
         hold_callers(seed, &mut config);
+        let mut laravel = laravel;
+        let mut dice = ChaCha8Rng::seed_from_u64(seed);
+        dice.set_stream(5_000);
+        if !faults.is_empty() {
+            laravel.draw_rows(&mut dice, sessions.len(), traffic_ms);
+            fault::draw_proxies(&mut dice, traffic_ms, &mut faults);
+            if dice.random_bool(0.08) {
+                config["max_requests_per_second"] = json!(pick(&mut dice, &[1, 2]));
+            }
+        } else if dice.random_bool(0.5) {
+            laravel.draw_throwing(&mut dice, sessions.len(), traffic_ms);
+        }
         Self {
             seed,
             laravel,
@@ -281,6 +300,32 @@ impl Setup {
             setup.batch_route = *pick(dice, &[BatchRoute::Missing, BatchRoute::Page]);
         }
         setup
+    }
+}
+
+impl Setup {
+    fn draw_throwing(&mut self, dice: &mut impl Rng, sessions: usize, traffic_ms: u64) {
+        for session in 0..dice.random_range(1..=sessions.div_ceil(3)) {
+            let from_ms = dice.random_range(0..traffic_ms);
+            let for_ms = *pick(dice, &[1_000, 5_000, 20_000]);
+            let to_ms = (from_ms + for_ms).min(traffic_ms);
+            self.throwing.push((sessions - 1 - session, from_ms, to_ms));
+        }
+        self.throwing_line = *pick(dice, &[500, 500, 503, 429]);
+    }
+
+    /// Rows that throw, for a while; rows that are slow; batches with a maximum, and ones without a word.
+    fn draw_rows(&mut self, dice: &mut impl Rng, sessions: usize, traffic_ms: u64) {
+        if dice.random_bool(0.3) {
+            self.draw_throwing(dice, sessions, traffic_ms);
+        }
+        if dice.random_bool(0.06) {
+            self.batch_items_max = Some(*pick(dice, &[1, 2, 4]));
+        }
+        self.silent_batches = dice.random_bool(0.05);
+        if dice.random_bool(0.1) {
+            self.item_ms = Some(*pick(dice, &[20, 100, 300]));
+        }
     }
 }
 

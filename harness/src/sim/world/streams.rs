@@ -9,11 +9,10 @@ use crate::model::http::{Kind, Response as LaravelResponse};
 use crate::model::laravel::Reply;
 use crate::sim::abi::Headers;
 use crate::sim::check::Transition;
-use crate::sim::host::{Body, Job, Passed, Relayed, Response};
+use crate::sim::host::{Body, Job, Passed, Relayed, Response, StreamFate};
 
-/// Envoy's route timeout: that of `envoy.yaml` where a scenario file asks, and less in the swarm, where all
-/// times are shorter.
-const ROUTE_TIMEOUT_MS: [u64; 2] = [15_000, 60_000];
+/// Envoy's route timeout, as `envoy.yaml` has it.
+const ROUTE_TIMEOUT_MS: u64 = 15_000;
 
 /// What the router takes for the request's timeout, in the place of the route's.
 const TIMEOUT_HEADER: &str = "x-envoy-upstream-rq-timeout-ms";
@@ -27,6 +26,7 @@ pub(super) struct Waiting {
     thread: usize,
     vm: u32,
     context: u32,
+    root: u32,
     exchange: u64,
 }
 
@@ -52,6 +52,7 @@ impl Sim {
         };
         let Passed {
             context,
+            root,
             mut headers,
             body,
         } = passed;
@@ -60,12 +61,17 @@ impl Sim {
         let request = to_request(headers, body);
         let bound_us = call.map(|_| self.bound_us()).filter(|_| self.arm.is_none());
         let client = Client::Stream { stream, call };
-        let timeout_ms = timeout_ms.unwrap_or(ROUTE_TIMEOUT_MS[usize::from(self.arm.is_some())]);
+        let timeout_ms = match timeout_ms {
+            // The header's way to say "no limit".
+            Some(0) => ROUTE_TIMEOUT_MS * 1_000,
+            timeout_ms => timeout_ms.unwrap_or(ROUTE_TIMEOUT_MS),
+        };
         let exchange = self.send(client, request, timeout_ms, bound_us);
         let waiting = Waiting {
             thread,
             vm,
             context,
+            root,
             exchange,
         };
         self.net.waiting.insert(stream, waiting);
@@ -75,7 +81,13 @@ impl Sim {
     }
 
     /// Laravel's answer, or Envoy's own for the lack of one, is on its way back to the gateway.
-    pub(super) fn stream_is_answered(&mut self, stream: u64, response: Response, cut: bool) {
+    pub(super) fn stream_is_answered(
+        &mut self,
+        stream: u64,
+        response: Response,
+        fate: StreamFate,
+        cut: bool,
+    ) {
         let Some(waiting) = self.net.waiting.remove(&stream) else {
             return;
         };
@@ -97,6 +109,7 @@ impl Sim {
             context,
             headers: response.headers,
             body,
+            fate,
         };
         self.post(thread, Some(vm), job);
     }
@@ -161,14 +174,26 @@ impl Sim {
         self.answer_gateway(stream, DEAD, Bytes::new());
     }
 
+    /// The streams at Laravel that came in by a root's listener.
+    pub(super) fn streams_of(&self, thread: usize, vm: Option<u32>, root: u32) -> Vec<u64> {
+        let its = |w: &Waiting| (w.thread, Some(w.vm), w.root) == (thread, vm, root);
+        let all = self.net.waiting.iter().filter(|(_, waiting)| its(waiting));
+        all.map(|(stream, _)| *stream).collect()
+    }
+
     // ## => Gone
 
     /// A caller has hung up. Envoy resets what it has under way for him; Laravel does not notice.
     pub(super) fn hangs_up(&mut self, stream: u64) {
+        self.connection_ends(stream, StreamFate::hung_up);
+    }
+
+    /// A caller's connection has ended, whoever ended it. `fate` is told whether Laravel had the request.
+    pub(super) fn connection_ends(&mut self, stream: u64, fate: fn(bool) -> StreamFate) {
         if !self.traffic.hangs_up(stream) {
             return;
         }
-        if self.lets_go(stream) {
+        if self.lets_go(stream, fate(false)) {
             return self.note("gateway", stream, || {
                 format!("hangs up on request {stream}")
             });
@@ -200,7 +225,13 @@ impl Sim {
             ..
         } = waiting;
         if self.threads[thread].vm_id == Some(vm) {
-            self.post(thread, Some(vm), Job::HangUp { stream, context });
+            let fate = fate(true);
+            let job = Job::HangUp {
+                stream,
+                context,
+                fate,
+            };
+            self.post(thread, Some(vm), job);
         } else {
             self.stream_is_gone(stream);
         }

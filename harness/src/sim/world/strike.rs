@@ -103,7 +103,17 @@ impl Sim {
                     place.armed.push(armed);
                 }
             }
+            Verb::Retry => self.net.retrying = count(self.net.retrying),
             Verb::Update { drain_ms } => self.update_listener(*drain_ms),
+            Verb::Alternate { times, every_ms } => {
+                let (times, every_ms) = (u64::from(*times), *every_ms);
+                for turn in 0..=times {
+                    // The first configuration has the last word.
+                    let first = turn % 2 == 1 || turn == times;
+                    let event = Event::Alternate { first, every_ms };
+                    self.after_us(turn * every_ms * 1000, event);
+                }
+            }
             Verb::LoseRings { rings } => self.strikes.rings_to_lose += rings,
         }
         let mut hub = self.hub.lock();

@@ -7,6 +7,7 @@ use std::sync::Arc;
 use std::task::{Context, Poll, Waker};
 
 use anyhow::{Result, bail};
+use bytes::Bytes;
 use rand::RngExt;
 
 use super::Sim;
@@ -59,7 +60,7 @@ pub(super) struct Thread {
     /// The root context whose tick is under way, and when it began.
     pub(super) ticking: Option<(u32, Clock)>,
     /// The call that it hears was refused for its credential, and since when it hears it, µs.
-    pub(super) answering: Option<((u64, u16), u64)>,
+    pub(super) answering: Option<((u64, u16, Bytes), u64)>,
 }
 
 /// A root context's timer.
@@ -219,10 +220,17 @@ impl Sim {
         let usual_us = self.dice.random_range(1..=pace.call_us);
         let function = self.hub.lock().yielded_at;
         // The design's one assumption: no stall between the send check and the dispatch. Where a request
-        // passes, its timeout is the last thing before it goes on.
+        // passes, its timeout is the last thing before it goes on; a root lets those go on that it holds at the end
+        // of its tick.
+        let ticks = self.threads[thread].ticking.is_some();
         let sends = match function {
             HostFunction::proxy_http_call => true,
-            HostFunction::proxy_replace_header_map_value => self.threads[thread].requesting,
+            HostFunction::proxy_replace_header_map_value => {
+                ticks || self.threads[thread].requesting
+            }
+            HostFunction::proxy_set_effective_context | HostFunction::proxy_continue_stream => {
+                ticks
+            }
             _ => false,
         };
         if sends {
@@ -267,11 +275,16 @@ impl Sim {
             place.requesting = is_request;
             place.answering = match &job {
                 Job::Answer { call, response, .. } => {
-                    let refused = response.status().filter(|s| matches!(s, 401 | 403));
-                    refused.map(|status| ((*call, status), clock.mono_us))
+                    let status = response.status();
+                    let refused = status.filter(|status| matches!(status, 401 | 403 | 419));
+                    let body = response.body.clone();
+                    refused.map(|status| ((*call, status, body), clock.mono_us))
                 }
                 _ => None,
             };
+            if let Some(((call, ..), _)) = &place.answering {
+                self.hub.lock().checker.caller_may_be_refused(clock, *call);
+            }
             place.ticking = match &job {
                 Job::Tick { context } => Some((*context, clock)),
                 _ => None,
@@ -282,9 +295,6 @@ impl Sim {
                 let update = update.map(|(name, value)| (&**name, &**value));
                 let mut hub = self.hub.lock();
                 hub.checker.stream_begins(clock, stream, request, update);
-            }
-            if let Job::Respond { stream, .. } = &job {
-                self.hub.lock().checker.stream_is_heard(clock, *stream);
             }
             if let Job::Answer { call, .. } = &job {
                 self.hub.lock().checker.event_is_heard(*call);

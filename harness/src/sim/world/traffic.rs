@@ -15,7 +15,7 @@ use super::{START_US, Scenario, Sim, Style};
 use crate::model::gateway::{Answer, Flow, Outgoing, Retries, RetryPolicy, What, session_ids};
 use crate::model::http::Request;
 use crate::sim::abi::Headers;
-use crate::sim::host::{Body, Job};
+use crate::sim::host::{Body, Job, StreamFate};
 
 /// More sessions than any scenario has.
 pub(super) const SESSIONS_MAX: usize = 64;
@@ -31,6 +31,8 @@ pub(super) enum TrafficEvent {
     TimesOut(u64),
     /// A caller hangs up before he has his answer.
     HangsUp(u64),
+    /// Envoy closes the stream's connection: its listener is drained.
+    Closed(u64),
     /// An answer reaches the gateway.
     Answered(u64, Answer),
     /// A tenant's second token is valid from now on.
@@ -276,6 +278,18 @@ impl Sim {
                     self.answered(sending, &Answer::Timeout);
                 }
             }
+            TrafficEvent::Closed(stream) => {
+                let known = self.traffic.streams.get_mut(&stream);
+                let sending = known.and_then(|stream| stream.sending.take());
+                self.connection_ends(stream, StreamFate::drained);
+                if self.arm.is_some() {
+                    let event = ArmEvent::answered(stream, Answer::NetworkError);
+                    self.after_us(1, Event::Arm(event));
+                }
+                if let Some(sending) = sending {
+                    self.answered(sending, &Answer::NetworkError);
+                }
+            }
             TrafficEvent::Answered(stream, answer) => {
                 let stream = self.traffic.streams.remove(&stream);
                 if let Some(sending) = stream.and_then(|stream| stream.sending) {
@@ -297,6 +311,9 @@ impl Sim {
         let now_ms = (self.now_us - START_US) / 1000;
         if let Some(token) = self.traffic.sessions[at].caller.token(now_ms) {
             request = request.with_header("authorization", token);
+        }
+        for (name, value) in self.traffic.sessions[at].caller.dress() {
+            request = request.with_header(name, value);
         }
         let timeout_us = self.traffic.policy.timeout_ms * 1000;
         let stream = self.add_stream(Some(id), request, update);

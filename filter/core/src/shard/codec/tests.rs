@@ -5,7 +5,7 @@ use super::*;
 fn sample() -> Shard<'static> {
     let entry = |route: &'static str, seq, state| Entry {
         route: route.into(),
-        credential: 3,
+        caller: 3,
         seq,
         value: 1 << 100,
         accepted_ms: 77,
@@ -17,8 +17,17 @@ fn sample() -> Shard<'static> {
         since_ms: 5,
         timestamp_ms: 6,
         attempts: 7,
+        trial: Trial {
+            alone: true,
+            not_before_ms: 1,
+            failures: 2,
+            failed_since_ms: 3,
+            refusals: 4,
+            refused_ms: 5,
+        },
         priority: true,
         destination: b"dest".as_slice().into(),
+        neutral: b"neutral".as_slice().into(),
         body: br#"{"a":1}"#.as_slice().into(),
     };
     let claim = Claim {
@@ -27,7 +36,7 @@ fn sample() -> Shard<'static> {
             counter: 2,
         },
         route: "qr".into(),
-        credential: 3,
+        caller: 3,
         seq: 8,
         deadline_ms: 99,
     };
@@ -41,6 +50,7 @@ fn sample() -> Shard<'static> {
             superseded: 3,
             expired: 4,
             rejected: 5,
+            voided: 6,
         },
         sessions: Vec::from([
             Session::new(1, 0),
@@ -48,7 +58,7 @@ fn sample() -> Shard<'static> {
                 id: u128::MAX,
                 newest_seq: 9,
                 unread_seq: 4,
-                passed_seq: 3,
+                through_seq: 3,
                 told_seq: 2,
                 claim: Some(claim),
                 entries: Vec::from([
@@ -58,7 +68,7 @@ fn sample() -> Shard<'static> {
                 ]),
                 kept: Vec::from([Kept {
                     read: "status".into(),
-                    credential: 3,
+                    caller: 3,
                     fetched_ms: 11,
                     until_ms: 12,
                     floor: 8,
@@ -79,8 +89,33 @@ fn sample() -> Shard<'static> {
                     until_ms: 99,
                 })
                 .collect(),
+                beside: Vec::from([Beside {
+                    number: 1,
+                    caller: 2,
+                    seq: 3,
+                    is_outside: true,
+                    begun_ms: 4,
+                    deadline_ms: 5,
+                }]),
+                held: Vec::from([HeldPlace {
+                    seq: 7,
+                    vm: 1,
+                    caller: 2,
+                    is_stranger: true,
+                    deadline_ms: 3,
+                }]),
+                refused: Vec::from([RefusedBody {
+                    body: 1,
+                    seq: 2,
+                    until_ms: 3,
+                }]),
             },
         ]),
+        orphans: Vec::from([Orphan {
+            session: 5,
+            caller: 6,
+            until_ms: 7,
+        }]),
     }
 }
 
@@ -115,7 +150,7 @@ fn what_no_writer_writes_is_refused() {
     twice.sessions[1].entries.push(entry);
     assert_eq!(Shard::decode(&twice.encode()), Err(Corrupt));
     let mut many = sample();
-    many.sessions = (0..=SESSIONS_PASSING_MAX as u128)
+    many.sessions = (0..=SESSIONS_THROUGH_MAX as u128)
         .map(|id| Session::new(id, 0))
         .collect();
     assert_eq!(Shard::decode(&many.encode()), Err(Corrupt));
@@ -137,4 +172,22 @@ fn bytes_that_are_no_shard_are_refused_and_never_panic() {
         bent[at] ^= 0xff;
         let _ = Shard::decode(&bent);
     }
+}
+
+/// The bytes of [`sample`] by their hash: whoever changes the format gives it a new version, or a running Envoy's
+/// store would be read wrongly.
+#[test]
+fn a_changed_format_has_a_new_version() {
+    let key = crate::hash::HashKey::from_bytes([7; 16]);
+    let bytes = sample().encode();
+    let found = (
+        crate::layout::VERSION,
+        bytes.len(),
+        key.hash(&[&bytes]) as u64,
+    );
+    assert_eq!(
+        found,
+        (4, 878, 7_637_699_516_823_624_038),
+        "the format has changed: raise layout::VERSION, and write down what is found here"
+    );
 }

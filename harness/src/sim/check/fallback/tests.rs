@@ -37,6 +37,10 @@ fn checker(timestamps: &[u64]) -> Checker {
         fate: Fate::Pending,
         is_void: false,
         in_effect: false,
+        beside: false,
+        begun: false,
+        passed_over: false,
+        said: None,
         touched_ms: 0,
     };
     let history = History {
@@ -161,7 +165,7 @@ fn a_callers_credential_is_noticed_under_any_name() {
         checker.hands_over(NOW, &call);
         assert_eq!(
             broken(&checker),
-            Some(Invariant::CredentialsNeverMix),
+            Some(Invariant::CallersNeverMix),
             "{name}: {value}"
         );
     }

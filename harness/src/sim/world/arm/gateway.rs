@@ -6,6 +6,7 @@ use std::sync::Arc;
 
 use rand::{RngExt as _, SeedableRng as _};
 use rand_chacha::ChaCha8Rng;
+use serde_json::Value;
 
 use super::super::Sim;
 use super::super::net::Client;
@@ -13,11 +14,11 @@ use super::super::queue::Event;
 use super::ArmEvent;
 use crate::live::load::{CONNECTIONS_MAX, LoadReport};
 use crate::model::gateway::{
-    Answer, Flow, Outgoing, Retries, RetryPolicy, Schedule, What, session_ids,
+    Answer, Caller, Flow, Identity, Outgoing, Retries, RetryPolicy, Schedule, What,
 };
 use crate::model::http::{Kind, Request};
 use crate::model::order::Sent;
-use crate::scenario::Scenario;
+use crate::scenario::{Planned, Scenario};
 use crate::sim::abi::Headers;
 use crate::sim::host::{Body, Job};
 
@@ -29,7 +30,12 @@ const PREFIX: &str = "/api";
 /// The gateway.
 #[derive(Debug)]
 pub(super) struct Gateway {
-    ids: Vec<Arc<str>>,
+    identities: Vec<Identity>,
+    /// Sessions that are up, and have said so.
+    paired: BTreeSet<usize>,
+    /// Requests signed so far.
+    signed: u64,
+    script: Vec<Planned>,
     schedules: Vec<Schedule>,
     retries: RetryPolicy,
     flows: BTreeMap<u64, Running>,
@@ -47,9 +53,14 @@ pub(super) struct Gateway {
 /// A flow.
 #[derive(Debug)]
 struct Running {
-    session: Arc<str>,
+    /// The name of the session's log; none for a stranger's.
+    key: Option<Arc<str>>,
     /// The session's place.
     index: usize,
+    caller: Caller,
+    policy: RetryPolicy,
+    /// Whether its end makes the session one that is up.
+    comes_up: bool,
     flow: Flow,
     outgoing: Outgoing,
     retries: Retries,
@@ -71,6 +82,8 @@ struct UnderWay {
 pub(in super::super) enum GatewayEvent {
     /// Something happens to a session.
     Begins(usize, What),
+    /// A post of the script is due.
+    Scripted(usize),
     /// A flow sends its request, once more.
     Sends(u64),
     /// An answer has reached the gateway.
@@ -82,9 +95,11 @@ pub(in super::super) enum GatewayEvent {
 impl Gateway {
     pub(super) fn new(scenario: &Scenario) -> Self {
         let schedule = |index| Schedule::new(scenario.gateway_config(), scenario.seed, index);
-        let ids = session_ids(scenario.seed, scenario.sessions);
         Self {
-            ids: ids.into_iter().map(Arc::from).collect(),
+            identities: scenario.identities(),
+            paired: BTreeSet::new(),
+            signed: 0,
+            script: scenario.script(),
             schedules: (0..scenario.sessions).map(schedule).collect(),
             retries: RetryPolicy::default(),
             flows: BTreeMap::new(),
@@ -117,32 +132,70 @@ fn gateway_event(event: GatewayEvent) -> Event {
     Event::Arm(ArmEvent::Gateway(event))
 }
 
-/// The request under the session's credential, where it has one.
-fn authorized(request: Request, authorization: Option<String>) -> Request {
-    match authorization {
-        Some(value) => request.with_header("authorization", value),
-        None => request,
-    }
-}
-
 // === impl Sim ===
 
 impl Sim {
     pub(super) fn begin_gateway(&mut self) {
-        let sessions = self.arm.as_ref().map_or(0, |arm| arm.scenario.sessions);
+        let Some(arm) = &self.arm else { return };
+        let sessions = match arm.scenario.gateway.quiet {
+            true => 0,
+            false => arm.scenario.sessions,
+        };
+        let script = arm.gateway.script.iter();
+        let due: Vec<u64> = script.map(|p| arm.begun_us + p.at_ms * 1000).collect();
+        for (place, at_us) in due.into_iter().enumerate() {
+            let event = gateway_event(GatewayEvent::Scripted(place));
+            self.events.push(at_us, place as u64, event);
+        }
         (0..sessions).for_each(|index| self.plans(index));
+    }
+
+    /// A post of the script begins.
+    fn scripted(&mut self, place: usize) {
+        let Some(arm) = &mut self.arm else { return };
+        let Some(planned) = arm.gateway.script.get(place).cloned() else {
+            return;
+        };
+        let mut flow = Flow::once(planned.outgoing);
+        let Some(outgoing) = flow.start() else { return };
+        let running = Running {
+            key: planned.key.map(Arc::from),
+            index: planned.index,
+            caller: planned.caller,
+            policy: planned.retries,
+            comes_up: false,
+            flow,
+            outgoing,
+            retries: Retries::default(),
+            is_retry: false,
+            dice: ChaCha8Rng::seed_from_u64(arm.scenario.seed),
+        };
+        // Beyond every flow of the schedules: their numbers decide their dice.
+        let id = u64::MAX - place as u64;
+        arm.gateway.flows.insert(id, running);
+        self.wants_to_send(id);
+    }
+
+    /// The request as its caller sends it.
+    fn signed(&mut self, caller: &Caller, index: usize, request: Request) -> Request {
+        let Some(arm) = &mut self.arm else {
+            return request;
+        };
+        arm.gateway.signed += 1;
+        let is_paired = arm.gateway.paired.contains(&index);
+        caller.sign(request, arm.gateway.signed, is_paired)
     }
 
     /// Each session is asked for once before the first event: nothing of it is measured.
     pub(super) fn warms_up(&mut self, index: usize) {
         let Some(arm) = &self.arm else { return };
-        let Some(session) = arm.gateway.ids.get(index).cloned() else {
+        let Some(identity) = arm.gateway.identities.get(index).cloned() else {
             return;
         };
-        let authorization = arm.scenario.authorization(index);
+        let session = Arc::from(identity.session);
         let mut flow = Flow::new(PREFIX.into(), session, What::Expired);
         let Some(outgoing) = flow.start() else { return };
-        let request = authorized(outgoing.request, authorization);
+        let request = self.signed(&identity.caller, index, outgoing.request);
         let stream = self.add_stream(None, request.clone(), None);
         if let Some(arm) = &mut self.arm {
             arm.gateway.warming.insert(stream);
@@ -171,6 +224,7 @@ impl Sim {
                 self.plans(index);
                 self.flow_begins(index, what);
             }
+            GatewayEvent::Scripted(place) => self.scripted(place),
             GatewayEvent::Sends(flow) => self.wants_to_send(flow),
             GatewayEvent::Answered(stream, answer) => self.is_answered(stream, &answer),
         }
@@ -179,7 +233,7 @@ impl Sim {
     fn flow_begins(&mut self, index: usize, what: What) {
         let Some(arm) = &mut self.arm else { return };
         let (gateway, seed) = (&mut arm.gateway, arm.scenario.seed);
-        let Some(session) = gateway.ids.get(index).cloned() else {
+        let Some(identity) = gateway.identities.get(index).cloned() else {
             return;
         };
         let mut dice = ChaCha8Rng::seed_from_u64(seed);
@@ -187,11 +241,18 @@ impl Sim {
         let id = gateway.begun;
         gateway.begun += 1;
         gateway.report.events += 1;
-        let mut flow = Flow::new(PREFIX.into(), session.clone(), what);
+        let comes_up = matches!(what, What::Active);
+        if matches!(what, What::LoggedOut) {
+            gateway.paired.remove(&index);
+        }
+        let mut flow = Flow::new(PREFIX.into(), Arc::from(identity.session), what);
         let Some(outgoing) = flow.start() else { return };
         let running = Running {
-            session,
+            key: Some(Arc::from(identity.key)),
             index,
+            caller: identity.caller,
+            policy: gateway.retries.clone(),
+            comes_up,
             flow,
             outgoing,
             retries: Retries::default(),
@@ -226,15 +287,21 @@ impl Sim {
             update,
             request,
         } = running.outgoing.clone();
-        let request = authorized(request, arm.scenario.authorization(running.index));
-        let report = &mut gateway.report;
-        report.sending(now_us, kind, running.is_retry);
-        let place = update.as_ref().map(|(route, value)| {
-            let sent = Sent::new(*route, value.as_str(), now_us);
-            report.sent.sent(&running.session, sent)
-        });
-        let named = update.map(|(_, value)| (running.session.to_string(), value));
-        let timeout_us = gateway.retries.timeout_ms * 1000;
+        let (caller, index) = (running.caller.clone(), running.index);
+        let timeout_us = running.policy.timeout_ms * 1000;
+        let mut place = None;
+        // What a stranger says is in no log, and the checker sees that too.
+        let mut named = named_in(&request.body);
+        if let Some(key) = &running.key {
+            let report = &mut gateway.report;
+            report.sending(now_us, kind, running.is_retry);
+            place = update.as_ref().map(|(route, value)| {
+                let sent = Sent::new(*route, value.as_str(), now_us);
+                report.sent.sent(key, sent)
+            });
+            named = update.map(|(_, value)| (key.to_string(), value));
+        }
+        let request = self.signed(&caller, index, request);
         let stream = self.add_stream(None, request.clone(), named);
         if let Some(arm) = &mut self.arm {
             let under_way = UnderWay {
@@ -259,12 +326,13 @@ impl Sim {
 
     /// A connection belongs to one worker; which one is the kernel's choice.
     fn reaches_a_worker(&mut self, stream: u64, request: &Request) {
+        let authority = request.authority().unwrap_or(crate::sim::AUTHORITY);
         let mut headers: Headers = vec![
             (":method".into(), request.method.clone().into_bytes()),
             (":path".into(), request.path.clone().into_bytes()),
-            (":authority".into(), crate::sim::AUTHORITY.into()),
+            (":authority".into(), authority.into()),
         ];
-        let own = request.headers.iter();
+        let own = request.headers.iter().filter(|(name, _)| name != "host");
         headers.extend(own.map(|(name, value)| (name.clone(), value.to_vec())));
         let pieces = match request.body.is_empty() {
             true => Vec::new(),
@@ -320,14 +388,15 @@ impl Sim {
                 Answer::Status(status, _) => (Some(*status), under_way.outcome),
                 Answer::NetworkError | Answer::Timeout => (None, None),
             };
-            report.ended(now_us, kind, answer, &outcome);
-            if let Some(place) = under_way.place {
-                let session = &running.session;
-                report.sent.ended(session, place, now_us, status, outcome);
+            if let Some(key) = &running.key {
+                report.ended(now_us, kind, answer, &outcome);
+                if let Some(place) = under_way.place {
+                    report.sent.ended(key, place, now_us, status, outcome);
+                }
             }
             let wait_ms = running
                 .retries
-                .after(&gateway.retries, answer, &mut running.dice);
+                .after(&running.policy, answer, &mut running.dice);
             self.goes_on(flow, answer, wait_ms);
         }
         self.connection_is_free();
@@ -351,7 +420,12 @@ impl Sim {
                 running.is_retry = false;
                 self.wants_to_send(flow);
             }
-            None => drop(flows.remove(&flow)),
+            None => {
+                let ended = flows.remove(&flow).filter(|running| running.comes_up);
+                arm.gateway
+                    .paired
+                    .extend(ended.map(|running| running.index));
+            }
         }
     }
 
@@ -361,4 +435,14 @@ impl Sim {
             self.wants_to_send(next);
         }
     }
+}
+
+/// The session and the value that a body names.
+fn named_in(body: &[u8]) -> Option<(String, String)> {
+    let body: Value = serde_json::from_slice(body).ok()?;
+    let text = |name: &str| body.get(name)?.as_str().map(str::to_owned);
+    Some((
+        text("session_id")?,
+        text("qr").or_else(|| text("estado_qr"))?,
+    ))
 }

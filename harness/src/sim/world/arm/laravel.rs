@@ -4,7 +4,6 @@ use std::collections::VecDeque;
 
 use super::super::{Sim, UNIX_ZERO_MS};
 use crate::live::laravel::BACKLOG;
-use crate::model::gateway::session_ids;
 use crate::model::laravel::{Faults, Laravel, LaravelConfig};
 use crate::scenario::Scenario;
 
@@ -21,9 +20,10 @@ pub(super) struct Workers {
 pub(super) fn laravel(scenario: &Scenario, begun_ms: u64) -> Laravel {
     let mut laravel = Laravel::new(LaravelConfig {
         unix_zero_ms: UNIX_ZERO_MS,
+        throwing: scenario.throwing(begun_ms),
         ..scenario.laravel_config()
     });
-    for session in session_ids(scenario.seed, scenario.sessions) {
+    for session in scenario.accounts() {
         laravel.add_account(&session);
     }
     let faults = scenario.faults.iter().map(|fault| fault.later(begun_ms));

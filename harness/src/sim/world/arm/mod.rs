@@ -224,8 +224,8 @@ impl Sim {
                 let event = Event::Arm(ArmEvent::WarmsUp(index));
                 self.events.push(at_us, index as u64, event);
             }
-            self.events.push(begun_us, 0, Event::Arm(ArmEvent::Begins));
         }
+        self.events.push(begun_us, 0, Event::Arm(ArmEvent::Begins));
         self.begin_gateway();
         // Envoy's timer knows nothing of the scenario's beginning.
         let first_look_us = self.dice.random_range(0..INTERVAL_US);

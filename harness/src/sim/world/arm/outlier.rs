@@ -6,26 +6,21 @@
 
 use crate::sim::host::Cluster;
 
-/// `consecutive_5xx`.
-const CONSECUTIVE_5XX: u32 = 3;
+/// `consecutive_gateway_failure`.
+const CONSECUTIVE_GATEWAY_FAILURE: u32 = 3;
 
 /// `interval`, µs: ejections end only then.
 pub(super) const INTERVAL_US: u64 = 1_000_000;
 
-/// `base_ejection_time`, µs.
-const BASE_US: u64 = 3_000_000;
-
-/// `max_ejection_time`, µs.
-const MAX_US: u64 = 30_000_000;
+/// `base_ejection_time` and `max_ejection_time`, µs: no ejection is longer than another.
+const EJECTION_US: u64 = 3_000_000;
 
 /// What Envoy knows of the host.
 #[derive(Debug, Default)]
 pub(super) struct Outlier {
-    /// 5xx in a row. Connect failures and timeouts count as 503 and 504.
+    /// Gateway failures in a row: 502, 503, 504. Connect failures and timeouts count as 503 and 504.
     consecutive: u32,
     ejected_at_us: Option<u64>,
-    /// How many times the base an ejection lasts.
-    times: u32,
 }
 
 // === impl Outlier ===
@@ -42,17 +37,15 @@ impl Outlier {
 
     /// A call ended with this status.
     pub(super) fn sees(&mut self, status: u16, now_us: u64) {
-        if status < 500 {
+        // Another 5xx, a 500 among them, is the host's own word, and ends the row.
+        if !matches!(status, 502..=504) {
             self.consecutive = 0;
             return;
         }
         self.consecutive += 1;
         // Exactly then: what fails while the host is ejected anyway changes nothing.
-        if self.consecutive == CONSECUTIVE_5XX && self.ejected_at_us.is_none() {
+        if self.consecutive == CONSECUTIVE_GATEWAY_FAILURE && self.ejected_at_us.is_none() {
             self.ejected_at_us = Some(now_us);
-            if BASE_US * u64::from(self.times) < MAX_US {
-                self.times += 1;
-            }
             self.consecutive = 0;
         }
     }
@@ -62,11 +55,9 @@ impl Outlier {
     /// The interval is over.
     pub(super) fn looks(&mut self, now_us: u64) {
         let Some(ejected_at_us) = self.ejected_at_us else {
-            self.times = self.times.saturating_sub(1);
             return;
         };
-        let lasts_us = (BASE_US * u64::from(self.times)).min(MAX_US);
-        if now_us.saturating_sub(ejected_at_us) >= lasts_us {
+        if now_us.saturating_sub(ejected_at_us) >= EJECTION_US {
             self.ejected_at_us = None;
             self.consecutive = 0;
         }
@@ -94,39 +85,40 @@ mod tests {
             .expect("the cluster of the batches");
         let detection = &batch["outlier_detection"];
         let seconds = |us: u64| format!("{}s", us / 1_000_000);
-        assert_eq!(detection["consecutive_5xx"], CONSECUTIVE_5XX);
+        let failures = &detection["consecutive_gateway_failure"];
+        assert_eq!(*failures, CONSECUTIVE_GATEWAY_FAILURE);
+        assert_eq!(detection["enforcing_consecutive_gateway_failure"], 100);
+        assert_eq!(detection["enforcing_consecutive_5xx"], 0);
         assert_eq!(detection["interval"], seconds(INTERVAL_US));
-        assert_eq!(detection["base_ejection_time"], seconds(BASE_US));
-        assert_eq!(detection["max_ejection_time"], seconds(MAX_US));
+        assert_eq!(detection["base_ejection_time"], seconds(EJECTION_US));
+        assert_eq!(detection["max_ejection_time"], seconds(EJECTION_US));
     }
 
     #[test]
-    fn three_failures_in_a_row_eject_and_a_success_between_them_does_not() {
+    fn three_gateway_failures_in_a_row_eject_and_any_other_answer_ends_the_row() {
         let mut outlier = Outlier::default();
-        for status in [500, 503, 200, 504, 502, 429, 503, 500] {
+        for status in [500, 500, 500, 503, 502, 500, 504, 502, 429, 503, 504, 520] {
             outlier.sees(status, 0);
             assert!(!ejected(&outlier), "{status}");
         }
-        outlier.sees(504, 0);
+        for status in [504, 502, 503] {
+            outlier.sees(status, 0);
+        }
         assert!(ejected(&outlier));
     }
 
     #[test]
-    fn each_ejection_lasts_longer_and_health_makes_up_for_it() {
+    fn every_ejection_lasts_as_long_as_the_first() {
         let mut outlier = Outlier::default();
         let mut now_us = 0;
-        let mut eject = |outlier: &mut Outlier| {
-            (0..3).for_each(|_| outlier.sees(500, now_us));
+        for _ in 0..3 {
+            (0..3).for_each(|_| outlier.sees(503, now_us));
             let from_us = now_us;
-            while ejected(outlier) {
+            while ejected(&outlier) {
                 now_us += INTERVAL_US;
                 outlier.looks(now_us);
             }
-            (now_us - from_us) / 1_000_000
-        };
-        assert_eq!(eject(&mut outlier), 3);
-        assert_eq!(eject(&mut outlier), 6);
-        (0..2).for_each(|_| outlier.looks(u64::MAX));
-        assert_eq!(eject(&mut outlier), 3, "two healthy intervals");
+            assert_eq!(now_us - from_us, EJECTION_US);
+        }
     }
 }

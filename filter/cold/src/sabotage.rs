@@ -1,0 +1,179 @@
+//! Ways of breaking the rules on purpose, so that the simulation can show that it would notice.
+//!
+//! A check that never failed proves little. Each rule of the record, taken away alone, has a name here;
+//! a module built with the feature `sabotage` lets the configuration choose one (`"sabotage": "…"`), and
+//! the simulation must catch it. Without the feature [`is`] is a constant, the key does not exist, and
+//! nothing of this is in the module.
+
+macro_rules! sabotages {
+    ($( $(#[$doc:meta])* $name:ident = $text:literal, )*) => {
+        /// A rule that is not followed.
+        #[derive(Clone, Copy, Debug, PartialEq, Eq)]
+        #[repr(u8)]
+        pub enum Sabotage { $( $(#[$doc])* $name, )* }
+
+        impl Sabotage {
+            /// All of them.
+            pub const ALL: &'static [Self] = &[$(Self::$name,)*];
+
+            /// The name in a configuration.
+            #[must_use]
+            pub fn name(self) -> &'static str {
+                match self { $(Self::$name => $text,)* }
+            }
+        }
+    };
+}
+
+sabotages! {
+    /// An answer settles whatever claim the session has.
+    SettleAnyClaim = "settle_any_claim",
+    /// An answer settles whatever value the entry has.
+    SettleAnyValue = "settle_any_value",
+    /// Another leader's claims are not waited for.
+    IgnoreForeignClaims = "ignore_foreign_claims",
+    /// A call of unknown outcome counts as failed.
+    NoHoldAfterTimeout = "no_hold_after_timeout",
+    /// A value is a duplicate if it was ever seen.
+    DedupBySet = "dedup_by_set",
+    /// A value that is too old to be sent still answers for its duplicates.
+    DuplicateOfExpired = "duplicate_of_expired",
+    /// A delivered value answers for its duplicates without end.
+    NeverHeals = "never_heals",
+    /// A duplicate need not be the newest of its route: another credential's value may be newer.
+    DuplicateOfOlder = "duplicate_of_older",
+    /// The implying item need not be the session's newest update.
+    ImpliedByOlder = "implied_by_older",
+    /// Voided items go in a second write.
+    VoidLater = "void_later",
+    /// Nobody looks at the clock before a call leaves.
+    SendAtAnyTime = "send_at_any_time",
+    /// A leader leads until it hears of another.
+    LeaseWithoutEnd = "lease_without_end",
+    /// What a lost doorbell left is never found.
+    NoSlowScan = "no_slow_scan",
+    /// A write does not ask what is there.
+    PutUnconditionally = "put_unconditionally",
+    /// A lost race counts as won.
+    AnswerBeforeStored = "answer_before_stored",
+    /// What was refused together is never sent alone.
+    StarveTheRefused = "starve_the_refused",
+    /// The value that supersedes another knows nothing of the calls that failed with that one.
+    AttemptsAreForgotten = "attempts_are_forgotten",
+    /// A batch that fails is sent again as large as it was.
+    NeverHalve = "never_halve",
+    /// The youngest item of a session goes first.
+    YoungestFirst = "youngest_first",
+    /// Items expire while Laravel may be storing them.
+    ExpireUnderClaim = "expire_under_claim",
+    /// An implied state is forgotten with the item that implied it.
+    NeverRevive = "never_revive",
+    /// The ledger does not count deliveries.
+    LedgerForgets = "ledger_forgets",
+    /// Any number of calls may be under way.
+    NoLimitInFlight = "no_limit_in_flight",
+    /// A body that is no JSON ends the VM.
+    TrapOnBadJson = "trap_on_bad_json",
+    /// A kept answer is served as Laravel gave it.
+    ServeUnpatched = "serve_unpatched",
+    /// A kept answer outlives another credential's update.
+    KeepAcrossCredentials = "keep_across_credentials",
+    /// An answer of Laravel's counts as showing what has not been sent yet.
+    FloorIgnoresUnsettled = "floor_ignores_unsettled",
+    /// A kept answer is served to whoever asks.
+    ReadUnderAnyName = "read_under_any_name",
+    /// An update that passes takes no claim.
+    PassWithoutClaim = "pass_without_claim",
+    /// An update passes while older ones are queued.
+    PassOverQueued = "pass_over_queued",
+    /// A passing update of unknown fate counts as failed.
+    PassUnknownIsOver = "pass_unknown_is_over",
+    /// A held request has no place in its session's record.
+    HoldWithoutPlace = "hold_without_place",
+    /// A place has no deadline.
+    PlaceWithoutEnd = "place_without_end",
+    /// The dispatcher claims what comes after a held request.
+    ClaimPastPlaces = "claim_past_places",
+    /// What Laravel may have is what Laravel has.
+    NeverUnverify = "never_unverify",
+    /// A caller that is not proven takes the session's claim.
+    StrangersClaim = "strangers_claim",
+    /// A retry that was refused counts as the first try.
+    IgnoreAttempts = "ignore_attempts",
+    /// A half-open circuit lets everything through.
+    ProbeWithMany = "probe_with_many",
+    /// A batch that was taken was taken whole, whatever Laravel says of its items.
+    BelieveTheWhole = "believe_the_whole",
+    /// The webhook is told of an item again and again.
+    HandOverAgain = "hand_over_again",
+    /// Whoever comes is proven.
+    ProveNothing = "prove_nothing",
+    /// A caller that Laravel refuses stays proven.
+    KeepProof = "keep_proof",
+    /// A route counts as proven wherever its caller is.
+    ForgetRoutes = "forget_routes",
+    /// A caller that waits is told `delivered` as soon as its session has a call under way.
+    AckBeforeSettled = "ack_before_settled",
+    /// A session's name says nothing of the tenant that a header names.
+    IgnoreTenants = "ignore_tenants",
+    /// Headers of no class that is known are left behind.
+    CarryNoIdentity = "carry_no_identity",
+    /// What Laravel may redirect or allow by shares a batch, and is left behind.
+    PartNothing = "part_nothing",
+    /// A state voids what another caller has queued.
+    VoidAnybodys = "void_anybodys",
+    /// What Envoy says of a call's last try counts for the first.
+    BelieveTheLastTry = "believe_the_last_try",
+}
+
+#[cfg(feature = "sabotage")]
+mod chosen {
+    use core::sync::atomic::{AtomicU8, AtomicU64, Ordering};
+
+    use super::Sabotage;
+
+    /// 0 for none: a VM has one configuration's choice.
+    static CHOSEN: AtomicU8 = AtomicU8::new(0);
+
+    /// What [`Sabotage::DedupBySet`] has seen, by hash.
+    static SEEN: [AtomicU64; 4096] = [const { AtomicU64::new(0) }; 4096];
+
+    /// Whether this rule is broken.
+    #[must_use]
+    pub fn is(sabotage: Sabotage) -> bool {
+        CHOSEN.load(Ordering::Relaxed) == (sabotage as u8).wrapping_add(1)
+    }
+
+    /// Chooses one by its name; false where there is none.
+    pub fn choose(name: &str) -> bool {
+        let found = Sabotage::ALL.iter().find(|known| known.name() == name);
+        if let Some(sabotage) = found {
+            CHOSEN.store((*sabotage as u8).wrapping_add(1), Ordering::Relaxed);
+        }
+        found.is_some()
+    }
+
+    /// Whether this hash was asked for before.
+    pub fn was_seen(hash: u128) -> bool {
+        let hash = hash as u64;
+        let slot = SEEN.get((hash % 4096) as usize);
+        slot.is_some_and(|slot| slot.swap(hash, Ordering::Relaxed) == hash)
+    }
+}
+
+#[cfg(feature = "sabotage")]
+pub use chosen::{choose, is, was_seen};
+
+/// Whether this rule is broken: never.
+#[cfg(not(feature = "sabotage"))]
+#[must_use]
+pub const fn is(_: Sabotage) -> bool {
+    false
+}
+
+/// Only a sabotaged module remembers.
+#[cfg(not(feature = "sabotage"))]
+#[must_use]
+pub const fn was_seen(_: u128) -> bool {
+    false
+}

@@ -1,0 +1,108 @@
+//! Who pays for a bad row, and how much Laravel gets: the bounds of what one update may cost another, and of what
+//! Embudo may add to what the gateway sends.
+
+use std::collections::BTreeSet;
+
+use super::history::Fate;
+use super::{CallEnd, Checker, Clock, Invariant, answers::short};
+
+/// From one probe of what is silent to the next; µs.
+const PROBE_EVERY_US: u64 = 5_000_000;
+
+/// What was sent, and by whom.
+#[derive(Clone, Copy, Debug, Default)]
+pub(super) struct Traffic {
+    /// Updates and reads that the gateway sent.
+    asked: u64,
+    /// Requests that Laravel began with.
+    had: u64,
+    /// Items that may have to be said again: a call was refused, failed, or was never answered.
+    again: u64,
+    /// States that outlive their items, and what went outside the order: each is sent once more.
+    more: u64,
+}
+
+// === impl Checker ===
+
+impl Checker {
+    // ## 13: a row that throws holds up nobody else
+
+    /// Only these sessions' rows throw, and nothing else is wrong: nobody else's update may have been pending for
+    /// longer than this.
+    pub(crate) fn nobody_else_waits(
+        &mut self,
+        clock: Clock,
+        throwing: &BTreeSet<String>,
+        limit_ms: u64,
+    ) {
+        let now_us = clock.mono_us;
+        let healthy = self
+            .sessions
+            .values()
+            .filter(|h| !throwing.contains(&h.name));
+        let late = healthy.into_iter().find_map(|history| {
+            let mut all = history.accepted.iter();
+            let late = all.find(|update| {
+                let age_ms = now_us.saturating_sub(update.at_us) / 1_000;
+                update.fate == Fate::Pending && age_ms > limit_ms && !self.is_refused(&update.token)
+            })?;
+            Some((
+                history.name.clone(),
+                short(&late.value).to_owned(),
+                late.at_us,
+            ))
+        });
+        if let Some((name, value, at_us)) = late {
+            let what = format!(
+                "{value} of session {name} waits for {} ms, and only others' rows throw",
+                (now_us - at_us) / 1_000
+            );
+            self.fail(now_us, Invariant::Isolation, what);
+        }
+    }
+
+    // ## 15: never more
+
+    /// The gateway has sent an update or a read.
+    pub(super) fn is_asked(&mut self) {
+        self.traffic.asked += 1;
+    }
+
+    /// A request is at Laravel, with so many items.
+    pub(super) fn is_had(&mut self, items: usize) {
+        self.traffic.had += 1;
+        self.traffic.again += items as u64;
+    }
+
+    /// A call was taken, all of it but so many items.
+    pub(super) fn is_taken(&mut self, end: Option<CallEnd>, items: usize, refused: usize) {
+        if end == Some(CallEnd::Delivered) {
+            let taken = items.saturating_sub(refused) as u64;
+            self.traffic.again = self.traffic.again.saturating_sub(taken);
+        }
+    }
+
+    /// One item more has to be sent, that nobody asked for by itself.
+    pub(super) fn is_more(&mut self) {
+        self.traffic.more += 1;
+    }
+
+    /// Nothing is pending: Laravel had at most what the gateway sent, one repeat for each item that it did not take,
+    /// and a probe every five seconds.
+    pub(crate) fn never_more(&mut self, clock: Clock, since_us: u64) {
+        let Traffic {
+            asked,
+            had,
+            again,
+            more,
+        } = self.traffic;
+        let probes = clock.mono_us.saturating_sub(since_us) / PROBE_EVERY_US + 1;
+        if had > asked + again + more + probes {
+            let what = format!(
+                "Laravel had {had} requests for {asked} of the gateway's, {again} items that it did not take, {more} \
+                 that outlived theirs, and {probes} probes"
+            );
+            self.fail(clock.mono_us, Invariant::NeverMore, what);
+        }
+    }
+}
