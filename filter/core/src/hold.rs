@@ -5,7 +5,7 @@
 //! each shard, [`SHARDS_A_LOOK`] of them at a time, in turn. Of one session one goes on in a look: Envoy's connection
 //! pool keeps no order.
 //!
-//! Nobody is held beyond [`HOLD_MS`], and a second for each of its session before it: then it goes on outside the
+//! Nobody is held beyond `hold_ms`, and a second for each of its session before it: then it goes on outside the
 //! order, which [`crate::shard`]'s `write_through` describes.
 
 use alloc::boxed::Box;
@@ -16,7 +16,7 @@ use crate::intake::Reply;
 use crate::map::Map;
 use crate::proof::Subject;
 use crate::route::{Bypass, Rules, Said};
-use crate::shard::{Ask, Decision, HOLD_MS, Shard, Superseded, Through};
+use crate::shard::{Ask, Decision, Shard, Superseded, Through};
 use crate::store::{CAS_ATTEMPTS_MAX, Expect, Keys, PutError, Store};
 use crate::time::Now;
 use crate::write_through::{Again, Held, LEAST_MS, WriteThrough};
@@ -340,7 +340,7 @@ impl Holding {
                         continue;
                     }
                 }
-                let end_ms = waiting.place.since_ms.saturating_add(HOLD_MS);
+                let end_ms = waiting.place.since_ms.saturating_add(rules.config.hold_ms);
                 if waiting.is_proving && now.mono_ms < end_ms {
                     continue;
                 }
@@ -390,7 +390,7 @@ impl Holding {
             // From the last to the first, so that the others stay where they are.
             for (at, next) in going.into_iter().rev() {
                 let is_late = |waiting: &Waiting| {
-                    now.mono_ms >= waiting.place.since_ms.saturating_add(HOLD_MS)
+                    now.mono_ms >= waiting.place.since_ms.saturating_add(rules.config.hold_ms)
                 };
                 let is_refused = stored.is_err();
                 if is_refused && !self.waiting.get(at).is_some_and(is_late) {

@@ -38,7 +38,7 @@ pub use self::ending::{ENDED_MAX, End, Ended, Ending, Item};
 pub use self::kept::{Kept, Place, patch};
 pub use self::offer::{Decision, Superseded};
 pub use self::orphans::ORPHAN_MS;
-pub use self::write_through::{Ask, Before, HOLD_MS, Manner, Through, ThroughSettled};
+pub use self::write_through::{Ask, Before, Manner, Through, ThroughSettled};
 use crate::sabotage::{self, Sabotage};
 
 /// Sessions in one shard. About 8 are expected.

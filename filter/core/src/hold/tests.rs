@@ -40,8 +40,12 @@ enum Sent {
 
 impl World {
     fn new() -> Self {
+        Self::with(r#"{"max_sessions":8}"#)
+    }
+
+    fn with(configuration: &str) -> Self {
         Self {
-            rules: rules(r#"{"max_sessions":8}"#),
+            rules: rules(configuration),
             store: MemoryStore::default(),
             keys: Keys::new("p"),
             now: Now {
@@ -247,6 +251,10 @@ impl World {
     }
 }
 
+fn hold_ms(it: &World) -> u64 {
+    it.rules.config.hold_ms
+}
+
 #[test]
 fn what_is_written_through_while_something_is_under_way_is_held_and_goes_on_in_order() {
     let mut it = World::new();
@@ -305,12 +313,28 @@ fn a_caller_that_hangs_up_gives_its_place_back() {
 }
 
 #[test]
+fn how_long_a_request_is_held_is_configured() {
+    let mut it = World::with(r#"{"max_sessions":8,"hold_ms":1500}"#);
+    it.goes("status", "one", "a");
+    let second = it.held("status", "one", "b");
+    it.wait(1_499);
+    assert!(it.look().is_empty());
+    it.wait(1);
+    let turns = it.look_at(0);
+    assert!(turns[0].stream == second && turns[0].is_outside);
+
+    let mut it = World::with(r#"{"max_sessions":8,"hold_ms":0}"#);
+    it.goes("status", "one", "a");
+    it.goes("status", "one", "b");
+}
+
+#[test]
 fn whoever_has_waited_for_too_long_goes_on_outside_the_order_one_after_the_other() {
     let mut it = World::new();
     let first = it.goes("status", "one", "a");
     let second = it.held("status", "one", "b");
     let third = it.held("status", "one", "c");
-    it.wait(HOLD_MS);
+    it.wait(hold_ms(&it));
     let turns = it.look_at(0);
     assert_eq!(turns.len(), 1, "the lowest first");
     assert!(turns[0].stream == second && turns[0].is_outside);
@@ -329,7 +353,7 @@ fn a_place_of_a_worker_that_is_no_more_holds_nobody_up_for_long() {
     it.prove("one");
     let session = it.session();
     it.queued("status", "one", "a");
-    let now = it.now;
+    let deadline_ms = it.now.mono_ms + hold_ms(&it);
     it.shard(|shard| {
         let seq = shard.last_seq;
         let session = shard.sessions.iter_mut().find(|s| s.id == session).unwrap();
@@ -338,11 +362,11 @@ fn a_place_of_a_worker_that_is_no_more_holds_nobody_up_for_long() {
             vm: 9,
             caller: 5,
             is_stranger: false,
-            deadline_ms: now.mono_ms + HOLD_MS,
+            deadline_ms,
         });
     });
     assert!(it.claims().is_none(), "somebody older is held");
-    it.wait(HOLD_MS);
+    it.wait(hold_ms(&it));
     assert!(it.claims().is_some());
 }
 
@@ -439,7 +463,7 @@ fn what_went_outside_and_was_accepted_is_said_again_behind_what_is_older() {
         }
     });
     let held = it.held("qr", "one", "2@b");
-    it.wait(HOLD_MS);
+    it.wait(hold_ms(&it));
     let turns = it.look_at(0);
     assert!(turns[0].is_outside);
     let gone = it.gone(held);

@@ -291,7 +291,7 @@ impl<'a> Shard<'a> {
             Outcome::Delivered | Outcome::Skipped => {
                 match outcome {
                     Outcome::Skipped => session.doubt_kept(claim.seq),
-                    _ => session.delivered(claim.caller, claim.seq),
+                    _ => session.delivered(claim.caller, claim.seq, &mut self.last_seq),
                 }
                 session.forgive(&claim);
                 let overtaken = session.end_overtaken(rules, &claim, now);

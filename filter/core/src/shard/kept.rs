@@ -7,7 +7,7 @@
 use alloc::borrow::Cow;
 use alloc::vec::Vec;
 
-use super::{DOUBTED, SESSIONS_MAX, SESSIONS_SHARE_MAX, Session, Shard, State};
+use super::{DOUBTED, Entry, SESSIONS_MAX, SESSIONS_SHARE_MAX, Session, Shard, State};
 use crate::json;
 use crate::route::{Asked, Rules};
 use crate::sabotage::{self, Sabotage};
@@ -62,9 +62,12 @@ impl<'a> Shard<'a> {
         let under_way = session.live_claim(mono_ms).map(|claim| claim.seq);
         // What is at Laravel beside the claim may be stored at any time: while it is there nothing is kept.
         let held = session.held.iter().map(|place| place.seq);
+        // What was overtaken makes nothing of what overtook it undone: once it is delivered, no kept answer is true.
+        let delivered = session.delivered_seq();
         unsent
             .chain(under_way)
             .chain(held)
+            .filter(|seq| *seq > delivered)
             .min()
             .map_or(self.last_seq, |seq| seq.saturating_sub(1))
     }
@@ -84,7 +87,10 @@ impl<'a> Shard<'a> {
         let Some(session) = self.session_mut(asked.session) else {
             return false;
         };
-        if kept.floor < session.unread_seq || session.is_in_doubt() {
+        if kept.floor < session.unread_seq
+            || session.is_in_doubt()
+            || session.is_being_overwritten(now.mono_ms)
+        {
             return false;
         }
         // Of two reads that overlapped, the one that knows more stays.
@@ -166,17 +172,33 @@ impl<'a> Session<'a> {
     ) -> Option<&'s str> {
         let route = rules.route(state)?;
         let own = self.entry(&route.name, caller);
+        let is_unshown = |entry: &Entry<'_>| entry.is_dirty() || entry.seq > floor;
         // An item that is to be said once more has left no entry of the state that it implies.
         let by = route.implied_by.and_then(|by| rules.route(by));
-        let implied = by.and_then(|by| Some((self.entry(&by.name, caller)?.seq, by)));
+        let implied = by.and_then(|by| Some((self.entry(&by.name, caller)?, by)));
         let own_seq = own.map_or(0, |entry| entry.seq);
-        if let Some((seq, by)) = implied
-            && seq > own_seq
+        if let Some((entry, by)) = implied
+            && entry.seq > own_seq
         {
-            let implies = by.implies.as_ref().filter(|_| seq > floor)?;
+            let implies = by.implies.as_ref().filter(|_| is_unshown(entry))?;
             return Some(&implies.value);
         }
-        own.filter(|_| own_seq > floor)?.text.as_deref()
+        own.filter(|entry| is_unshown(entry))?.text.as_deref()
+    }
+
+    /// The newest of what is here and Laravel is known to have.
+    #[inline]
+    fn delivered_seq(&self) -> u64 {
+        let entries = self.entries.iter();
+        let clean = entries.filter(|entry| matches!(entry.state, State::Clean { .. }));
+        clean.map(|entry| entry.seq).max().unwrap_or(0)
+    }
+
+    /// Whether what has failed alone, and was overtaken, is at Laravel at this moment.
+    #[inline]
+    fn is_being_overwritten(&self, mono_ms: u64) -> bool {
+        let claim = self.live_claim(mono_ms);
+        claim.is_some_and(|claim| claim.seq < self.delivered_seq())
     }
 
     // ## kept => absent
@@ -199,9 +221,14 @@ impl<'a> Session<'a> {
         }
     }
 
-    /// Laravel has an item of this credential now: what others were told is old, and they know nothing of it.
+    /// Laravel has an item of this credential now: what others were told is old, and they know nothing of it. If it
+    /// was overtaken, what its own caller was told is old too.
     #[inline]
-    pub(super) fn delivered(&mut self, caller: u64, seq: u64) {
+    pub(super) fn delivered(&mut self, caller: u64, seq: u64, last_seq: &mut u64) {
+        if seq < self.delivered_seq() {
+            *last_seq = last_seq.saturating_add(1);
+            self.distrust_kept(*last_seq);
+        }
         self.unread_seq = self.unread_seq.max(seq);
         if !sabotage::is(Sabotage::KeepAcrossCredentials) {
             self.kept.retain(|kept| kept.caller == caller);
@@ -248,3 +275,6 @@ pub fn patch(body: &[u8], places: &[Place], state: &str) -> Option<Vec<u8>> {
     out.extend_from_slice(body.get(from..)?);
     Some(out)
 }
+
+#[cfg(test)]
+mod tests;

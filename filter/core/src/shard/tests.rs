@@ -1,6 +1,5 @@
 //! The shard against a model a page long: random updates, calls, crashes and times.
 
-use alloc::boxed::Box;
 use alloc::collections::BTreeMap;
 use alloc::format;
 use alloc::string::String;
@@ -10,9 +9,9 @@ use proptest::prelude::*;
 
 use super::*;
 use crate::route::tests::rules;
-use crate::route::{Asked, Destination, Head, Rules, Update};
+use crate::route::{Destination, Head, Rules, Update};
 use crate::time::Now;
-use crate::write_through::{Again, Fate, WriteThrough};
+use crate::write_through::{Fate, WriteThrough};
 
 /// What can happen to a shard.
 #[derive(Clone, Debug)]
@@ -386,12 +385,12 @@ fn a_state_that_outlives_its_qr_goes_to_its_own_path() {
 }
 
 /// A host that has just started: its monotonic clock is younger than any value may be.
-const BOOT: Now = Now {
+pub(crate) const BOOT: Now = Now {
     mono_ms: 1_000,
     wall_ms: 1,
 };
 
-fn head_of(rules: &Rules, route: &str, caller: &str) -> Head {
+pub(crate) fn head_of(rules: &Rules, route: &str, caller: &str) -> Head {
     let (route, _) = rules.config.route_named(route).unwrap();
     let destination = Destination {
         headers: Vec::from([("x-api-key".into(), caller.into())]),
@@ -475,7 +474,11 @@ fn a_write_through_that_is_given_back_leaves_the_session_as_it_was() {
 }
 
 /// What is unsent of the session `s`, by route and caller, to be changed by hand.
-fn unsent<'s, 'a>(shard: &'s mut Shard<'a>, route: &str, caller: u64) -> &'s mut Dirty<'a> {
+pub(crate) fn unsent<'s, 'a>(
+    shard: &'s mut Shard<'a>,
+    route: &str,
+    caller: u64,
+) -> &'s mut Dirty<'a> {
     let entries = shard.sessions[0].entries.iter_mut();
     let state = entries
         .filter(|entry| entry.is(route, caller))
@@ -631,124 +634,7 @@ fn a_worker_whose_clock_is_read_a_little_earlier_takes_no_place_away() {
     assert!(until_ms.is_some(), "and it holds up who comes after it");
 }
 
-#[test]
-fn what_nobody_knows_for_sure_is_served_only_while_laravel_fails_and_shows_what_was_said_once_more()
-{
-    let rules = rules("{}");
-    let (state, qr) = (head_of(&rules, "status", "a"), head_of(&rules, "qr", "a"));
-    let state = rules
-        .update(&state, br#"{"session_id":"s","estado_qr":"connecting"}"#)
-        .unwrap();
-    let qr = rules
-        .update(&qr, br#"{"session_id":"s","qr":"2@a"}"#)
-        .unwrap();
-    let mut shard = Shard::default();
-    shard.offer(&rules, &state, BOOT);
-    let floor = shard.last_seq - 1;
-    let session = shard.session_mut(state.session).expect("it is known");
-    session.kept.push(Kept {
-        read: "status".into(),
-        caller: state.caller,
-        fetched_ms: BOOT.mono_ms,
-        until_ms: u64::MAX,
-        floor,
-        places: Vec::new(),
-        body: (&b"{}"[..]).into(),
-    });
-    assert!(!session.kept[0].is_in_doubt());
-    assert!(shard.unverify(state.session));
-    let session = shard.session(state.session).expect("it is known");
-    assert!(session.kept[0].is_in_doubt(), "kept, and in doubt");
-    let (route, shown) = (1, session.unshown(&rules, 1, state.caller, floor));
-    assert_eq!(shown, Some("connecting"));
-
-    // A QR that went outside the order, and is to be said once more: it implies a state.
-    let item = Again::of(&qr);
-    let outside = Ask {
-        may_send: false,
-        may_hold: false,
-        ..ask(2)
-    };
-    let Through::Begun {
-        seq,
-        manner,
-        before,
-        ..
-    } = shard.write_through(&rules, &qr, &outside, BOOT)
-    else {
-        panic!("there is no place for it");
-    };
-    let begun = (seq, manner, before);
-    let through = WriteThrough::of(&rules, &qr, &outside, begun, Some(Box::new(item)), BOOT);
-    let settled = shard.settle_through(&rules, &through, Fate::Accepted, BOOT);
-    assert!(settled.is_some_and(|settled| settled.queued));
-    let session = shard.session(state.session).expect("it is known");
-    let shown = session.unshown(&rules, route, state.caller, floor);
-    assert_eq!(shown, Some("pending"), "what the newer one implies");
-}
-
-#[test]
-fn while_something_is_at_laravel_beside_the_claim_nothing_is_kept_and_what_was_delivered_is_shown()
-{
-    let rules = rules("{}");
-    let head = head_of(&rules, "status", "a");
-    let update = rules
-        .update(&head, br#"{"session_id":"s","estado_qr":"active"}"#)
-        .unwrap();
-    let stranger = Ask {
-        is_stranger: true,
-        ..ask(1)
-    };
-    let mut shard = Shard::default();
-    let through = shard.write_through(&rules, &update, &stranger, BOOT);
-    let Through::Begun {
-        seq,
-        manner,
-        before,
-        ..
-    } = through
-    else {
-        panic!("{through:?}");
-    };
-    assert_eq!(manner, Manner::Beside);
-    let floor = shard.floor(update.session, BOOT.mono_ms);
-    assert_eq!(
-        floor, shard.last_seq,
-        "what was settled is not patched in again"
-    );
-    let asked = Asked {
-        destination_hash: 0,
-        read: 0,
-        session: update.session,
-        caller: update.caller,
-        subject: update.subject,
-        no_cache: false,
-    };
-    let kept = Kept {
-        read: "status".into(),
-        caller: update.caller,
-        fetched_ms: BOOT.mono_ms,
-        until_ms: u64::MAX,
-        floor,
-        places: Vec::new(),
-        body: (&b"{}"[..]).into(),
-    };
-    assert!(
-        !shard.keep(&asked, kept.clone(), BOOT),
-        "it may be stored at any time"
-    );
-    let begun = (seq, manner, before);
-    let through = WriteThrough::of(&rules, &update, &stranger, begun, None, BOOT);
-    shard.settle_through(&rules, &through, Fate::Accepted, BOOT);
-    assert!(
-        !shard.keep(&asked, kept.clone(), BOOT),
-        "it was read before that"
-    );
-    let floor = shard.floor(update.session, BOOT.mono_ms);
-    assert!(shard.keep(&asked, Kept { floor, ..kept }, BOOT));
-}
-
-fn ask(number: u64) -> Ask<'static> {
+pub(crate) fn ask(number: u64) -> Ask<'static> {
     Ask {
         body: b"{}",
         number,

@@ -34,9 +34,6 @@ use crate::sabotage::{self, Sabotage};
 use crate::time::Now;
 use crate::write_through::{Again, Fate, WriteThrough};
 
-/// How long a request is held at most, milliseconds: below every gateway's patience and every drain time.
-pub const HOLD_MS: u64 = 4_000;
-
 /// Of requests outside the order, the next goes when the one before it is answered, or after this, milliseconds.
 const OUTSIDE_GAP_MS: u64 = 1_000;
 
@@ -193,7 +190,7 @@ impl<'a> Shard<'a> {
                 is_ahead,
             };
         }
-        if ask.may_hold && session.hold(said.caller, seq, ask, now) {
+        if ask.may_hold && session.hold(rules.config.hold_ms, said.caller, seq, ask, now) {
             let ring = !rung && session.hurry(seq);
             self.rung |= ring;
             return Through::Held { seq, before, ring };
@@ -382,7 +379,7 @@ impl<'a> Shard<'a> {
                 session.unverify(&mut self.last_seq);
             }
             Fate::Accepted => {
-                session.delivered(said.caller, seq);
+                session.delivered(said.caller, seq, &mut self.last_seq);
                 session.void_older(rules, rule, said, seq, now, &mut settled.superseded);
                 let others = session.is_after_others(said.caller, seq, now.mono_ms);
                 says_again = matches!(through.manner, Manner::Outside | Manner::Unrecorded)
@@ -629,10 +626,11 @@ impl<'a> Session<'a> {
 
     // ## (new) => held
     #[inline]
-    fn hold(&mut self, caller: u64, seq: u64, ask: &Ask<'_>, now: Now) -> bool {
+    fn hold(&mut self, hold_ms: u64, caller: u64, seq: u64, ask: &Ask<'_>, now: Now) -> bool {
         let strangers = self.held.iter().filter(|place| place.is_stranger).count();
-        let room =
-            self.held.len() < HELD_MAX && !(ask.is_stranger && strangers >= HELD_STRANGERS_MAX);
+        let room = hold_ms > 0
+            && self.held.len() < HELD_MAX
+            && !(ask.is_stranger && strangers >= HELD_STRANGERS_MAX);
         if room && !sabotage::is(Sabotage::HoldWithoutPlace) {
             self.held.push(HeldPlace {
                 seq,
@@ -641,7 +639,7 @@ impl<'a> Session<'a> {
                 is_stranger: ask.is_stranger,
                 deadline_ms: match sabotage::is(Sabotage::PlaceWithoutEnd) {
                     true => u64::MAX,
-                    false => now.mono_ms.saturating_add(HOLD_MS),
+                    false => now.mono_ms.saturating_add(hold_ms),
                 },
             });
         }

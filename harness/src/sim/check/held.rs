@@ -7,7 +7,7 @@
 
 use embudo_core::ack::WAITERS_MAX;
 use embudo_core::config::Ack;
-use embudo_core::shard::{HELD_MAX, HOLD_MS};
+use embudo_core::shard::HELD_MAX;
 
 use super::answers::{Sent, Stream, Verdict, short};
 use super::history::{Accepted, Fate};
@@ -259,7 +259,7 @@ impl Checker {
             |other: &&Stream| other.update().is_some_and(|sent| sent.session == session);
         let all = self.streams.values().filter(of_session);
         let before = all.filter(|other| other.place.is_some_and(|place| place < seq));
-        let limit_ms = HOLD_MS + 1_000 * (before.count() as u64 + BEHIND_OTHERS_S);
+        let limit_ms = self.config.hold_ms + 1_000 * (before.count() as u64 + BEHIND_OTHERS_S);
         if began.mono_us > turn_us + limit_ms * 1_000 {
             let what = format!(
                 "request {stream} is held for its turn since {} ms",

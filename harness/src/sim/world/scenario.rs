@@ -12,6 +12,9 @@ use super::events;
 use super::fault::{self, Fault, Verb};
 use crate::scenario::BatchRoute;
 
+/// The shortest time, milliseconds, that a request is held until it is its turn.
+const HOLD_MIN_MS: u64 = 1_000;
+
 /// One run's script.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Scenario {
@@ -383,6 +386,7 @@ impl Times {
             "call_timeout_ms": self.call_timeout,
             "send_window_ms": self.send_window,
             "late_ms": self.late,
+            "hold_ms": HOLD_MIN_MS + self.late,
             "lease_ms": self.lease,
             "backoff_min_ms": 100,
             "backoff_max_ms": self.backoff_max,
