@@ -29,6 +29,9 @@ const BYTES_SLACK: u64 = 64;
 /// Allocations of the core at most: for each the figure of today and some room for the compiler's library.
 const ALLOCATIONS_MAX: u64 = 20;
 
+/// WebAssembly instructions of the two kinds that most requests are: promised, and the same on every machine.
+const INSTRUCTIONS_MAX: [(&str, u64); 2] = [("duplicate", 19_500), ("new", 38_500)];
+
 #[test]
 fn a_request_costs_what_it_says() -> Result<()> {
     let machine = Machine::new(&std::fs::read(wasm::module()?)?)?;
@@ -48,6 +51,14 @@ fn a_request_costs_what_it_says() -> Result<()> {
         "the count has changed; now it is\n{counted}instead of\n{HOST_CALLS}\
          If that is meant, change it here and in filter/src/stream.rs"
     );
+    for (kind, most) in INSTRUCTIONS_MAX {
+        let cost = costs.iter().find(|cost| cost.kind.to_string() == kind);
+        let instructions = cost.map_or(u64::MAX, |cost| cost.instructions);
+        ensure!(
+            instructions <= most,
+            "{kind}: {instructions} instructions, promised are {most}"
+        );
+    }
     // A superseding update reads and writes its session once, and what it replaces does not stay.
     let bytes = |kind: &str| costs.iter().find(|cost| cost.kind.to_string() == kind);
     let (new, superseding) = (bytes("new"), bytes("new, superseding"));

@@ -360,6 +360,10 @@ impl<'a> Shard<'a> {
     /// occasion, since nobody can list the store.
     pub fn prune(&mut self, mono_ms: u64) {
         for session in &mut self.sessions {
+            // Of most sessions only the last values are known.
+            if session.claim.is_none() && session.has_only_entries() {
+                continue;
+            }
             session.kept.retain(|kept| kept.until_ms > mono_ms);
             session.forget_endings(mono_ms);
             session.forget_places(mono_ms);
@@ -471,13 +475,18 @@ impl<'a> Session<'a> {
         }
     }
 
-    fn is_forgettable(&self, mono_ms: u64) -> bool {
-        self.live_claim(mono_ms).is_none()
-            && self.beside.is_empty()
+    /// Whether nothing else of it is known, but for a claim.
+    fn has_only_entries(&self) -> bool {
+        self.beside.is_empty()
             && self.held.is_empty()
             && self.refused.is_empty()
             && self.kept.is_empty()
             && self.ended.is_empty()
+    }
+
+    fn is_forgettable(&self, mono_ms: u64) -> bool {
+        self.live_claim(mono_ms).is_none()
+            && self.has_only_entries()
             && self.entries.iter().all(|entry| match entry.state {
                 State::Dirty(_) => false,
                 State::Clean { until_ms } => until_ms <= mono_ms,

@@ -77,7 +77,7 @@ impl<'a> Shard<'a> {
     pub fn keep(&mut self, asked: &Asked, kept: Kept<'a>, now: Now) -> bool {
         self.prune(now.mono_ms);
         if self.session(asked.session).is_none() {
-            let shared = self.sessions_of(asked.caller) >= SESSIONS_SHARE_MAX;
+            let shared = self.has_its_share(asked.caller);
             if self.sessions.len() >= SESSIONS_MAX || shared || kept.floor < self.last_seq {
                 return false;
             }
@@ -112,15 +112,17 @@ impl<'a> Shard<'a> {
             .is_some_and(|session| session.forget_kept(read, caller))
     }
 
-    /// Sessions that one credential alone holds.
+    /// Whether one credential alone holds its share of the sessions.
     #[inline]
-    pub(super) fn sessions_of(&self, caller: u64) -> usize {
+    pub(super) fn has_its_share(&self, caller: u64) -> bool {
         let holds = |session: &&Session<'_>| {
             let entries = session.entries.iter().map(|entry| entry.caller);
             let mut all = entries.chain(session.kept.iter().map(|kept| kept.caller));
             all.all(|known| known == caller)
         };
-        self.sessions.iter().filter(holds).count()
+        // Nobody holds more than there are.
+        self.sessions.len() >= SESSIONS_SHARE_MAX
+            && self.sessions.iter().filter(holds).count() >= SESSIONS_SHARE_MAX
     }
 
     /// Bytes of bodies that one credential holds.

@@ -4,8 +4,8 @@ use alloc::borrow::Cow;
 use alloc::vec::Vec;
 
 use super::{
-    DOUBTED, Dirty, ENTRIES_MAX, End, Ending, Entry, Item, Ledger, SESSIONS_MAX,
-    SESSIONS_SHARE_MAX, Session, Shard, State, Trial,
+    DOUBTED, Dirty, ENTRIES_MAX, End, Ending, Entry, Item, Ledger, SESSIONS_MAX, Session, Shard,
+    State, Trial,
 };
 use crate::config::Route;
 use crate::route::{Rules, Said, Update};
@@ -75,7 +75,7 @@ impl<'a> Shard<'a> {
         }
         self.prune(now.mono_ms);
         if self.session_mut(update.session).is_none() {
-            let shared = self.sessions_of(update.caller) >= SESSIONS_SHARE_MAX;
+            let shared = self.has_its_share(update.caller);
             if self.sessions.len() >= SESSIONS_MAX || shared {
                 return Decision::Full;
             }
@@ -209,6 +209,11 @@ impl<'a> Session<'a> {
         if update.no_dedup {
             return None;
         }
+        let known = self.entry(&rule.name, update.caller)?;
+        if known.value != update.value {
+            return None;
+        }
+        let seq = known.seq;
         let newest_seq = self.newest_seq;
         let through_seq = self.through_seq;
         let newest_of_route = self
@@ -218,7 +223,6 @@ impl<'a> Session<'a> {
             .map(|e| e.seq)
             .max();
         let is_in_doubt = self.is_in_doubt();
-        let seq = self.entry(&rule.name, update.caller)?.seq;
         let is_outdated = self.is_outdated_by_a_place(update.caller, seq, mono_ms);
         let entry = self.entry_mut(&rule.name, update.caller)?;
         // Another credential's newer value, or another route's item, may have changed what Laravel has.
@@ -229,7 +233,7 @@ impl<'a> Session<'a> {
             && !is_outdated
             && (rule.implied_by.is_none() || entry.seq == newest_seq)
             || sabotage::is(Sabotage::DuplicateOfOlder);
-        if entry.value != update.value || !is_last || !entry.is_current(rules, rule, mono_ms) {
+        if !is_last || !entry.is_current(rules, rule, mono_ms) {
             return None;
         }
         let ttl_ms = rules.config.dedup.ttl_ms;
