@@ -20,7 +20,7 @@ ARGS ?=
 # make sim SEEDS=100000 for a long night.
 SEEDS ?= 10000
 
-.PHONY: help run full-stack test module tests sim fuzz chaos bench peers figures build lint fmt tools laravel-tools clean
+.PHONY: help run full-stack test module tests sim fuzz chaos bench peers sizes figures build lint fmt tools laravel-tools clean
 
 help: ## Show this help
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-13s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -60,7 +60,10 @@ bench: build tools ## Measure what a request costs Envoy, and hold it against wh
 peers: build tools ## Embudo beside a batcher in the gateway (Node, Redis) and beside nothing; fails where it is not better
 	@$(EMBUDO) peers $(ARGS)
 
-figures: run chaos full-stack peers bench ## Measure all that the README tells, and put it there (half an hour on an idle machine)
+sizes: tools ## What share of the gateway's requests reaches Laravel at 1000, 300, 100 and 20 sessions; fails above what is promised
+	@$(EMBUDO) run --sizes 1000,300,100,20 --tenants 40 $(ARGS)
+
+figures: run sizes chaos full-stack peers bench ## Measure all that the README tells, and put it there (half an hour on an idle machine)
 	@$(EMBUDO) figures --write
 
 build: module ## Build the module and the command, and check the module's size
