@@ -1,44 +1,46 @@
-//! The checker bites: every rule that is broken on purpose is noticed, at the seed where it was before.
+//! The checker bites: every rule that is broken on purpose is noticed, by the seed or the scenario that noticed it
+//! before.
 
+use anyhow::{Context as _, Result};
 use embudo::live::{paths, wasm};
-use embudo::sim::sabotage::{self, Caught};
-use embudo::sim::{Detail, Machine, Scenario};
+use embudo::sim::Machine;
+use embudo::sim::sabotage::{self, Bait, Caught};
 
 #[test]
-fn every_sabotage_is_noticed_at_its_seed() {
-    let path = wasm::sabotaged().expect("the sabotaged module builds");
-    let machine = Machine::new(&std::fs::read(path).expect("it is there")).expect("it links");
-    let recorded =
-        sabotage::recorded(&paths::root().join("tests/sabotages.txt")).expect("readable");
+fn every_sabotage_is_noticed_where_it_was_before() -> Result<()> {
+    let machine = Machine::new(&std::fs::read(wasm::sabotaged()?)?)?;
+    let recorded = sabotage::recorded(&paths::root().join("tests/sabotages.txt"))?;
     let mut at_large = Vec::new();
     for name in sabotage::names() {
-        let Some((_, seed)) = recorded.iter().find(|(known, _)| known == name) else {
+        let known = recorded.iter().find(|(known, _)| known == name);
+        let Some((_, bait)) = known else {
             at_large.push(format!(
                 "{name} has no seed: `embudo sim --sabotages` finds one"
             ));
             continue;
         };
-        let mut scenario = Scenario::of_seed(*seed);
-        let whole = embudo::sim::run(&machine, &scenario, Detail::Hash).expect("it runs");
-        if let Some(failure) = whole.failure {
-            at_large.push(format!("{name}: seed {seed} fails without it: {failure}"));
+        if let Some(failure) = sabotage::tried(&machine, bait, None)? {
+            at_large.push(format!("{name}: {bait} fails without it: {failure}"));
         }
-        scenario.config["sabotage"] = name.into();
-        let broken = embudo::sim::run(&machine, &scenario, Detail::Hash).expect("it runs");
-        if broken.failure.is_none() {
-            // The generator of scenarios has changed, perhaps: another seed will do.
-            match sabotage::search(&machine, name, None) {
-                Caught {
-                    by: Some((seed, _)),
-                    ..
-                } => {
-                    at_large.push(format!(
-                        "{name} is noticed at another seed by now: {name} {seed}"
-                    ));
-                }
-                Caught { by: None, .. } => at_large.push(format!("{name} is not noticed any more")),
-            }
+        let caught = sabotage::tried(&machine, bait, Some(name));
+        if caught.with_context(|| name.to_owned())?.is_some() {
+            continue;
+        }
+        if let Bait::File(file) = bait {
+            at_large.push(format!("{name} is not noticed by {file} any more"));
+            continue;
+        }
+        // The generator of scenarios has changed, perhaps: another seed will do.
+        match sabotage::search(&machine, name, None)? {
+            Caught {
+                by: Some((bait, _)),
+                ..
+            } => at_large.push(format!(
+                "{name} is noticed at another seed by now: {name} {bait}"
+            )),
+            Caught { by: None, .. } => at_large.push(format!("{name} is not noticed any more")),
         }
     }
     assert!(at_large.is_empty(), "{}", at_large.join("\n"));
+    Ok(())
 }

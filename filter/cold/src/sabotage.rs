@@ -124,6 +124,38 @@ sabotages! {
     VoidAnybodys = "void_anybodys",
     /// What Envoy says of a call's last try counts for the first.
     BelieveTheLastTry = "believe_the_last_try",
+    /// A 2xx is a success, whatever its body says.
+    BelieveTheStatus = "believe_the_status",
+    /// A page is an answer of Laravel's.
+    BelieveForeigners = "believe_foreigners",
+    /// What is refused once is refused for good.
+    RejectAtOnce = "reject_at_once",
+    /// ... the second time, whether or not anything else is accepted.
+    RejectBesideNothing = "reject_beside_nothing",
+    /// A session that Laravel knows nothing of is queued for again.
+    ForgetOrphans = "forget_orphans",
+    /// What failed alone goes with others again.
+    RowsTravelTogether = "rows_travel_together",
+    /// What failed alone goes again as soon as there is room.
+    RowsNeverWait = "rows_never_wait",
+    /// Repeats may be any part of all calls.
+    NoRetryBudget = "no_retry_budget",
+    /// How many items a batch may have is learned anew each time.
+    RelearnTheLimit = "relearn_the_limit",
+    /// A destination that accepts again is waited for all the same.
+    SuccessEndsNothing = "success_ends_nothing",
+    /// A `retry-after` is kept to the end.
+    RestAsAsked = "rest_as_asked",
+    /// The largest group goes first, however long another waits.
+    NoFairness = "no_fairness",
+    /// A signed body shares a batch.
+    QueueTheSigned = "queue_the_signed",
+    /// What was refused, and comes again after something newer, is news.
+    QueueStaleRepeats = "queue_stale_repeats",
+    /// A sender's clock that was set back makes everything stale for ever.
+    StaleForEver = "stale_for_ever",
+    /// What names an owner names a tenant.
+    OwnersAreTenants = "owners_are_tenants",
 }
 
 #[cfg(feature = "sabotage")]

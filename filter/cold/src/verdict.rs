@@ -146,12 +146,16 @@ impl Verdict {
         let status = answer.status.unwrap_or(0);
         let why = format!("status {status}");
         match status {
-            _ if !path.is_laravels(answer) => Self::foreign(why),
+            _ if !path.is_laravels(answer) && !sabotage::is(Sabotage::BelieveForeigners) => {
+                Self::foreign(why)
+            }
             200..=299 if answer.is_cut() => Self::cut(why),
-            200..=299 if says_failure(answer.body) => Self::Refused {
-                why: format!("{why}, but it says failure"),
-                status,
-            },
+            200..=299 if says_failure(answer.body) && !sabotage::is(Sabotage::BelieveTheStatus) => {
+                Self::Refused {
+                    why: format!("{why}, but it says failure"),
+                    status,
+                }
+            }
             200..=299 if says_skipped(answer.body) => Self::Skipped,
             200..=299 => Self::Delivered,
             422 => Self::Invalid { why, array: false },
@@ -173,7 +177,9 @@ impl Verdict {
         }
         match status {
             _ if !path.took => Self::NoBatch { why },
-            _ if !path.is_laravels(answer) => Self::foreign(why),
+            _ if !path.is_laravels(answer) && !sabotage::is(Sabotage::BelieveForeigners) => {
+                Self::foreign(why)
+            }
             422 => match items::of_errors(answer.body, asked) {
                 items::Named::Items(fates) => Self::Items { fates, why },
                 items::Named::Array => Self::Invalid { why, array: true },
@@ -188,7 +194,9 @@ impl Verdict {
         let path = asked.path;
         let heard = Heard::of(answer);
         match heard.voice {
-            Some(Voice::Json) if says_failure(answer.body) => {
+            Some(Voice::Json)
+                if says_failure(answer.body) && !sabotage::is(Sabotage::BelieveTheStatus) =>
+            {
                 // Its lines say more than it does.
                 match items::of_results(answer.body, asked, why) {
                     Self::Delivered | Self::Apart { .. } if !path.took => Self::NoBatch {

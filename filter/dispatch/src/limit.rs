@@ -183,7 +183,7 @@ impl Rule {
 
     /// Gives what is allowed from now on.
     fn rise(&mut self, most: usize, mono_ms: u64) -> usize {
-        if mono_ms >= self.rises_ms {
+        if mono_ms >= self.rises_ms || sabotage::is(Sabotage::RelearnTheLimit) {
             let twice = self.most.map(|known| known.saturating_mul(2));
             self.most = twice.filter(|known| *known < most);
             self.rises_ms = mono_ms.saturating_add(RULE_MEMORY_MS);

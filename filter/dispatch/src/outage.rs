@@ -14,6 +14,7 @@ use embudo_core::circuit::Trouble;
 use embudo_core::config::BackoffRange;
 use embudo_core::map::Map;
 use embudo_core::route::{Destination, Rules};
+use embudo_core::sabotage::{self, Sabotage};
 use embudo_core::verdict::{Heard, Path};
 
 /// How long an acceptance stands beside a refusal, milliseconds.
@@ -356,7 +357,10 @@ impl Destinations {
         rng: &mut Rng,
         mono_ms: u64,
     ) -> bool {
-        let wait_ms = retry_after_ms.clamp(1, MAINTENANCE_MS);
+        let wait_ms = match sabotage::is(Sabotage::RestAsAsked) {
+            true => retry_after_ms,
+            false => retry_after_ms.clamp(1, MAINTENANCE_MS),
+        };
         let range = BackoffRange {
             min_ms: wait_ms,
             max_ms: wait_ms,
@@ -582,6 +586,9 @@ impl Health {
             self.excused = Some((self.thrown_ms, mono_ms));
         }
         self.thrown = 0;
+        if sabotage::is(Sabotage::SuccessEndsNothing) {
+            return 0;
+        }
         self.backoff.succeed()
     }
 

@@ -263,6 +263,7 @@ impl<'i> Partitions<'i> {
             urgent,
         };
         let is_excused = item.trial.alone && item.is_excused(partition.excused);
+        let is_excused = is_excused || sabotage::is(Sabotage::RowsTravelTogether);
         if item.trial.failures > 0 && !is_excused {
             pick.urgent = false;
             partition.ready.repeats.push(pick);
@@ -434,7 +435,8 @@ impl Seen<'_> {
         let oldest_ms = picks.iter().map(|pick| pick.since_ms).min();
         let oldest_ms = oldest_ms.unwrap_or(mono_ms);
         let attempts = picks.iter().map(|pick| pick.attempts).min();
-        let has_waited = mono_ms >= oldest_ms.saturating_add(PATIENCE_MS);
+        let has_waited =
+            mono_ms >= oldest_ms.saturating_add(PATIENCE_MS) && !sabotage::is(Sabotage::NoFairness);
         let weight = match has_waited {
             true => oldest_ms,
             false => picks.len() as u64,

@@ -37,6 +37,9 @@ pub(crate) struct ScenarioArguments {
     /// other luck, and a real Envoy is never twice the same
     #[arg(long, default_value_t = 1, value_parser = clap::value_parser!(u64).range(1..))]
     runs: u64,
+    /// Break a rule on purpose, on the simulated host, and see whether it is noticed
+    #[arg(long, conflicts_with = "arm")]
+    sabotage: Option<String>,
 }
 
 /// Which arms.
@@ -61,13 +64,19 @@ struct Ran {
 pub(crate) async fn run(arguments: ScenarioArguments) -> Result<()> {
     let machine = match arguments.arm {
         Arms::Live => None,
-        Arms::Sim | Arms::Both => Some(tokio::task::spawn_blocking(machine).await??),
+        Arms::Sim | Arms::Both => {
+            let broken = arguments.sabotage.is_some();
+            Some(tokio::task::spawn_blocking(move || machine(broken)).await??)
+        }
     };
     let mut table = table(arguments.arm);
     let mut wrong = Vec::new();
     for path in &arguments.files {
         let mut scenario = Scenario::load(path)?;
         scenario.seed = arguments.seed.unwrap_or(scenario.seed);
+        if let Some(name) = &arguments.sabotage {
+            scenario.filter["sabotage"] = name.as_str().into();
+        }
         let stem = path.file_stem().unwrap_or_default();
         let mut ran = Ran {
             file: stem.to_string_lossy().into_owned(),
@@ -99,8 +108,11 @@ pub(crate) async fn run(arguments: ScenarioArguments) -> Result<()> {
     }
 }
 
-fn machine() -> Result<Machine> {
-    let path = wasm::module()?;
+fn machine(broken: bool) -> Result<Machine> {
+    let path = match broken {
+        true => wasm::sabotaged()?,
+        false => wasm::module()?,
+    };
     let bytes = std::fs::read(&path).with_context(|| format!("cannot read {}", path.display()))?;
     Machine::new(&bytes)
 }

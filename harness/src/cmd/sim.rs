@@ -162,8 +162,8 @@ fn search(machine: &Machine, arguments: &SimArguments) -> Result<()> {
     let caught: Vec<_> = sabotages
         .iter()
         .map(|caught| {
-            let seed = caught.by.as_ref().map(|(seed, _)| seed);
-            json!({"name": caught.name, "caught_at_seed": seed})
+            let bait = caught.by.as_ref().map(|(bait, _)| bait.to_string());
+            json!({"name": caught.name, "caught_by": bait})
         })
         .collect();
     let at_large = sabotages
@@ -211,9 +211,9 @@ fn search_sabotages() -> Result<Vec<Caught>> {
     let mut all = Vec::new();
     for name in sabotage::names() {
         let known = recorded.iter().find(|(known, _)| known == name);
-        let caught = sabotage::search(&machine, name, known.map(|(_, seed)| *seed));
+        let caught = sabotage::search(&machine, name, known.map(|(_, bait)| bait))?;
         match &caught.by {
-            Some((seed, failure)) => println!("{name} {seed}\n# {failure}"),
+            Some((bait, how)) => println!("{name} {bait}\n# {how}"),
             None => println!("# {name} was not noticed in {} seeds", sabotage::SEEDS_MAX),
         }
         all.push(caught);

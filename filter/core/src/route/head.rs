@@ -183,6 +183,7 @@ impl Rules {
                 Role::ContentLength if declares_too_much(value) => all.refuse(Bypass::TooLarge),
                 Role::ContentLength | Role::Class(Class::Framing) => {}
                 Role::Bypass => all.refuse(Bypass::Header),
+                Role::Class(Class::Signature) if sabotage::is(Sabotage::QueueTheSigned) => {}
                 Role::Class(Class::Signature) => all.refuse(Bypass::Signature),
                 Role::Class(Class::Override) => all.refuse(Bypass::Override),
                 Role::Class(Class::Neutral) => all.neutral |= place,
@@ -267,7 +268,11 @@ impl Rules {
         let place = [&*destination.cluster, &*authority, &*destination.prefix].map(str::as_bytes);
         let mut parts = Vec::from(place);
         for (name, value) in &destination.headers {
-            let is_tenants = matches!(self.role(name.as_bytes()), Role::Class(Class::Tenant));
+            let is_tenants = match self.role(name.as_bytes()) {
+                Role::Class(Class::Tenant) => true,
+                Role::Class(Class::Identity) => sabotage::is(Sabotage::OwnersAreTenants),
+                _ => false,
+            };
             if is_tenants && !sabotage::is(Sabotage::IgnoreTenants) {
                 parts.extend([name.as_bytes(), value.as_bytes()]);
             }

@@ -439,7 +439,8 @@ impl Trial {
     fn is_final(&self, beside_success: bool, mono_ms: u64) -> bool {
         let is_second =
             self.refusals > 0 && mono_ms >= self.refused_ms.saturating_add(REFUSALS_APART_MS);
-        is_second && beside_success
+        let is_told_twice = is_second || sabotage::is(Sabotage::RejectAtOnce);
+        is_told_twice && (beside_success || sabotage::is(Sabotage::RejectBesideNothing))
     }
 
     #[inline]
@@ -472,6 +473,9 @@ impl Trial {
         self.failures = self.failures.saturating_add(1);
         let mixed = seq.wrapping_mul(0x9e37_79b9_7f4a_7c15) >> 54;
         let jitter_ms = wait_ms.saturating_mul(mixed) / 4_096;
+        if sabotage::is(Sabotage::RowsNeverWait) {
+            return;
+        }
         self.not_before_ms = mono_ms.saturating_add(wait_ms).saturating_add(jitter_ms);
     }
 }

@@ -263,7 +263,10 @@ impl<'a> Session<'a> {
         mono_ms: u64,
     ) -> bool {
         let ttl_ms = rules.config.dedup.ttl_ms;
-        let is_young = |entry: &Entry<'_>| mono_ms.saturating_sub(entry.accepted_ms) < ttl_ms;
+        let is_young = |entry: &Entry<'_>| {
+            mono_ms.saturating_sub(entry.accepted_ms) < ttl_ms
+                || sabotage::is(Sabotage::StaleForEver)
+        };
         update.order.is_some_and(|order| {
             self.entries
                 .iter()

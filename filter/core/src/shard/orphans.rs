@@ -6,6 +6,7 @@
 //! ends that at once.
 
 use super::{ORPHANS_MAX, Orphan, Shard};
+use crate::sabotage::{self, Sabotage};
 
 /// How long a session is written through after a refusal for good, milliseconds.
 pub const ORPHAN_MS: u64 = 600_000;
@@ -18,7 +19,8 @@ impl Shard<'_> {
     #[inline]
     pub fn is_orphan(&self, session: u128, caller: u64, mono_ms: u64) -> bool {
         let mut orphans = self.orphans.iter();
-        orphans.any(|orphan| orphan.is(session, caller) && orphan.is_live(mono_ms))
+        !sabotage::is(Sabotage::ForgetOrphans)
+            && orphans.any(|orphan| orphan.is(session, caller) && orphan.is_live(mono_ms))
     }
 
     /// Laravel refused the session's last item for good. The one whose time is over first makes room.

@@ -838,7 +838,7 @@ impl<'a> Session<'a> {
         body: &[u8],
         mono_ms: u64,
     ) -> bool {
-        if self.refused.is_empty() {
+        if self.refused.is_empty() || sabotage::is(Sabotage::QueueStaleRepeats) {
             return false;
         }
         let Some(rule) = rules.route(said.route) else {

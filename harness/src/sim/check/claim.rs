@@ -188,6 +188,7 @@ impl Checker {
         {
             write.saw(Transition::Seen);
             known.passing = Some(claimed);
+            self.sessions.entry(id).or_default().is_seen = true;
             return;
         }
         let known = self.one_that_goes(write, id, claimed.seq);

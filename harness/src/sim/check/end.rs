@@ -150,6 +150,9 @@ impl Checker {
                 let silent = matches!(update.fate, Fate::Passing | Fate::Failed);
                 (silent || update.beside) && found == Some(&update.value)
             });
+            // What a request said that went by as it came, nobody has read.
+            let is_another = |update: &Accepted| found != Some(&update.value);
+            let unsaid = unsaid || history.is_seen && history.accepted.iter().all(is_another);
             if let Some(qr) = qr.filter(|qr| qr.fate == Fate::Delivered && !unsaid)
                 && found != Some(&qr.value)
             {

@@ -17,6 +17,8 @@ pub(super) struct History {
     pub(super) in_force: u64,
     /// The newest that the sender's own clock has said.
     pub(super) newest_order: Option<u64>,
+    /// A request of it went by as it came: its claim was seen, and not what it said.
+    pub(super) is_seen: bool,
 }
 
 /// One accepted update.
