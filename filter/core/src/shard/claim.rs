@@ -362,7 +362,7 @@ impl<'a> Shard<'a> {
             (Outcome::Refused | Outcome::Unknown, State::Dirty(dirty)) => {
                 dirty.attempts = dirty.attempts.saturating_add(1);
             }
-            (Outcome::Suspect, State::Dirty(dirty)) => dirty.trial.alone = true,
+            (Outcome::Suspect, State::Dirty(dirty)) => dirty.trial.suspected(now.mono_ms),
             (Outcome::Threw | Outcome::Lost, State::Dirty(dirty)) => {
                 dirty.attempts = dirty.attempts.saturating_add(1);
                 dirty.trial.threw(entry.seq, now.mono_ms);
@@ -441,6 +441,16 @@ impl Trial {
             self.refusals > 0 && mono_ms >= self.refused_ms.saturating_add(REFUSALS_APART_MS);
         let is_told_twice = is_second || sabotage::is(Sabotage::RejectAtOnce);
         is_told_twice && (beside_success || sabotage::is(Sabotage::RejectBesideNothing))
+    }
+
+    /// Named, or refused together with others. What it once failed for, everybody may have failed for; it was among
+    /// others again, and that tells anew.
+    #[inline]
+    fn suspected(&mut self, mono_ms: u64) {
+        if self.alone && self.failures > 0 {
+            self.failed_since_ms = mono_ms;
+        }
+        self.alone = true;
     }
 
     #[inline]

@@ -194,6 +194,31 @@ fn after_an_outage_of_everything_the_backlog_leaves_in_full_batches() {
 }
 
 #[test]
+fn what_is_excused_after_an_outage_and_is_not_taken_with_others_goes_alone() {
+    // Whether each of them has failed just once is a matter of how long it lasts.
+    for (items, outage_s) in (6..10).flat_map(|items| (4..24).map(move |s| (items, s))) {
+        let mut world = World::new("{}");
+        world.post("status", "first", "connecting");
+        serve(&mut world, 2_000, |_| 50, |_, _| (200, OK.into()), |_| {});
+        for n in 0..items {
+            world.post("status", &format!("s{n}"), "connecting");
+        }
+        let broken = |_: u64, _: &Call| (500, THROWS.to_owned());
+        serve(&mut world, outage_s * 1_000, |_| 50, broken, |_| {});
+        let forbidden = |_: u64, call: &Call| match path(call).ends_with("/batch") {
+            true => (403, r#"{"message":"Forbidden."}"#.to_owned()),
+            false => (200, OK.to_owned()),
+        };
+        let had = serve(&mut world, 60_000, |_| 50, forbidden, |_| {});
+        let case = format!("{items} items, {outage_s} s");
+        assert_eq!(world.pending(), 0, "{case}");
+        let calls = had.len();
+        println!("{case}: {calls} calls");
+        assert!(calls <= 2 * items + 4, "{case}: {calls} calls");
+    }
+}
+
+#[test]
 fn a_row_that_results_say_has_failed_backs_off_by_itself() {
     let mut world = World::new("{}");
     for n in 0..50 {

@@ -123,7 +123,8 @@ impl Checker {
                     || (update.fate == Fate::Rejected && update.in_effect);
                 // What failed alone may have come after what came after it; so may what went beside the order, where
                 // Laravel was long at it.
-                let is_late = update.passed_over && update.in_effect
+                // And what waited when the last one went beside the order comes after it.
+                let is_late = (update.passed_over || last.beside) && update.in_effect
                     || update.beside && (silent || update.in_effect);
                 (is_late || update.seq > last.seq && silent) && state == Some(state_of(update))
             });
@@ -150,11 +151,16 @@ impl Checker {
                 let silent = matches!(update.fate, Fate::Passing | Fate::Failed);
                 (silent || update.beside) && found == Some(&update.value)
             });
+            let waited = history
+                .accepted
+                .iter()
+                .any(|update| update.in_effect && found == Some(&update.value));
             // What a request said that went by as it came, nobody has read.
             let is_another = |update: &Accepted| found != Some(&update.value);
             let unsaid = unsaid || history.is_seen && history.accepted.iter().all(is_another);
             if let Some(qr) = qr.filter(|qr| qr.fate == Fate::Delivered && !unsaid)
                 && found != Some(&qr.value)
+                && !(qr.beside && waited)
             {
                 let what = format!(
                     "session {} showed {} last, and Laravel has {}",
