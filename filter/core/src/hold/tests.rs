@@ -348,6 +348,25 @@ fn whoever_has_waited_for_too_long_goes_on_outside_the_order_one_after_the_other
 }
 
 #[test]
+fn whoever_looks_after_its_time_goes_on_outside_the_order_where_something_newer_may_have_gone() {
+    let mut it = World::new();
+    let first = it.goes("status", "one", "a");
+    let second = it.held("status", "one", "b");
+    it.end(&first, Fate::Accepted);
+    it.wait(hold_ms(&it));
+    // Its place is nobody's by now.
+    it.prove("one");
+    it.queued("status", "one", "c");
+    assert!(it.delivers().unwrap().contains(r#""c""#));
+    let turns = it.look_at(0);
+    assert!(turns[0].stream == second && turns[0].is_outside);
+    let second = it.gone(second);
+    it.end(&second, Fate::Accepted);
+    // Laravel has the older one, and is told again.
+    it.queued("status", "one", "c");
+}
+
+#[test]
 fn a_place_of_a_worker_that_is_no_more_holds_nobody_up_for_long() {
     let mut it = World::new();
     it.prove("one");

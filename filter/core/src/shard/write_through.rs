@@ -225,7 +225,9 @@ impl<'a> Shard<'a> {
         };
         let session = self.sessions.get_mut(at)?;
         let is_free = session.is_free(rules, said, seq, ask, now);
-        let manner = session.manner(ask).filter(|_| is_free);
+        // A place whose time is over is nobody's: whatever came after it may have gone, and left no trace.
+        let is_overtaken = is_late && session.newest_seq > seq;
+        let manner = session.manner(ask).filter(|_| is_free && !is_overtaken);
         if manner.is_none() || !ask.may_send {
             let waits = session.held.iter().any(|other| {
                 other.seq < seq && now.mono_ms < other.deadline_ms.saturating_add(OUTSIDE_GAP_MS)
