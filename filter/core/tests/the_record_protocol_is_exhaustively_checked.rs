@@ -2,7 +2,8 @@
 //!
 //! Two dispatchers believe that they lead, at any time; any VM may die, any clock may be late, any answer
 //! may be a failure, come late or never; and the gateway may post any updates of one session. What the
-//! core makes of it is the core's own code: [`model`] only decides who is next.
+//! core makes of it is the core's own code: [`model`] only decides who is next. What is written through, by a proven
+//! caller or a stranger, at once or held, is explored beside it, in [`model::through`].
 //!
 //! Then the check is checked. Each rule of the protocol is taken away once, and what goes wrong without
 //! it has to be found. `cargo test --test the_record_protocol_is_exhaustively_checked -- --nocapture`
@@ -23,6 +24,8 @@ use model::mutation::Mutation;
 use model::state::State;
 use model::step::{Broken, Protocol};
 use model::story;
+use model::through::{self, Cast};
+use model::value::Value;
 
 /// Explores, and fails with the story of the first thing that is wrong.
 fn explore_all(protocol: &mut Protocol, offers: u8) -> Found {
@@ -129,6 +132,98 @@ fn without_any_one_of_its_rules_the_protocol_fails_and_this_check_says_how() {
             format!("{mutation:?}"),
             (broken, found.counterexample.map(|found| found.broken)),
         );
+    }
+    for (mutation, (expected, found)) in all {
+        assert_eq!(found, Some(expected), "{mutation}");
+    }
+}
+
+/// Of one proven caller, and of a stranger: how many updates may be offered, and written through, and what they say.
+const fn cast(
+    [offers, throughs, strangers]: [u8; 3],
+    values: &'static [Value],
+    strange: &'static [Value],
+) -> Cast {
+    Cast {
+        offers,
+        throughs,
+        strangers,
+        values,
+        strange,
+    }
+}
+
+#[test]
+fn nor_does_any_of_what_is_written_through_or_held_or_a_strangers() {
+    use Value::*;
+    let mut tried = BTreeMap::<_, u64>::new();
+    for cast in [
+        cast([1, 1, 1], &[QrA, Connecting], &[Active]),
+        cast([2, 0, 1], &[QrA, Connecting], &[Active]),
+        cast([2, 0, 1], &[Connecting, Active], &[Connecting]),
+        cast([2, 0, 1], &[QrA, Pending], &[QrA]),
+        cast([2, 1, 0], &[Connecting, Active], &[]),
+        cast([2, 1, 0], &[QrA, Pending], &[]),
+        cast([1, 2, 0], &[QrA, Connecting], &[]),
+        cast([0, 3, 0], &[Connecting], &[]),
+        cast([1, 0, 2], &[Connecting], &[Connecting]),
+    ] {
+        let mut protocol = through::Protocol::new(cast, None);
+        let found = through::explore::explore(&mut protocol);
+        println!(
+            "{cast:?}: {} worlds, {} steps, {} records; held for {} ticks",
+            found.worlds,
+            found.steps,
+            protocol.records.len(),
+            found.held_ticks
+        );
+        if let Some(example) = &found.counterexample {
+            let story = through::story::tell(&mut protocol, example);
+            assert_eq!(None, Some(example.0), "\n{story}");
+        }
+        // `hold_ms`, and a second for each before it.
+        let most = u32::from(cast.throughs + cast.strangers);
+        assert!(found.held_ticks <= most, "held for too long");
+        for (kind, count) in found.taken {
+            *tried.entry(kind).or_default() += count;
+        }
+    }
+    for (kind, count) in &tried {
+        println!("{count:>12}  {kind}");
+    }
+    assert_eq!(tried.len(), 15, "the model never tries some of it");
+}
+
+#[test]
+fn without_any_one_of_the_rules_for_what_is_written_through_this_check_says_how_it_fails() {
+    use Value::*;
+    use through::{Broken::*, Mutation::*};
+    let expected = [
+        (HeldWithoutPlace, [2, 1, 0], OlderAfterNewer),
+        (PlaceWithoutEnd, [1, 2, 0], Stuck),
+        (ClaimPastPlaces, [2, 1, 0], OlderAfterNewer),
+        (ThroughOverQueued, [1, 1, 0], OlderAfterNewer),
+        (TurnDespiteClaim, [0, 2, 0], ClaimOverLiveClaim),
+        (LateIsInOrder, [2, 1, 0], OlderAfterNewer),
+        (StrangerClaims, [1, 0, 1], HeldUpByStranger),
+        (UnknownIsDefinite, [1, 1, 0], Overlap),
+        (StrangersUnknownIsDefinite, [2, 0, 1], NoDuplicate),
+        (StrangerLeavesVerified, [2, 0, 1], NoDuplicate),
+    ];
+    let mut all = BTreeMap::new();
+    for (mutation, numbers, broken) in expected {
+        let cast = cast(numbers, &[QrA, Connecting], &[Active]);
+        let mut protocol = through::Protocol::new(cast, Some(mutation));
+        let found = through::explore::explore(&mut protocol);
+        let example = found.counterexample.as_ref();
+        let story = example.map(|example| through::story::tell(&mut protocol, example));
+        println!(
+            "{mutation:?}, after {} worlds:\n{}",
+            found.worlds,
+            story.as_deref().unwrap_or("  NOT FOUND\n")
+        );
+        let name = format!("{mutation:?}");
+        all.insert(name, (broken, example.map(|(broken, _)| *broken)));
     }
     for (mutation, (expected, found)) in all {
         assert_eq!(found, Some(expected), "{mutation}");

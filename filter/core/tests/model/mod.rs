@@ -20,7 +20,8 @@
 //!
 //! Batches (a claim is by session), several sessions and shards (they share nothing but the compare-and-
 //! swap), credentials, wall-clock steps, and a thread that stalls between the send check and the dispatch:
-//! nothing but a fence at Laravel covers that.
+//! nothing but a fence at Laravel covers that. Requests that are written through, held ones, and callers that are not
+//! proven have a graph of their own: [`through`].
 
 pub(crate) mod action;
 pub(crate) mod explore;
@@ -30,5 +31,6 @@ mod record;
 pub(crate) mod state;
 pub(crate) mod step;
 pub(crate) mod story;
-mod value;
+pub(crate) mod through;
+pub(crate) mod value;
 mod world;

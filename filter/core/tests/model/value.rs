@@ -1,7 +1,7 @@
 //! The updates that the gateway may post, and what a state of Laravel is.
 
 /// One session's updates: two QRs, and every kind of state that the default rules tell apart.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 #[repr(u8)]
 pub(crate) enum Value {
     QrA,
@@ -24,7 +24,7 @@ pub(crate) struct View {
 }
 
 /// The QR in a view.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
 pub(crate) enum Qr {
     #[default]
     None,
