@@ -645,3 +645,26 @@ fn what_is_held_for_the_proof_of_its_caller_is_queued_in_its_place_once_that_is_
     assert!(it.delivers().is_none());
     it.shard(|shard| balance(shard).unwrap());
 }
+
+#[test]
+fn what_is_queued_behind_anothers_that_has_gone_past_it_leaves_nothing_known() {
+    let mut it = World::new();
+    it.prove("one");
+    let first = it.goes("status", "two", "a");
+    let Sent::Held(_) = it.post("status", "two", "b") else {
+        panic!("held");
+    };
+    it.subjects.push(first.said.subject);
+    it.end(&first, Fate::Accepted);
+    it.queued("status", "one", "c");
+    assert!(
+        it.delivers().unwrap().contains(r#""c""#),
+        "it waits for no stranger"
+    );
+    let turns = it.look_at(0);
+    assert_eq!(turns[0].go, Go::Answer(Reply::Queued));
+    // Laravel will have the other one's.
+    it.queued("status", "one", "c");
+    assert!(it.delivers().unwrap().contains(r#""b""#));
+    assert!(it.delivers().unwrap().contains(r#""c""#));
+}

@@ -303,6 +303,10 @@ impl<'a> Shard<'a> {
         session.void_older(rules, rule, said, seq, now, &mut superseded);
         if !is_newer {
             session.queue(rule, said, item, seq, before.timestamp_ms, now);
+            // It held up nobody else: what has gone past it is undone by it.
+            if session.has_gone_past(said.caller, seq, now.mono_ms) {
+                session.unverify(&mut self.last_seq);
+            }
         }
         self.ledger.accepted = self.ledger.accepted.saturating_add(1);
         superseded.count_in(&mut self.ledger);
@@ -692,6 +696,15 @@ impl<'a> Session<'a> {
         queued.any(|entry| entry.caller == caller)
             || held.any(|place| place.seq < seq && place.caller == caller)
             || claim.is_some_and(|claim| claim.seq < seq && claim.caller == caller)
+    }
+
+    /// Whether another caller's newer update is at Laravel, or was taken.
+    #[inline]
+    fn has_gone_past(&self, caller: u64, seq: u64, mono_ms: u64) -> bool {
+        let mut taken = self.entries.iter().filter(|entry| !entry.is_dirty());
+        let claim = self.live_claim(mono_ms);
+        taken.any(|entry| entry.seq > seq && entry.caller != caller)
+            || claim.is_some_and(|claim| claim.seq > seq && claim.caller != caller)
     }
 
     #[inline]
