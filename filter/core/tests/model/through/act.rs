@@ -28,7 +28,7 @@ impl Protocol {
             all.extend([true, false].map(|room| Action::Arrive(Who::Stranger, *value, room)));
         }
         for at in held {
-            all.extend([Action::Leave(at), Action::HolderDies(at)]);
+            all.extend([Action::Queue(at), Action::Leave(at), Action::HolderDies(at)]);
         }
         for at in calls {
             all.extend([Action::Fail(at), Action::GiveUp(at), Action::WaiterDies(at)]);
@@ -77,6 +77,17 @@ impl Protocol {
                         Ok(true)
                     }
                     _ => Ok(false),
+                }
+            }
+            Action::Queue(at) => {
+                let held = world.held.remove(at);
+                if held.who == Who::Proven || !world.is_proven {
+                    return Ok(false);
+                }
+                let answer = self.write(world, Op::Queue(held))?;
+                match answer.said {
+                    Said::Known if !self.is_certain(world, held.value) => Err(Broken::NoDuplicate),
+                    said => Ok(said != Said::Nothing),
                 }
             }
             Action::Leave(at) => {
@@ -299,6 +310,7 @@ impl Protocol {
         if is_queued && call.way == Way::Outside {
             world.again.push(call.seq);
         }
+        world.is_proven |= is_taken && call.who == Who::Stranger && waiter != Waiter::Dispatcher;
         let is_told = is_taken && call.who == Who::Proven && waiter != Waiter::Dispatcher;
         if is_told && (call.way != Way::Outside || is_queued) {
             world.told.hear(call.seq, call.value);

@@ -12,6 +12,7 @@ pub(super) enum Op {
     Offer(Value),
     Arrive(Who, Value, bool),
     Turn(Held),
+    Queue(Held),
     Leave(Held),
     Claim,
     SettleItem {

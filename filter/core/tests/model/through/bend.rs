@@ -64,12 +64,15 @@ impl Records {
 
     /// After something of a stranger's it is verified still.
     pub(super) fn verify_again(&self, shard: &mut Shard<'_>, who: Who, before: Option<Verified>) {
-        if who == Who::Stranger
-            && self.is(Mutation::StrangerLeavesVerified)
-            && let (Some(session), Some(before)) = (shard.sessions.first_mut(), before)
-        {
-            session.newest_seq = before.newest_seq;
-            session.through_seq = before.through_seq;
+        if who == Who::Stranger && self.is(Mutation::StrangerLeavesVerified) {
+            verify(shard, before);
+        }
+    }
+
+    /// After something of a stranger's was queued in its place it is.
+    pub(super) fn verify_queued(&self, shard: &mut Shard<'_>, before: Option<Verified>) {
+        if self.is(Mutation::QueuedInPlaceVerified) {
+            verify(shard, before);
         }
     }
 
@@ -92,5 +95,12 @@ impl Records {
                 .flat_map(|session| &mut session.held);
             places.for_each(|place| place.deadline_ms = NOW_MS + 3_600_000);
         }
+    }
+}
+
+fn verify(shard: &mut Shard<'_>, before: Option<Verified>) {
+    if let (Some(session), Some(before)) = (shard.sessions.first_mut(), before) {
+        session.newest_seq = before.newest_seq;
+        session.through_seq = before.through_seq;
     }
 }

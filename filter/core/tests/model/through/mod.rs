@@ -3,7 +3,8 @@
 //! # Who takes part
 //!
 //! A proven caller, whose updates are queued or written through (which of the two is the record's state and the
-//! circuit's to decide: here either may happen at any time), and a stranger, whose updates are always written through.
+//! circuit's to decide: here either may happen at any time), and a stranger, whose updates are always written through;
+//! once one of them was accepted, those that are held may be queued.
 //! What cannot go at once is held, by a worker that looks at any time, or never again because it has died. One
 //! dispatcher claims, sends and settles. Requests arrive, fail, end late or never arrive; definite answers are true,
 //! and whoever waits may give up or die at any step.
@@ -11,7 +12,7 @@
 //! # What has to hold
 //!
 //! *Always*: what goes in the order is taken by Laravel in that order, and one at a time; no claim replaces a live one;
-//! nothing of the stranger's holds the proven caller up; what is answered as known is what Laravel has, or will have,
+//! nothing of the stranger's, until it is queued itself, holds the proven caller up; what is answered as known is what Laravel has, or will have,
 //! whatever becomes of what is under way; the ledger balances; and where nothing is pending or under way, Laravel
 //! holds nothing older than what the gateway was told is accepted. *From everywhere*: if all is well from now on,
 //! everything ends, and nobody is held longer than the places before it last.
@@ -73,6 +74,8 @@ pub(crate) enum Action {
     Arrive(Who, Value, bool),
     /// A worker looks whether it is this held request's turn.
     Turn(usize),
+    /// A worker finds that a held request's caller is proven by now, and queues it in its place.
+    Queue(usize),
     /// The caller of a held request hangs up.
     Leave(usize),
     /// The worker of a held request dies: its place stays behind.
@@ -120,6 +123,8 @@ pub(crate) enum Mutation {
     StrangersUnknownIsDefinite,
     /// The stranger leaves the session as verified as it was.
     StrangerLeavesVerified,
+    /// What is queued in its place does, whatever has gone past it.
+    QueuedInPlaceVerified,
 }
 
 /// A rule that was broken.

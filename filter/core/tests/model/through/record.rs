@@ -39,6 +39,8 @@ const ITEM: ClaimId = ClaimId {
 pub(crate) struct Records {
     rules: Rules,
     updates: BTreeMap<(Who, Value), Update<'static>>,
+    /// As they are queued.
+    items: BTreeMap<(Who, Value), Again>,
     pub(super) mutation: Option<Mutation>,
     numbers: BTreeMap<Vec<u8>, u32>,
     stored: Vec<Vec<u8>>,
@@ -84,8 +86,12 @@ impl Records {
         };
         let proven = cast.values.iter().map(|value| (Who::Proven, *value));
         let strange = cast.strange.iter().map(|value| (Who::Stranger, *value));
-        let updates = proven.chain(strange).map(update).collect();
+        let updates: BTreeMap<_, _> = proven.chain(strange).map(update).collect();
+        let items = updates
+            .iter()
+            .map(|(who, update)| (*who, Again::of(update)));
         let mut records = Self {
+            items: items.collect(),
             updates,
             rules,
             mutation,
@@ -197,6 +203,19 @@ impl Records {
                 return through.map_or(Answer::Nothing, |through| {
                     Answer::Through(through, held.who, held.value)
                 });
+            }
+            Op::Queue(held) => {
+                let update = &self.updates[&(held.who, held.value)];
+                let place = (held.seq, self.befores[usize::from(held.before)]);
+                let item = &self.items[&(held.who, held.value)];
+                let verified = self.verified(shard);
+                let decision = shard.queue_held(&self.rules, update, item, place, NOW);
+                self.verify_queued(shard, verified);
+                return match decision {
+                    Some(Decision::Queued { .. }) => Answer::Queued(held.seq),
+                    Some(Decision::Duplicate { .. } | Decision::Implied) => Answer::Known,
+                    Some(Decision::Stale | Decision::Full) | None => Answer::Nothing,
+                };
             }
             Op::Leave(held) => {
                 let before = self.befores[usize::from(held.before)];

@@ -100,6 +100,7 @@ fn describe(world: &World, action: Action, next: Option<&World>) -> String {
             held(at),
             ways(next).unwrap_or("and leaves")
         ),
+        Action::Queue(at) => format!("{} is queued in its place", held(at)),
         Action::Leave(at) => format!("the caller of {} hangs up", held(at)),
         Action::HolderDies(at) => format!("the worker of {} dies", held(at)),
         Action::Claim => format!(
@@ -134,6 +135,7 @@ impl Action {
             Self::Arrive(Who::Proven, ..) => "one of the proven caller's is written through",
             Self::Arrive(Who::Stranger, ..) => "one of the stranger's is written through",
             Self::Turn(_) => "a held one gets its turn",
+            Self::Queue(_) => "a held one is queued",
             Self::Leave(_) => "the caller of a held one hangs up",
             Self::HolderDies(_) => "the worker of a held one dies",
             Self::Claim => "the dispatcher claims",

@@ -16,6 +16,8 @@ pub(crate) struct World {
     pub(crate) calls: Vec<Call>,
     /// Updates that went outside the order, and are queued to be said once more.
     pub(crate) again: Vec<u64>,
+    /// The stranger was heard to be accepted: what it has held may be queued.
+    pub(crate) is_proven: bool,
     /// The newest update that Laravel has taken in its order.
     pub(crate) taken_seq: u64,
     pub(crate) laravel: View,
@@ -105,6 +107,7 @@ impl World {
             held: Vec::new(),
             calls: Vec::new(),
             again: Vec::new(),
+            is_proven: false,
             taken_seq: 0,
             laravel: View::default(),
             told: View::default(),
