@@ -262,13 +262,31 @@ impl ListenerFile {
         set_filter_config(&mut self.listener, config)
     }
 
+    /// Gives the plugin another name: another store.
+    ///
+    /// # Errors
+    /// When the filter is not where the shipped file has it.
+    pub fn plugin_name(&mut self, name: &str) -> Result<()> {
+        filter_of(&mut self.listener)?["name"] = json!(name);
+        Ok(())
+    }
+
+    /// Takes the listener out.
+    pub fn remove(&mut self) {
+        self.listener = Value::Null;
+    }
+
     /// The file as Envoy reads it; `version` appears in `/config_dump` once it is in use.
     pub fn to_json(&self, version: &str) -> String {
         let mut listener = self.listener.clone();
-        listener["@type"] = json!("type.googleapis.com/envoy.config.listener.v3.Listener");
+        let mut resources = Vec::new();
+        if listener.is_object() {
+            listener["@type"] = json!("type.googleapis.com/envoy.config.listener.v3.Listener");
+            resources.push(listener);
+        }
         format!(
             "{:#}",
-            json!({"version_info": version, "resources": [listener]})
+            json!({"version_info": version, "resources": resources})
         )
     }
 }

@@ -156,12 +156,36 @@ impl Envoy {
     /// When Envoy was not started with `watch_listener`, or refuses the configuration: then with its
     /// reason.
     pub async fn update_filter_config(&mut self, config: &Value) -> Result<()> {
+        self.update_listener(|watched| watched.update(config)).await
+    }
+
+    /// Gives Embudo's plugin another name, as [`Self::update_filter_config`] does.
+    ///
+    /// # Errors
+    /// As there.
+    pub async fn rename_plugin(&mut self, name: &str) -> Result<()> {
+        self.update_listener(|watched| watched.rename_plugin(name))
+            .await
+    }
+
+    /// Takes the listener out, and Embudo with it.
+    ///
+    /// # Errors
+    /// As there.
+    pub async fn remove_listener(&mut self) -> Result<()> {
+        self.update_listener(Watched::remove).await
+    }
+
+    async fn update_listener(
+        &mut self,
+        write: impl FnOnce(&mut Watched) -> Result<String>,
+    ) -> Result<()> {
         let rejected_before = Lds::read(&self.admin).await?.rejected;
         let watched = self
             .watched
             .as_mut()
             .context("start Envoy with watch_listener to update it")?;
-        let version = watched.update(config)?;
+        let version = write(watched)?;
         let taken = wait::some(UPDATE_MAX, POLL, async || {
             match Lds::read(&self.admin).await {
                 Ok(lds) if lds.version == version => Some(Ok(())),

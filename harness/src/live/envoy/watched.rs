@@ -51,6 +51,18 @@ impl Watched {
         self.write_next().context("the listener's file")
     }
 
+    /// Gives the plugin another name.
+    pub(super) fn rename_plugin(&mut self, name: &str) -> Result<String> {
+        self.listener.plugin_name(name)?;
+        self.write_next().context("the listener's file")
+    }
+
+    /// Takes the listener out.
+    pub(super) fn remove(&mut self) -> Result<String> {
+        self.listener.remove();
+        self.write_next().context("the listener's file")
+    }
+
     /// Writes the file under a new version, and returns that.
     fn write_next(&mut self) -> Result<String> {
         self.version += 1;
