@@ -23,6 +23,8 @@
 //! may end on it, and all that has to hold is that nothing is answered as known. The same goes for the stranger's. And
 //! what went before an older one of its own route, for its acceptance to make that superfluous, is undone by it where its
 //! worker dies before it has settled: the gateway was told of the older one only.
+//! Nor does a queued QR become news again where a state that voids it is queued behind it by another caller, as it does
+//! where that is its own caller's.
 //!
 //! # What is left out
 //!
