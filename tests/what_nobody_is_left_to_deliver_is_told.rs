@@ -33,7 +33,9 @@ async fn is_told(stack: &Stack) {
     wait_until("an ERROR with the number", BOUND, async || {
         let lines = stack.envoy.grep_log(LINE);
         assert!(lines.len() <= 1, "once: {lines:?}");
-        lines.iter().any(|line| line.contains("[error]") || line.contains("[E]"))
+        lines
+            .iter()
+            .any(|line| line.contains("[error]") || line.contains("[E]"))
     })
     .await;
 }

@@ -223,7 +223,15 @@ impl<'a> Session<'a> {
             .map(|e| e.seq)
             .max();
         let is_in_doubt = self.is_in_doubt();
-        let is_outdated = self.is_outdated_by_a_place(update.caller, seq, mono_ms);
+        // What waits goes before another caller's newer state, which undoes it: it has to be said once more. (Its own
+        // caller's has voided it.)
+        let is_undone = matches!(known.state, State::Dirty(_))
+            && self.entries.iter().any(|entry| {
+                entry.caller != update.caller
+                    && entry.seq > seq
+                    && !rules.is_kin(rule, &entry.route)
+            });
+        let is_outdated = is_undone || self.is_outdated_by_a_place(update.caller, seq, mono_ms);
         let entry = self.entry_mut(&rule.name, update.caller)?;
         // Another credential's newer value, or another route's item, may have changed what Laravel has.
         // So may one that passed through.

@@ -590,6 +590,30 @@ fn a_state_voids_what_its_own_caller_has_queued_and_nobody_elses() {
 }
 
 #[test]
+fn a_queued_qr_before_anothers_newer_state_is_no_duplicate() {
+    let rules = rules("{}");
+    let (qr, active) = (head_of(&rules, "qr", "a"), head_of(&rules, "status", "b"));
+    let qr = rules
+        .update(&qr, br#"{"session_id":"s","qr":"2@a"}"#)
+        .unwrap();
+    let active = rules
+        .update(&active, br#"{"session_id":"s","estado_qr":"active"}"#)
+        .unwrap();
+    let mut shard = Shard::default();
+    shard.offer(&rules, &qr, BOOT);
+    let again = shard.offer(&rules, &qr, BOOT);
+    assert_eq!(again, Decision::Duplicate { slid: false });
+    shard.offer(&rules, &active, BOOT);
+    let again = shard.offer(&rules, &qr, BOOT);
+    assert!(
+        matches!(again, Decision::Queued { .. }),
+        "Laravel would end on active: {again:?}"
+    );
+    let again = shard.offer(&rules, &qr, BOOT);
+    assert_eq!(again, Decision::Duplicate { slid: false }, "now it is last");
+}
+
+#[test]
 fn a_clock_that_was_set_back_is_news_once_what_it_contradicts_has_grown_old() {
     let rules = rules(r#"{"routes":[{"name":"status","order":["/at"]}]}"#);
     let head = head_of(&rules, "status", "a");
