@@ -141,6 +141,20 @@ impl Root {
     }
 }
 
+thread_local! {
+    /// The stores of this VM's roots, one entry for each root that has not been told to go.
+    static ROOTS: RefCell<Vec<Keys>> = const { RefCell::new(Vec::new()) };
+}
+
+/// A root of this store goes. Whether no other of it is left in this VM.
+fn is_last_of(store: &Keys) -> bool {
+    ROOTS.with_borrow_mut(|roots| {
+        let own = roots.iter().position(|known| known == store);
+        own.map(|own| roots.swap_remove(own));
+        !roots.contains(store)
+    })
+}
+
 fn property(name: &str) -> Option<String> {
     let bytes = hostcalls::get_property(vec![name]).ok().flatten()?;
     String::from_utf8(bytes).ok()
@@ -183,7 +197,8 @@ impl Context for Root {
             return true;
         };
         work.plugin.doorbell.tell_the_rest();
-        work.handle(Event::Done);
+        let is_last = is_last_of(&work.plugin.keys);
+        work.handle(Event::Done { is_last });
         let idle = work.dispatcher.is_idle();
         // Not idle: the host waits until the last call is answered and settled.
         work.leaving = !idle;
@@ -200,6 +215,7 @@ impl RootContext for Root {
     fn on_configure(&mut self, _: usize) -> bool {
         match self.configure() {
             Ok(work) => {
+                ROOTS.with_borrow_mut(|roots| roots.push(work.plugin.keys.clone()));
                 self.work = Some(work);
                 self.set_tick_period(Duration::from_millis(FIRST_TICK_MS));
                 true

@@ -35,7 +35,7 @@ pub enum PutError {
 }
 
 /// The fixed set of keys, all under the plugin's name: two plugins may share a `vm_id`.
-#[derive(Clone, Debug)]
+#[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Keys {
     base: String,
 }

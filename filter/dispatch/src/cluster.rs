@@ -42,6 +42,14 @@ pub(super) struct Leaving {
     pending: usize,
 }
 
+fn nobody_is_left(pending: usize) -> Effect {
+    let line = format!(
+        "{pending} updates are pending and no filter of this name is left to deliver them: they stay in Envoy's memory \
+         until one is, and are lost when Envoy ends"
+    );
+    Effect::Log(Level::Error, line)
+}
+
 /// The name of a cluster in the lease.
 #[must_use]
 pub fn cluster_mark(rules: &Rules, cluster: &str) -> u64 {
@@ -203,16 +211,30 @@ impl Dispatcher {
     }
 
     /// The host wants this root to go. What is pending is somebody else's from now on, if there is anybody.
-    pub(super) fn leave(&mut self, now: Now, store: &mut impl Store) {
+    pub(super) fn leave(
+        &mut self,
+        is_last: bool,
+        now: Now,
+        store: &mut impl Store,
+        effects: &mut Vec<Effect>,
+    ) {
         let pending = self.backlog.pending();
         let leads = self.candidate.epoch(now.mono_ms).is_some();
         self.done = true;
         self.candidate.release(store, &self.keys, now.mono_ms);
         self.backlog.clear();
-        self.leaving = (leads && pending > 0).then_some(Leaving {
-            since_ms: now.mono_ms,
-            pending,
-        });
+        if !leads || pending == 0 {
+            return;
+        }
+        match is_last {
+            true => effects.push(nobody_is_left(pending)),
+            false => {
+                self.leaving = Some(Leaving {
+                    since_ms: now.mono_ms,
+                    pending,
+                });
+            }
+        }
     }
 
     /// Calls that were under way have brought so many to their end.
@@ -238,11 +260,7 @@ impl Dispatcher {
             self.leaving = None;
         } else if now.mono_ms >= since_ms.saturating_add(SUCCESSOR_MS) {
             self.leaving = None;
-            let line = format!(
-                "{pending} updates are pending and no filter of this name is left to deliver them: they stay in \
-                 Envoy's memory until one is, and are lost when Envoy ends"
-            );
-            effects.push(Effect::Log(Level::Error, line));
+            effects.push(nobody_is_left(pending));
         }
     }
 }

@@ -86,7 +86,11 @@ pub enum Event<'a> {
     /// A call was answered.
     Answered(u64, Answer<'a>),
     /// The host wants this root to go.
-    Done,
+    Done {
+        /// No other root of its name is left in its VM. Where the filter is taken out, the VM goes with its last root,
+        /// and there is no later moment to say anything.
+        is_last: bool,
+    },
 }
 
 /// Why a call was not made.
@@ -333,8 +337,8 @@ impl Dispatcher {
                 self.answered(call, &answer, now, store, effects);
                 self.call_what_is_due(now, store, effects);
             }
-            Event::Done => {
-                self.leave(now, store);
+            Event::Done { is_last } => {
+                self.leave(is_last, now, store, effects);
             }
         }
         if self.done && self.is_idle() {

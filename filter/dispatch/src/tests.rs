@@ -502,7 +502,7 @@ fn a_root_that_must_go_finishes_when_its_calls_are_answered() {
     world.post("qr", "a", "2@x");
     world.advance(300);
     let (_, call) = world.call();
-    world.step(Event::Done);
+    world.step(Event::Done { is_last: false });
     assert!(!world.dispatcher.is_idle());
     assert!(!world.effects.contains(&Effect::Finished));
     world.answer(&call, 200, OK);

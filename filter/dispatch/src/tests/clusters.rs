@@ -125,7 +125,7 @@ fn a_leader_that_has_to_go_says_so_where_nobody_takes_over_what_is_pending() {
     for n in 0..5 {
         world.post("status", &format!("s{n}"), "connecting");
     }
-    world.step(Event::Done);
+    world.step(Event::Done { is_last: false });
     assert!(
         !world.effects.contains(&Effect::Finished),
         "it waits for another"
@@ -142,11 +142,22 @@ fn a_leader_that_has_to_go_says_so_where_nobody_takes_over_what_is_pending() {
 fn a_leader_that_has_to_go_goes_without_a_word_once_another_leads() {
     let mut world = World::new("{}");
     world.post("status", "a", "connecting");
-    world.step(Event::Done);
+    world.step(Event::Done { is_last: false });
     let mut next = World::root(&world.rules, &world.keys, 2);
     next.step(Event::Tick, world.now, &mut world.store, &mut Vec::new());
     world.advance(100);
     assert!(world.effects.contains(&Effect::Finished));
     world.advance(2_000);
     assert_eq!(world.logs(Level::Error), 0);
+}
+
+#[test]
+fn the_last_root_of_a_vm_that_has_to_go_says_at_once_what_it_leaves() {
+    let mut world = World::new("{}");
+    for n in 0..5 {
+        world.post("status", &format!("s{n}"), "connecting");
+    }
+    world.step(Event::Done { is_last: true });
+    assert_eq!(world.logs(Level::Error), 1);
+    assert!(world.effects.contains(&Effect::Finished));
 }
