@@ -202,9 +202,16 @@ impl Checker {
         let grows = a.trial == b.trial
             || alone(b.trial) == (fails, a.trial.refusals)
             || alone(b.trial) == (a.trial.failures, refuses);
+        // What was excused, and was not taken with others, has failed anew.
+        let is_anew = a.trial.alone && a.trial.failures > 0;
+        let since_ms = match is_anew {
+            true => b.trial.failed_since_ms.max(a.trial.failed_since_ms),
+            false => a.trial.failed_since_ms,
+        };
         let suspect = b.trial
             == Trial {
                 alone: true,
+                failed_since_ms: since_ms,
                 ..a.trial
             };
         let forgiven = (b.attempts, b.trial) == (0, Trial::default());
