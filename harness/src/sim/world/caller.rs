@@ -58,17 +58,21 @@ impl Caller {
     pub(super) fn new(scenario: &Scenario, index: usize) -> Self {
         let mut dice = ChaCha8Rng::seed_from_u64(scenario.seed);
         dice.set_stream(2_000 + index as u64);
-        let mut dressed = ChaCha8Rng::seed_from_u64(scenario.seed);
-        dressed.set_stream(4_000);
-        // Whom Laravel refuses it refuses by token: beside those nothing else may tell callers apart.
-        let is_dressed = dressed.random_bool(DRESSED) && !scenario.callers.tenants;
         Self {
-            dressed: is_dressed.then_some(index),
+            dressed: Self::are_dressed(scenario).then_some(index),
             callers: scenario.callers,
             tenancy: Tenancy::of(scenario),
             tenant: Tenancy::tenant_of(index),
             dice,
         }
+    }
+
+    /// Whether requests have headers that tell tenants and callers apart, or part a batch.
+    pub(super) fn are_dressed(scenario: &Scenario) -> bool {
+        let mut dice = ChaCha8Rng::seed_from_u64(scenario.seed);
+        dice.set_stream(4_000);
+        // Whom Laravel refuses it refuses by token: beside those nothing else may tell callers apart.
+        dice.random_bool(DRESSED) && !scenario.callers.tenants
     }
 
     fn percent(&mut self, percent: u32) -> bool {

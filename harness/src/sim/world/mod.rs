@@ -72,6 +72,9 @@ const LOOK_EVERY_MS: u64 = 250;
 /// What a row that throws may cost another, ms, beside the pace: until it goes alone, its calls fail and are halved.
 const ISOLATION_MS: u64 = 10_000;
 
+/// Who has waited for so long comes before whoever has more, milliseconds.
+const PATIENCE_MS: u64 = 5_000;
+
 /// A lease of which nobody of the newest configuration is left is anybody's after its own life and two
 /// more.
 const LIVES_UNTIL_ABANDONED: u64 = 3;
@@ -329,6 +332,11 @@ impl Sim {
                 // Each credential's items go by themselves, and an update that passes holds its session: for as
                 // long as a call may take where its caller hangs up.
                 limit_ms += CREDENTIALS * self.pace_ms() + self.timers.claim;
+            }
+            if caller::Caller::are_dressed(&self.scenario) {
+                // Then hardly two go together, and who has less waits for its patience to be over.
+                let parts = 2 * self.scenario.sessions.len() as u64;
+                limit_ms += PATIENCE_MS + parts * self.pace_ms();
             }
             if let Some(preset) = events::Preset::of(&self.scenario.config) {
                 // They go one by one, and where only one call at a time may be under way, one after the other.
