@@ -260,7 +260,13 @@ impl Checker {
             return false;
         };
         let mut newer = all.filter(|update| by.contains(&update.seq));
+        // One that was held, queued in its place, and superseded there by another one at once, has left no entry.
+        let mut held = self.streams.values().filter(|stream| {
+            let seq = stream.place.filter(|_| stream.place_of == Some(id));
+            seq.is_some_and(|seq| by.contains(&seq))
+        });
         newer.any(|update| update.token == *token)
+            || held.any(|stream| stream.update().is_some_and(|sent| sent.token == *token))
     }
 
     /// Whether this entry is one that was written through before.

@@ -229,7 +229,13 @@ impl Checker {
             let heard = self.heard.entry(item.session.clone()).or_default();
             let newest = *heard;
             *heard = newest.max(item.timestamp);
-            if item.timestamp < newest {
+            // What went beside the order and is said once more has the place that it had, and comes when that is known.
+            let mut all = self.sessions.values().flat_map(|history| {
+                let own = history.accepted.iter();
+                own.filter(|_| history.name == item.session)
+            });
+            let is_late = all.any(|update| update.beside && update.timestamp_ms == item.timestamp);
+            if item.timestamp < newest && !is_late {
                 let what = format!(
                     "the webhook hears of session {} and {} after {newest}",
                     item.session, item.timestamp
