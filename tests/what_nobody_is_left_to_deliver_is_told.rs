@@ -6,7 +6,7 @@ use embudo::model::laravel::{Fault, Misbehaviour};
 use embudo_tests::{BOUND, Stack, qr, session, wait_until};
 use serde_json::json;
 
-const LINE: &str = "5 updates are pending and no filter of this name is left to deliver them";
+const LINE: &str = "5 updates are pending and no filter of this name is left ";
 
 /// An Envoy with five updates that Laravel does not take.
 async fn five_pending(name: &str) -> Result<Stack> {

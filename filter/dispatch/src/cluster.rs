@@ -42,10 +42,10 @@ pub(super) struct Leaving {
     pending: usize,
 }
 
-fn nobody_is_left(pending: usize) -> Effect {
+fn nobody_is_left(pending: usize, place: &str) -> Effect {
     let line = format!(
-        "{pending} updates are pending and no filter of this name is left to deliver them: they stay in Envoy's memory \
-         until one is, and are lost when Envoy ends"
+        "{pending} updates are pending and no filter of this name is left {place}to deliver them: they stay in Envoy's \
+         memory until one is, and are lost when Envoy ends"
     );
     Effect::Log(Level::Error, line)
 }
@@ -227,7 +227,8 @@ impl Dispatcher {
             return;
         }
         match is_last {
-            true => effects.push(nobody_is_left(pending)),
+            // Another VM may have one: after an upgrade of the module it has. Nobody can wait for it here.
+            true => effects.push(nobody_is_left(pending, "in this VM ")),
             false => {
                 self.leaving = Some(Leaving {
                     since_ms: now.mono_ms,
@@ -260,7 +261,7 @@ impl Dispatcher {
             self.leaving = None;
         } else if now.mono_ms >= since_ms.saturating_add(SUCCESSOR_MS) {
             self.leaving = None;
-            effects.push(nobody_is_left(pending));
+            effects.push(nobody_is_left(pending, ""));
         }
     }
 }
