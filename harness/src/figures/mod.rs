@@ -141,6 +141,34 @@ mod tests {
         assert!(replaced(document, "bench", "new").is_err(), "no such place");
     }
 
+    /// A guarantee ends with what shows it: `(1, 9; \`a_test\`; \`a_scenario\`)`.
+    #[test]
+    fn each_guarantee_of_the_readme_names_an_invariant_and_tests_that_are_there() {
+        let root = paths::root();
+        let readme = read(&root.join("README.md")).expect("reads");
+        let readme = readme.expect("is there");
+        let section = readme.split("## Guarantees").nth(1).expect("is there");
+        let section = section.split("What it does not do:").next();
+        let guarantees: Vec<&str> = section.unwrap_or_default().split("\n* ").skip(1).collect();
+        assert!(guarantees.len() >= 10, "{}", guarantees.len());
+        for guarantee in guarantees {
+            let (_, shown) = guarantee.rsplit_once('(').expect(guarantee);
+            assert!(shown.starts_with(|c: char| c.is_ascii_digit()), "{shown}");
+            let named: Vec<&str> = shown.split('`').skip(1).step_by(2).collect();
+            assert!(!named.is_empty(), "{shown}");
+            for name in named {
+                let places = [
+                    format!("tests/{name}.rs"),
+                    format!("tests/{name}/main.rs"),
+                    format!("tests/data/{name}.toml"),
+                    format!("filter/core/tests/{name}.rs"),
+                ];
+                let is_there = places.iter().any(|place| root.join(place).exists());
+                assert!(is_there, "{name} is nowhere");
+            }
+        }
+    }
+
     #[test]
     fn the_readme_has_a_place_for_every_template() {
         let names = names(&paths::root().join("docs/figures")).expect("the folder");
