@@ -141,7 +141,7 @@ mod tests {
         assert!(replaced(document, "bench", "new").is_err(), "no such place");
     }
 
-    /// A guarantee ends with what shows it: `(1, 9; \`a_test\`; \`a_scenario\`)`.
+    /// A guarantee ends with what shows it, in brackets: numbers of invariants, and names of tests and scenarios.
     #[test]
     fn each_guarantee_of_the_readme_names_an_invariant_and_tests_that_are_there() {
         let root = paths::root();
