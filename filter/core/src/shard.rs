@@ -496,6 +496,20 @@ impl<'a> Session<'a> {
     }
 }
 
+// === impl Trial ===
+
+impl Trial {
+    /// Whether an unsent item of `caller` with this trial holds up a younger one of its session, `other`'s.
+    ///
+    /// What is older goes first. Only, what failed alone may fail for ever, and what a refused caller has waits for
+    /// that caller: neither may cost the session its next update.
+    #[must_use]
+    pub fn holds_up(&self, caller: u64, other: u64, refused: &[u64]) -> bool {
+        let is_refused = caller != other && (self.refusals > 0 || refused.contains(&caller));
+        self.failures == 0 && !is_refused
+    }
+}
+
 // === impl Dirty ===
 
 impl Dirty<'_> {
@@ -518,8 +532,6 @@ impl Entry<'_> {
         self.route == route && self.caller == caller
     }
 
-    // What is older goes first. Only, what failed alone may fail for ever, and what a refused caller has waits for
-    // that caller: neither may cost the session its next update.
     fn holds_up(&self, entry: &Entry<'_>, refused: &[u64]) -> bool {
         let State::Dirty(dirty) = &self.state else {
             return false;
@@ -528,10 +540,7 @@ impl Entry<'_> {
             true => self.seq > entry.seq,
             false => self.seq < entry.seq,
         };
-        let waits_alone = dirty.trial.failures > 0;
-        let is_refused = self.caller != entry.caller
-            && (dirty.trial.refusals > 0 || refused.contains(&self.caller));
-        is_first && !waits_alone && !is_refused
+        is_first && dirty.trial.holds_up(self.caller, entry.caller, refused)
     }
 
     /// Whether Laravel still has to get it.

@@ -47,6 +47,8 @@ pub(super) struct Waiting {
     pub(super) told_seq: u64,
     /// Whoever's, and its deadline (monotonic).
     pub(super) claim: Option<(ClaimId, u64)>,
+    /// It was not to be claimed when it was its turn: it has none until its shard is looked at again.
+    pub(super) passed_over: bool,
     /// Its unsent items, oldest first. Never empty unless there is a claim.
     pub(super) items: Vec<Item>,
 }
@@ -296,6 +298,7 @@ impl Backlog {
                 session: session.id,
                 told_seq: session.told_seq,
                 claim,
+                passed_over: false,
                 items,
             });
         }
@@ -317,6 +320,14 @@ impl Backlog {
         }
         if !seen.is_empty() {
             self.shards.insert(index, seen);
+        }
+    }
+
+    /// A session could not be claimed, whatever the reason: others have their turn.
+    pub(super) fn pass_over(&mut self, index: u32, session: u128) {
+        let all = self.shards.get_mut(&index).into_iter().flatten();
+        for waiting in all.filter(|waiting| waiting.session == session) {
+            waiting.passed_over = true;
         }
     }
 

@@ -335,35 +335,32 @@ impl<'i> Partitions<'i> {
 // === impl Waiting ===
 
 impl Waiting {
-    /// The items that may be sent now, if nobody's call may be at work on the session: the oldest, and what holds up
-    /// nobody, as the store has it.
-    fn eligible<'i>(
+    /// The items that may be sent now, if nobody's call may be at work on the session: the oldest, and what nothing
+    /// holds up. It must be what the store's claim allows, or a plan asks for what it cannot have.
+    pub(super) fn eligible<'i>(
         &'i self,
         refused: &[u64],
         mono_ms: u64,
         mut found: impl FnMut(usize, &'i Item),
     ) {
-        if self
+        let is_claimed = self
             .claim
             .is_some_and(|(_, deadline_ms)| mono_ms < deadline_ms)
-            && !sabotage::is(Sabotage::IgnoreForeignClaims)
-        {
+            && !sabotage::is(Sabotage::IgnoreForeignClaims);
+        if is_claimed || self.passed_over {
             return;
         }
-        let mut passed = None;
         for (at, item) in self.items.iter().enumerate() {
             let caller = item.partition.caller;
-            let is_free = item.trial.not_before_ms <= mono_ms && passed != Some(caller);
+            let older = self.items.get(..at).unwrap_or_default();
+            let is_held_up = older.iter().any(|older| {
+                let other = older.partition.caller;
+                older.trial.holds_up(other, caller, refused)
+            });
+            let is_free = item.trial.not_before_ms <= mono_ms && !is_held_up;
             if is_free && item.expires_ms.is_none_or(|ms| mono_ms <= ms) {
                 found(at, item);
             }
-            if item.trial.failures > 0 {
-                continue;
-            }
-            if item.trial.refusals == 0 && !refused.contains(&caller) {
-                return;
-            }
-            passed = Some(caller);
         }
     }
 }

@@ -188,12 +188,16 @@ impl Dispatcher {
             .map(|(index, _)| index);
         let refused = self.destinations.refused_callers();
         let (mut claimed, mut items) = self.claim(&plan, &refused, claim, now, store);
+        if claimed.is_empty() {
+            // What cannot be had must not be planned again and again, in place of all others.
+            for pick in &plan.picks {
+                self.backlog.pass_over(pick.shard, pick.session);
+            }
+            return false;
+        }
         let Some(mut destination) = Destination::decode(&plan.partition.destination) else {
             return false;
         };
-        if claimed.is_empty() {
-            return false;
-        }
         let from = destination.clone();
         let is_own = self.take_over(&mut destination, now, effects);
         if from.cluster != destination.cluster {

@@ -5,6 +5,7 @@ mod flush;
 mod refusals;
 mod rows;
 mod spoiled;
+mod turns;
 mod verdicts;
 pub(crate) mod world;
 
