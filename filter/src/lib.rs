@@ -133,6 +133,10 @@ impl Plugin {
         for (route, end) in settled.superseded.ends() {
             self.stats.borrow_mut().count(Counter::Items(route, end), 1);
         }
+        if settled.queued {
+            let again = Counter::Revived(through.said.route);
+            self.stats.borrow_mut().count(again, 1);
+        }
         if settled.ring {
             let shard = self.rules.shard_of(through.said.session);
             if !self.doorbell.ring(shard, true, now.mono_ms) {

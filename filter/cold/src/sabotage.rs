@@ -156,6 +156,24 @@ sabotages! {
     StaleForEver = "stale_for_ever",
     /// What names an owner names a tenant.
     OwnersAreTenants = "owners_are_tenants",
+    /// What went outside the order is not said once more where others of its caller were still before it.
+    OutsideOnce = "outside_once",
+    /// A held request waits for its turn, however long that takes.
+    HoldForEver = "hold_for_ever",
+    /// Everybody proves a new caller at once.
+    ProveTogether = "prove_together",
+    /// Of a refused caller everything is tried.
+    TryAllRefused = "try_all_refused",
+    /// What a rejected item implied is sent by itself.
+    ReviveTheRejected = "revive_the_rejected",
+    /// However long an outage lasts, its gateway is told that all is well.
+    OutageKeepsProof = "outage_keeps_proof",
+    /// Everything waits for its window.
+    NothingIsUrgent = "nothing_is_urgent",
+    /// A path that has answered 429 is asked again at once.
+    IgnoreThrottling = "ignore_throttling",
+    /// A path whose batches are never taken is sent batches.
+    BatchesForEver = "batches_for_ever",
 }
 
 #[cfg(feature = "sabotage")]

@@ -16,6 +16,7 @@ use crate::intake::Reply;
 use crate::map::Map;
 use crate::proof::Subject;
 use crate::route::{Bypass, Rules, Said};
+use crate::sabotage::{self, Sabotage};
 use crate::shard::{Ask, Decision, Shard, Superseded, Through};
 use crate::store::{CAS_ATTEMPTS_MAX, Expect, Keys, PutError, Store};
 use crate::time::Now;
@@ -115,6 +116,18 @@ pub struct Holding {
     next_shard: u32,
     /// Requests at Laravel, held before or not.
     at_laravel: usize,
+}
+
+// === impl Waiting ===
+
+impl Waiting {
+    /// When its time is over. Monotonic.
+    fn end_ms(&self, rules: &Rules) -> u64 {
+        match sabotage::is(Sabotage::HoldForEver) {
+            true => u64::MAX,
+            false => self.place.since_ms.saturating_add(rules.config.hold_ms),
+        }
+    }
 }
 
 // === impl Holding ===
@@ -340,7 +353,7 @@ impl Holding {
                         continue;
                     }
                 }
-                let end_ms = waiting.place.since_ms.saturating_add(rules.config.hold_ms);
+                let end_ms = waiting.end_ms(rules);
                 if waiting.is_proving && now.mono_ms < end_ms {
                     continue;
                 }
@@ -389,9 +402,7 @@ impl Holding {
             }
             // From the last to the first, so that the others stay where they are.
             for (at, next) in going.into_iter().rev() {
-                let is_late = |waiting: &Waiting| {
-                    now.mono_ms >= waiting.place.since_ms.saturating_add(rules.config.hold_ms)
-                };
+                let is_late = |waiting: &Waiting| now.mono_ms >= waiting.end_ms(rules);
                 let is_refused = stored.is_err();
                 if is_refused && !self.waiting.get(at).is_some_and(is_late) {
                     continue;

@@ -380,7 +380,9 @@ impl Destinations {
     ) {
         let health = self.health(destination, mono_ms);
         let known = health.routes.entry(Rc::clone(route)).or_default();
-        known.hold_until_ms = mono_ms.saturating_add(retry_after_ms);
+        if !sabotage::is(Sabotage::IgnoreThrottling) {
+            known.hold_until_ms = mono_ms.saturating_add(retry_after_ms);
+        }
     }
 
     /// A 500. Once nothing else is accepted between a few of them, the destination fails. Gives whether that is
@@ -451,6 +453,7 @@ impl Destinations {
         let is_due = |health: &Health| {
             let since_ms = health.out_since_ms();
             !health.suspended
+                && !sabotage::is(Sabotage::OutageKeepsProof)
                 && since_ms.is_some_and(|ms| mono_ms >= ms.saturating_add(OUTAGE_PROOF_MS))
         };
         let due = self.all.iter_mut().filter(|(_, health)| is_due(health));
@@ -487,7 +490,9 @@ impl Destinations {
         let (since_ms, backoff) = standing
             .refused
             .get_or_insert_with(|| (mono_ms, Backoff::default()));
-        backoff.fail(&TRIES, 0, rng, mono_ms);
+        if !sabotage::is(Sabotage::TryAllRefused) {
+            backoff.fail(&TRIES, 0, rng, mono_ms);
+        }
         mono_ms >= since_ms.saturating_add(REFUSED_MS)
     }
 

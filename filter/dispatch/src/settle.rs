@@ -275,7 +275,8 @@ impl Dispatcher {
         // Once it counts as none, one batch that tries is enough.
         let place = self.backlog.batch_route(key);
         let tried = place.is_some_and(|place| place.singles_until_ms.is_some());
-        if recovered.untaken >= UNTAKEN_MAX || (tried && recovered.untaken > 0) {
+        let is_none = recovered.untaken >= UNTAKEN_MAX || (tried && recovered.untaken > 0);
+        if is_none && !sabotage::is(Sabotage::BatchesForEver) {
             let why = "three in a row were not accepted, while their items were";
             self.goes_singly(flight, why, now, effects);
         }

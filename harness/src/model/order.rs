@@ -301,7 +301,10 @@ fn check_embedding(entries: &[&Entry], sends: &[Sent], violations: &mut Vec<Viol
         let equal = |send: &&Sent| send.route == entry.route && send.value == entry.value;
         let still = |send: &&Sent| send.ended_us.is_none_or(|ended| ended >= front_us);
         if let Some(send) = sends.iter().filter(equal).find(still) {
-            front_us = front_us.max(send.sent_us);
+            // What went on outside the order is before nobody.
+            if !send.is_outside() {
+                front_us = front_us.max(send.sent_us);
+            }
             continue;
         }
         let what = if sends.iter().any(|send| equal(&send)) {
@@ -368,6 +371,12 @@ impl Sent {
     fn is_news(&self) -> bool {
         let is_known = matches!(self.outcome.as_deref(), Some("duplicate" | "implied"));
         self.is_accepted() && !is_known
+    }
+
+    /// Embudo let it go to Laravel outside the order, and said so.
+    fn is_outside(&self) -> bool {
+        let outcome = self.outcome.as_deref();
+        outcome.is_some_and(|outcome| outcome.starts_with("outside"))
     }
 
     fn is_stale(&self) -> bool {

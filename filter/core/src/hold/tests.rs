@@ -647,6 +647,28 @@ fn what_is_held_for_the_proof_of_its_caller_is_queued_in_its_place_once_that_is_
 }
 
 #[test]
+fn a_qr_that_is_held_for_the_proof_of_its_caller_is_queued_with_the_state_that_it_implies() {
+    let mut it = World::with(
+        r#"{"max_sessions":8,"routes":[{"name":"qr","implies":{"route":"status","value":"pending"}},{"name":"status"}]}"#,
+    );
+    let first = it.goes("qr", "one", "a");
+    let second = it.held("qr", "one", "b");
+    it.subjects.push(first.said.subject);
+    it.end(&first, Fate::Accepted);
+    let turns = it.look_at(0);
+    assert_eq!(turns[0].stream, second);
+    assert_eq!(turns[0].go, Go::Answer(Reply::Queued));
+    it.shard(|shard| {
+        balance(shard).unwrap();
+        let entries = &shard.sessions[0].entries;
+        let implies = |entry: &crate::shard::Entry<'_>| {
+            entry.route == "status" && matches!(entry.state, crate::shard::State::Implied { .. })
+        };
+        assert!(entries.iter().any(implies), "{entries:?}");
+    });
+}
+
+#[test]
 fn what_is_queued_behind_anothers_that_has_gone_past_it_leaves_nothing_known() {
     let mut it = World::new();
     it.prove("one");

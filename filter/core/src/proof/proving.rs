@@ -7,6 +7,7 @@
 use alloc::vec::Vec;
 
 use super::Subject;
+use crate::sabotage::{self, Sabotage};
 
 /// Whether a request goes to Laravel now.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -76,6 +77,7 @@ impl Proving {
                 Turn::Go
             }
             Some(flight) if flight.at_laravel == stream => Turn::Go,
+            Some(_) if sabotage::is(Sabotage::ProveTogether) => Turn::Go,
             Some(flight) => {
                 if !flight.held.contains(&stream) {
                     flight.held.push(stream);

@@ -10,6 +10,7 @@ use crate::config::{Place, Route};
 use crate::json::{self, Document, Pointer, Scalar};
 use crate::proof::Subject;
 use crate::query::parameter;
+use crate::sabotage::{self, Sabotage};
 
 /// A recognised update: what the store needs to know of a request.
 #[derive(Clone, Debug)]
@@ -192,7 +193,7 @@ impl Rules {
             value: self.value_hash(rule, value, same),
             text: rule.is_shown.then(|| value.clone().into_owned()),
             order: order.and_then(Scalar::as_text).and_then(clock::read),
-            priority: rule.priority.holds(value),
+            priority: rule.priority.holds(value) && !sabotage::is(Sabotage::NothingIsUrgent),
             no_dedup: is_in(&rule.no_dedup),
             voids: rule
                 .voids

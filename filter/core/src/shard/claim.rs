@@ -600,7 +600,9 @@ impl Session<'_> {
         let (route, _) = rules.config.route_named(route)?;
         let target = rules.config.route_named(&implied.route);
         // Of a session that Laravel does not know, or of an item that it does not want, it wants nothing else.
-        let is_wanted = !sabotage::is(Sabotage::NeverRevive) && !matches!(how, Ending::Rejected(_));
+        let is_rejected =
+            matches!(how, Ending::Rejected(_)) && !sabotage::is(Sabotage::ReviveTheRejected);
+        let is_wanted = !sabotage::is(Sabotage::NeverRevive) && !is_rejected;
         match (target, rules.implied_body(route, &dirty.body)) {
             (Some((target, rule)), Some(body)) if is_wanted => {
                 implied.revive(dirty, rule, body, now.mono_ms);

@@ -161,7 +161,16 @@ impl<'a> Shard<'a> {
         if !sabotage::is(Sabotage::VoidLater) {
             session.void(rules, rule, update, seq, now, &mut superseded);
         }
-        session.imply(rules, rule, update, seq, now.mono_ms, &mut superseded);
+        let hash = update.implied.filter(|(route, _)| *route == update.route);
+        let hash = hash.map(|(_, hash)| hash);
+        session.imply(
+            rules,
+            rule,
+            (update.caller, hash),
+            seq,
+            now.mono_ms,
+            &mut superseded,
+        );
 
         // The dispatcher reads a shard again before it sends from it, so it need not hear of a newer
         // value of an item that it knows. One ring in the queue is enough, whoever it was for.
@@ -365,11 +374,11 @@ impl<'a> Session<'a> {
 
     // ## the implied route: absent | Clean | Dirty | Implied => Implied
     #[inline]
-    fn imply(
+    pub(super) fn imply(
         &mut self,
         rules: &'a Rules,
         rule: &'a Route,
-        update: &Update<'_>,
+        (caller, hash): (u64, Option<u128>),
         seq: u64,
         mono_ms: u64,
         superseded: &mut Superseded,
@@ -379,19 +388,16 @@ impl<'a> Session<'a> {
             return;
         };
         if self
-            .entry(&target.name, update.caller)
+            .entry(&target.name, caller)
             .is_some_and(Entry::is_dirty)
         {
             superseded.push(implies.route);
         }
         self.replace(Entry {
             route: Cow::Borrowed(&target.name),
-            caller: update.caller,
+            caller,
             seq,
-            value: match update.implied {
-                Some((route, hash)) if route == update.route => hash,
-                _ => rules.plain_value_hash(target, &implies.value),
-            },
+            value: hash.unwrap_or_else(|| rules.plain_value_hash(target, &implies.value)),
             accepted_ms: mono_ms,
             order: None,
             text: target.is_shown.then(|| Cow::Borrowed(&*implies.value)),

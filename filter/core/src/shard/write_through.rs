@@ -169,7 +169,9 @@ impl<'a> Shard<'a> {
         }
         self.last_seq = seq;
         let timestamp_ms = now.wall_ms.max(self.last_wall_ms.saturating_add(1));
-        self.last_wall_ms = timestamp_ms;
+        // One more for the state that it may imply, where it is queued in the end.
+        let implies = rules.route(said.route).is_some_and(|r| r.implies.is_some());
+        self.last_wall_ms = timestamp_ms.saturating_add(implies.into());
         let mut sessions = self.sessions.iter_mut();
         let Some(session) = sessions.find(|session| session.id == said.session) else {
             return Through::Untracked;
@@ -281,7 +283,7 @@ impl<'a> Shard<'a> {
         let is_newer = known.is_some_and(|known| known.seq > seq);
         let is_full = size > BYTES_MAX || (known.is_none() && session.entries.len() >= ENTRIES_MAX);
         let at = session.held.iter().position(|held| held.seq == seq)?;
-        if is_full || rule.ack != Ack::Accept || rule.implies.is_some() {
+        if is_full || rule.ack != Ack::Accept {
             return None;
         }
         session.held.remove(at);
@@ -303,6 +305,12 @@ impl<'a> Shard<'a> {
         session.void_older(rules, rule, said, seq, now, &mut superseded);
         if !is_newer {
             session.queue(rule, said, item, seq, before.timestamp_ms, now);
+            let implied = rule.implies.as_ref().and_then(|i| rules.route(i.route));
+            let newest = implied.and_then(|rule| session.entry(&rule.name, said.caller));
+            if newest.is_none_or(|newest| newest.seq < seq) {
+                let who = (said.caller, None);
+                session.imply(rules, rule, who, seq, now.mono_ms, &mut superseded);
+            }
             // It held up nobody else: what has gone past it is undone by it.
             if session.has_gone_past(said.caller, seq, now.mono_ms) {
                 session.unverify(&mut self.last_seq);
@@ -390,7 +398,8 @@ impl<'a> Shard<'a> {
                 let others = session.is_after_others(said.caller, seq, now.mono_ms);
                 says_again = matches!(through.manner, Manner::Outside | Manner::Unrecorded)
                     && others
-                    && through.item.is_some();
+                    && through.item.is_some()
+                    && !sabotage::is(Sabotage::OutsideOnce);
                 let was_last = session.newest_seq == seq;
                 if !says_again {
                     if session.supersedes(rule, said, seq) {

@@ -215,3 +215,26 @@ fn nothing_is_promised_for_a_session_that_laravel_takes_nothing_of() {
     let ends = final_states(&laravel, &log);
     assert_eq!((ends.compared, ends.undecided), (0, 1));
 }
+
+#[test]
+fn what_went_outside_the_order_is_before_nobody() {
+    let mut log = sent(&[
+        (Route::Qr, "first"),
+        (Route::Qr, "second"),
+        (Route::Status, "connecting"),
+        (Route::Qr, "third"),
+    ]);
+    let journal = processed(&[
+        (Route::Qr, "first", None),
+        (Route::Status, "connecting", None),
+        (Route::Qr, "second", None),
+        (Route::Status, "connecting", None),
+        (Route::Qr, "third", None),
+    ]);
+    assert_eq!(check(&journal, &log).len(), 1, "the second QR");
+    let sends = log.sessions.values_mut().flatten();
+    for send in sends.filter(|send| send.route == Route::Status) {
+        send.outcome = Some("outside; unproven".into());
+    }
+    assert_eq!(check(&journal, &log), []);
+}

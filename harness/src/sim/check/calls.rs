@@ -48,6 +48,8 @@ pub(super) struct CallInfo {
     pub(super) items: Vec<(u128, String, u64)>,
     /// Sessions whose items the answer, though it takes the others, says not to have been taken.
     pub(super) refused: BTreeSet<u128>,
+    /// Its answer speaks of its items, whatever it says: no proxy's page does.
+    pub(super) judged: bool,
     /// What the guest may know of its end.
     pub(super) end: Option<CallEnd>,
     /// Still under way at Envoy.
@@ -92,6 +94,7 @@ impl Checker {
             claim: None,
             items: Vec::new(),
             refused: BTreeSet::new(),
+            judged: false,
             end: None,
             out: true,
         };
@@ -157,6 +160,15 @@ impl Checker {
         let probes_for = self.calls.get(&call).and_then(|call| call.probes_for);
         if let Some(vm) = probes_for.filter(|_| status < 500) {
             self.open_circuits.remove(&vm);
+        }
+    }
+
+    // ## 14: only Laravel decides about an item
+
+    /// The answer to a call is Laravel's word of its items.
+    pub(crate) fn laravel_judges(&mut self, call: u64) {
+        if let Some(call) = self.calls.get_mut(&call) {
+            call.judged = true;
         }
     }
 
@@ -274,6 +286,7 @@ impl Checker {
             claim: Some(claimed.id),
             items: vec![(session, claimed.route.clone(), claimed.seq)],
             refused: BTreeSet::new(),
+            judged: false,
             end: None,
             out: true,
         };

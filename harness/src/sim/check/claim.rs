@@ -343,7 +343,10 @@ impl Checker {
         update.touched_ms = write.clock.mono_ms();
         if end == Some(CallEnd::Delivered) {
             write.saw(Transition::PassedDelivered);
-            write.settled = Some(seq);
+            // Where nobody heard its answer in time, its mark is forgotten, and nothing follows from it.
+            if matches!(write.actor.callback, Callback::Stream(_)) {
+                write.settled = Some(seq);
+            }
             // It is in the store from now on, and as old as that.
             update.accepted_ms = write.clock.mono_ms();
             update.fate = Fate::Delivered;

@@ -127,6 +127,10 @@ impl Checker {
             (Some(from), None) if from.is_dirty() => match write.actor.callback {
                 Callback::Answer(call) if self.is_rejected(id, session, from, call) => {
                     write.saw(Transition::Rejected);
+                    if !self.calls.get(&call).is_some_and(|call| call.judged) {
+                        let what = format!("{} was rejected for a proxy's answer", show(from));
+                        write.wrong(Invariant::AProxyLosesNothing, what);
+                    }
                     self.ends(write, id, from, Fate::Rejected);
                 }
                 // Of its own route something newer was accepted.

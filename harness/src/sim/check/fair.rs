@@ -12,6 +12,8 @@ const PROBE_EVERY_US: u64 = 5_000_000;
 /// What was sent, and by whom.
 #[derive(Clone, Copy, Debug, Default)]
 pub(super) struct Traffic {
+    /// When there was nothing pending last; µs.
+    since_us: u64,
     /// Updates and reads that the gateway sent.
     asked: u64,
     /// Requests that Laravel began with.
@@ -87,16 +89,18 @@ impl Checker {
         self.traffic.more += 1;
     }
 
-    /// Nothing is pending: Laravel had at most what the gateway sent, one repeat for each item that it did not take,
-    /// and a probe every five seconds.
-    pub(crate) fn never_more(&mut self, clock: Clock, since_us: u64) {
+    /// Nothing is pending, and nothing under way: since that was so last, Laravel had at most what the gateway sent,
+    /// one repeat for each item that it did not take, and a probe every five seconds.
+    pub(crate) fn never_more(&mut self, clock: Clock, start_us: u64) {
         let Traffic {
+            since_us,
             asked,
             had,
             again,
             more,
-        } = self.traffic;
-        let probes = clock.mono_us.saturating_sub(since_us) / PROBE_EVERY_US + 1;
+        } = std::mem::take(&mut self.traffic);
+        self.traffic.since_us = clock.mono_us;
+        let probes = clock.mono_us.saturating_sub(since_us.max(start_us)) / PROBE_EVERY_US + 1;
         if had > asked + again + more + probes {
             let what = format!(
                 "Laravel had {had} requests for {asked} of the gateway's, {again} items that it did not take, {more} \

@@ -348,6 +348,11 @@ impl Sim {
             hub.checker.nothing_waits_longer_than(clock, limit_ms);
         }
         self.look_for_isolation();
+        if self.is_at_rest() {
+            let mut hub = self.hub.lock();
+            let clock = hub.clock;
+            hub.checker.never_more(clock, START_US);
+        }
         self.after_us(LOOK_EVERY_MS * 1000, Event::Look);
     }
 

@@ -251,7 +251,7 @@ fn judge(answer: &LaravelResponse) -> CallEnd {
     match answer.status {
         // Laravel's own 503, or that of a proxy that says when to come back; any other may be an Envoy's, whose
         // connection was lost while Laravel was at work.
-        503 if speaks_as_laravel(answer) || answer.header("retry-after").is_some() => {
+        503 if speaks_as_laravel(&answer.body) || answer.header("retry-after").is_some() => {
             CallEnd::Failed
         }
         // An Envoy's that says itself that it had no room, or no connection.
@@ -288,10 +288,14 @@ fn says_failure(json: &serde_json::Value) -> bool {
             || has("failed"))
 }
 
-/// Whether an answer is JSON, or empty: nobody else speaks so.
-fn speaks_as_laravel(answer: &LaravelResponse) -> bool {
-    let is_json = || serde_json::from_slice::<serde_json::Value>(&answer.body).is_ok();
-    answer.body.is_empty() || is_json()
+/// Whether an answer with this body is JSON, or empty: nobody else speaks so.
+fn speaks_as_laravel(body: &[u8]) -> bool {
+    body.is_empty() || serde_json::from_slice::<serde_json::Value>(body).is_ok()
+}
+
+/// Whether an answer may end an item: Laravel's own that it takes it or not, and a 413, whoever says it.
+fn speaks_of_items(status: u16, body: &[u8]) -> bool {
+    status == 413 || matches!(status, 200..=299 | 400..=499) && speaks_as_laravel(body)
 }
 
 /// The sessions whose items a 2xx says not to have been taken, where it speaks of them one by one.
@@ -502,7 +506,11 @@ impl Sim {
                 self.hub.lock().checker.call_ends(clock, call, Some(end));
                 let own = text(&response.headers, "x-envoy-upstream-service-time").is_some();
                 if let Some(status) = response.status().filter(|_| own) {
-                    self.hub.lock().checker.laravel_lives(call, status);
+                    let mut hub = self.hub.lock();
+                    hub.checker.laravel_lives(call, status);
+                    if speaks_of_items(status, &response.body) {
+                        hub.checker.laravel_judges(call);
+                    }
                 }
                 self.call_ended(&response);
                 self.guest_hears(caller, response);
