@@ -161,12 +161,11 @@ impl<'a> Shard<'a> {
         if !sabotage::is(Sabotage::VoidLater) {
             session.void(rules, rule, update, seq, now, &mut superseded);
         }
-        let hash = update.implied.filter(|(route, _)| *route == update.route);
-        let hash = hash.map(|(_, hash)| hash);
+        let hashed = update.implied.as_ref();
         session.imply(
             rules,
             rule,
-            (update.caller, hash),
+            (update, hashed),
             seq,
             now.mono_ms,
             &mut superseded,
@@ -378,7 +377,7 @@ impl<'a> Session<'a> {
         &mut self,
         rules: &'a Rules,
         rule: &'a Route,
-        (caller, hash): (u64, Option<u128>),
+        (said, hashed): (&Said, Option<&(usize, u128)>),
         seq: u64,
         mono_ms: u64,
         superseded: &mut Superseded,
@@ -388,16 +387,19 @@ impl<'a> Session<'a> {
             return;
         };
         if self
-            .entry(&target.name, caller)
+            .entry(&target.name, said.caller)
             .is_some_and(Entry::is_dirty)
         {
             superseded.push(implies.route);
         }
         self.replace(Entry {
             route: Cow::Borrowed(&target.name),
-            caller,
+            caller: said.caller,
             seq,
-            value: hash.unwrap_or_else(|| rules.plain_value_hash(target, &implies.value)),
+            value: match hashed {
+                Some((route, hash)) if *route == said.route => *hash,
+                _ => rules.plain_value_hash(target, &implies.value),
+            },
             accepted_ms: mono_ms,
             order: None,
             text: target.is_shown.then(|| Cow::Borrowed(&*implies.value)),

@@ -308,8 +308,8 @@ impl<'a> Shard<'a> {
             let implied = rule.implies.as_ref().and_then(|i| rules.route(i.route));
             let newest = implied.and_then(|rule| session.entry(&rule.name, said.caller));
             if newest.is_none_or(|newest| newest.seq < seq) {
-                let who = (said.caller, None);
-                session.imply(rules, rule, who, seq, now.mono_ms, &mut superseded);
+                let said = (said, None);
+                session.imply(rules, rule, said, seq, now.mono_ms, &mut superseded);
             }
             // It held up nobody else: what has gone past it is undone by it.
             if session.has_gone_past(said.caller, seq, now.mono_ms) {
