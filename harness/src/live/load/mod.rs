@@ -39,6 +39,12 @@ const FLOWS_MAX: usize = 50_000;
 /// Longer than one send may take; a flow deep in its retries takes longer and is dropped.
 const DRAIN: Duration = Duration::from_secs(20);
 
+/// An answer that takes Laravel longer is not kept: it may have waited for something.
+const KEPT_WITHIN: Duration = Duration::from_secs(1);
+
+/// So often a session is asked for, where a busy machine takes longer than that.
+const WARM_UP_ASKS_MAX: u32 = 5;
+
 /// As many as the stand-in has PHP workers: more would only wait there.
 pub(super) const WARM_UP_AT_ONCE: usize = 8;
 
@@ -134,9 +140,19 @@ pub async fn warm_up(options: &LoadOptions) -> anyhow::Result<()> {
     let identities = options.identities().into_iter().enumerate();
     let asks = identities.map(|(index, identity)| {
         let sender = sender.clone();
-        let session = Arc::from(identity.session.as_str());
-        let flow = Flow::new(sender.prefix(), session, What::Expired);
-        async move { sender.ask(index, &identity.key, flow).await }
+        let session: Arc<str> = Arc::from(identity.session.as_str());
+        async move {
+            let mut asks_left = WARM_UP_ASKS_MAX;
+            loop {
+                let flow = Flow::new(sender.prefix(), session.clone(), What::Expired);
+                let begun = Instant::now();
+                let answer = sender.ask(index, &identity.key, flow).await;
+                asks_left -= 1;
+                if asks_left == 0 || !answer.is_success() || begun.elapsed() < KEPT_WITHIN {
+                    return answer;
+                }
+            }
+        }
     });
     let asked: Vec<_> = futures::stream::iter(asks)
         .buffer_unordered(WARM_UP_AT_ONCE)

@@ -334,6 +334,14 @@ impl Checker {
             Some(call) => call.end,
             None => Some(CallEnd::Failed),
         };
+        // Whoever else ends it has found its time over: nobody has heard the answer, or ever will.
+        let is_heard = match write.actor.callback {
+            Callback::Stream(stream) => {
+                let known = self.streams.get(&stream);
+                known.is_some_and(|known| known.passing.as_ref().is_some_and(|p| p.id == claim))
+            }
+            _ => false,
+        };
         let history = self.sessions.get_mut(&id);
         let passing = |update: &&mut Accepted| update.seq == seq && update.fate == Fate::Passing;
         let Some(update) = history.and_then(|h| h.accepted.iter_mut().find(passing)) else {
@@ -341,12 +349,9 @@ impl Checker {
         };
         update.ended_us = write.clock.mono_us;
         update.touched_ms = write.clock.mono_ms();
-        if end == Some(CallEnd::Delivered) {
+        if end == Some(CallEnd::Delivered) && is_heard {
             write.saw(Transition::PassedDelivered);
-            // Where nobody heard its answer in time, its mark is forgotten, and nothing follows from it.
-            if matches!(write.actor.callback, Callback::Stream(_)) {
-                write.settled = Some(seq);
-            }
+            write.settled = Some(seq);
             // It is in the store from now on, and as old as that.
             update.accepted_ms = write.clock.mono_ms();
             update.fate = Fate::Delivered;
