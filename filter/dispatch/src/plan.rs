@@ -347,7 +347,7 @@ impl Waiting {
             .claim
             .is_some_and(|(_, deadline_ms)| mono_ms < deadline_ms)
             && !sabotage::is(Sabotage::IgnoreForeignClaims);
-        if is_claimed || self.passed_over {
+        if is_claimed || mono_ms < self.passed_over_until_ms {
             return;
         }
         for (at, item) in self.items.iter().enumerate() {

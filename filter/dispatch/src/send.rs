@@ -191,7 +191,8 @@ impl Dispatcher {
         if claimed.is_empty() {
             // What cannot be had must not be planned again and again, in place of all others.
             for pick in &plan.picks {
-                self.backlog.pass_over(pick.shard, pick.session);
+                let (shard, session) = (pick.shard, pick.session);
+                self.backlog.pass_over(shard, session, now.mono_ms);
             }
             return false;
         }

@@ -145,4 +145,8 @@ fn who_cannot_be_claimed_costs_nobody_else_the_turn() {
         calls.iter().any(|(_, call)| text(call).contains("other")),
         "{calls:?}"
     );
+    // The stranger's worker is no more: nobody rings when its time is over.
+    world.advance(57_000);
+    let calls = world.deliver_for(2_000);
+    assert!(calls.iter().any(|(_, call)| text(call).contains("held")));
 }
