@@ -149,7 +149,9 @@ impl Checker {
             let found = account.and_then(|account| account.last_qr.as_deref());
             let unsaid = history.accepted.iter().any(|update| {
                 let silent = matches!(update.fate, Fate::Passing | Fate::Failed);
-                (silent || update.beside) && found == Some(&update.value)
+                // A stranger's that was held, and queued behind another's that had gone past it.
+                let is_late = update.passed_over && update.in_effect;
+                (silent || update.beside || is_late) && found == Some(&update.value)
             });
             let waited = history
                 .accepted
