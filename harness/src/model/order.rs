@@ -297,12 +297,14 @@ fn check_timestamps(entries: &[&Entry], violations: &mut Vec<Violation>) {
 fn check_embedding(entries: &[&Entry], sends: &[Sent], violations: &mut Vec<Violation>) {
     // When the latest send matched so far began: a send that ended before is older than it.
     let mut front_us = 0;
+    let mut outside = BTreeSet::new();
     for entry in entries {
         let equal = |send: &&Sent| send.route == entry.route && send.value == entry.value;
         let still = |send: &&Sent| send.ended_us.is_none_or(|ended| ended >= front_us);
-        if let Some(send) = sends.iter().filter(equal).find(still) {
-            // What went on outside the order is before nobody.
-            if !send.is_outside() {
+        let found = sends.iter().filter(equal).find(still);
+        if let Some(send) = found {
+            // What went on outside the order is before nobody; said once more, it is in its place.
+            if !send.is_outside() || !outside.insert((send.route, &send.value)) {
                 front_us = front_us.max(send.sent_us);
             }
             continue;

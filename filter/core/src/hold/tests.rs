@@ -669,6 +669,24 @@ fn a_qr_that_is_held_for_the_proof_of_its_caller_is_queued_with_the_state_that_i
 }
 
 #[test]
+fn what_is_held_is_not_queued_once_its_time_is_over_and_something_newer_may_have_gone() {
+    let mut it = World::new();
+    let first = it.goes("qr", "one", "a");
+    let second = it.held("qr", "one", "b");
+    it.end(&first, Fate::Accepted);
+    it.wait(hold_ms(&it));
+    it.prove("one");
+    it.subjects.push(first.said.subject);
+    it.queued("status", "one", "active");
+    assert!(it.delivers().unwrap().contains("active"));
+    let turns = it.look_at(0);
+    assert!(
+        turns[0].stream == second && turns[0].is_outside,
+        "{turns:?}"
+    );
+}
+
+#[test]
 fn what_is_queued_behind_anothers_that_has_gone_past_it_leaves_nothing_known() {
     let mut it = World::new();
     it.prove("one");

@@ -282,7 +282,12 @@ impl<'a> Shard<'a> {
         let known = session.entry(&rule.name, said.caller);
         let is_newer = known.is_some_and(|known| known.seq > seq);
         let is_full = size > BYTES_MAX || (known.is_none() && session.entries.len() >= ENTRIES_MAX);
-        let at = session.held.iter().position(|held| held.seq == seq)?;
+        // A place whose time is over is nobody's: whatever came after it may have gone.
+        let is_new = is_newer || session.newest_seq <= seq;
+        let is_own = |held: &HeldPlace| {
+            held.seq == seq && (is_new || is_ahead(held.deadline_ms, now.mono_ms))
+        };
+        let at = session.held.iter().position(is_own)?;
         if is_full || rule.ack != Ack::Accept {
             return None;
         }
@@ -378,7 +383,9 @@ impl<'a> Shard<'a> {
             Fate::Unknown => {
                 session.doubt_kept(seq);
                 says_again = session.supersedes(rule, said, seq) && through.item.is_some();
-                if through.manner == Manner::Unrecorded || through.is_seen {
+                // What it implies may be there or not, and is not said again with it.
+                let implies = rule.implies.is_some();
+                if through.manner == Manner::Unrecorded || through.is_seen || implies {
                     session.unverify(&mut self.last_seq);
                 }
                 // Its route has a time of its own, which nobody can ask for: what waits goes out once Laravel has

@@ -150,7 +150,10 @@ impl Checker {
             let unsaid = history.accepted.iter().any(|update| {
                 let silent = matches!(update.fate, Fate::Passing | Fate::Failed);
                 // A stranger's that was held, and queued behind another's that had gone past it.
-                let is_late = update.passed_over && update.in_effect;
+                let mut all = history.accepted.iter();
+                let is_late = update.passed_over
+                    && update.in_effect
+                    && all.any(|o| o.in_effect && o.seq > update.seq && o.token != update.token);
                 (silent || update.beside || is_late) && found == Some(&update.value)
             });
             let waited = history

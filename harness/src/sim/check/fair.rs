@@ -12,8 +12,6 @@ const PROBE_EVERY_US: u64 = 5_000_000;
 /// What was sent, and by whom.
 #[derive(Clone, Copy, Debug, Default)]
 pub(super) struct Traffic {
-    /// When there was nothing pending last; µs.
-    since_us: u64,
     /// Updates and reads that the gateway sent.
     asked: u64,
     /// Requests that Laravel began with.
@@ -22,6 +20,8 @@ pub(super) struct Traffic {
     again: u64,
     /// States that outlive their items, and what went outside the order: each is sent once more.
     more: u64,
+    /// Requests before, since the beginning, that were none of these.
+    probes: u64,
 }
 
 // === impl Checker ===
@@ -89,22 +89,23 @@ impl Checker {
         self.traffic.more += 1;
     }
 
-    /// Nothing is pending, and nothing under way: since that was so last, Laravel had at most what the gateway sent,
-    /// one repeat for each item that it did not take, and a probe every five seconds.
+    /// Nothing is pending, and nothing under way: since that was so last, Laravel had at most what the gateway sent and
+    /// one repeat for each item that it did not take, and in all a probe every five seconds more.
     pub(crate) fn never_more(&mut self, clock: Clock, start_us: u64) {
         let Traffic {
-            since_us,
             asked,
             had,
             again,
             more,
+            probes,
         } = std::mem::take(&mut self.traffic);
-        self.traffic.since_us = clock.mono_us;
-        let probes = clock.mono_us.saturating_sub(since_us.max(start_us)) / PROBE_EVERY_US + 1;
-        if had > asked + again + more + probes {
+        let probes = probes + had.saturating_sub(asked + again + more);
+        self.traffic.probes = probes;
+        let most = clock.mono_us.saturating_sub(start_us) / PROBE_EVERY_US + 1;
+        if probes > most {
             let what = format!(
-                "Laravel had {had} requests for {asked} of the gateway's, {again} items that it did not take, {more} \
-                 that outlived theirs, and {probes} probes"
+                "Laravel had {had} requests for {asked} of the gateway's, {again} items that it did not take, and {more} \
+                 that outlived theirs: with those before, {probes} are nobody's, and {most} may be probes"
             );
             self.fail(clock.mono_us, Invariant::NeverMore, what);
         }

@@ -295,7 +295,8 @@ fn speaks_as_laravel(body: &[u8]) -> bool {
 
 /// Whether an answer may end an item: Laravel's own that it takes it or not, and a 413, whoever says it.
 fn speaks_of_items(status: u16, body: &[u8]) -> bool {
-    status == 413 || matches!(status, 200..=299 | 400..=499) && speaks_as_laravel(body)
+    let is_word = matches!(status, 200..=299 | 400..=499) && !matches!(status, 408 | 425 | 429);
+    status == 413 || is_word && speaks_as_laravel(body)
 }
 
 /// The sessions whose items a 2xx says not to have been taken, where it speaks of them one by one.
