@@ -288,7 +288,10 @@ async fn of_callers_that_were_accepted_once_the_latest_are_remembered_and_the_ot
         "every place is taken, and there are no more: {remembered:?}"
     );
     assert_eq!(remembered.first(), Some(&(CALLERS - 1)), "the latest is");
-    assert_eq!(remembered.iter().filter(|n| **n < CALLERS / 4).count(), 0);
+    // Which key a caller falls into is luck, and one that few of the latest fell into remembers older ones: of places given
+    // to anybody a quarter would be such.
+    let old = remembered.iter().filter(|n| **n < CALLERS / 4).count();
+    assert!(old <= PROOF_KEYS * ONCE / 10, "{old} of {remembered:?}");
     let labels = [("outcome", "write_through"), ("reason", "unproven")];
     let passed = stack.counter("embudo.requests", &labels).await;
     assert_eq!(passed, (2 * CALLERS - PROOF_KEYS * ONCE) as u64);
