@@ -47,6 +47,8 @@ pub(super) struct Waiting {
     pub(super) told_seq: u64,
     /// Whoever's, and its deadline (monotonic).
     pub(super) claim: Option<(ClaimId, u64)>,
+    /// It was not to be claimed when it was its turn: it has none until its shard is looked at again, or until then.
+    pub(super) passed_over_until_ms: u64,
     /// Its unsent items, oldest first. Never empty unless there is a claim.
     pub(super) items: Vec<Item>,
 }
@@ -128,6 +130,9 @@ pub(super) enum Mode {
     /// The same, and one after the other: the limit has fallen to one.
     One,
 }
+
+/// What keeps a session from being claimed may end without a ring: a worker that is no more gives nothing back.
+const PASSED_OVER_MS: u64 = 500;
 
 /// How long a path is believed to have none, and a refused size is remembered.
 pub(super) const BATCH_ROUTE_MEMORY_MS: u64 = 600_000;
@@ -296,6 +301,7 @@ impl Backlog {
                 session: session.id,
                 told_seq: session.told_seq,
                 claim,
+                passed_over_until_ms: 0,
                 items,
             });
         }
@@ -317,6 +323,14 @@ impl Backlog {
         }
         if !seen.is_empty() {
             self.shards.insert(index, seen);
+        }
+    }
+
+    /// A session could not be claimed, whatever the reason: others have their turn.
+    pub(super) fn pass_over(&mut self, index: u32, session: u128, mono_ms: u64) {
+        let all = self.shards.get_mut(&index).into_iter().flatten();
+        for waiting in all.filter(|waiting| waiting.session == session) {
+            waiting.passed_over_until_ms = mono_ms.saturating_add(PASSED_OVER_MS);
         }
     }
 

@@ -125,16 +125,14 @@ struct Partitions<'i> {
     last: usize,
 }
 
-/// The next call, if any is due, of sessions that are not `passed_over`.
+/// The next call, if any is due.
 pub(super) fn next(
     backlog: &Backlog,
     rules: &Rules,
     mono_ms: u64,
     allowed: &Allowed,
-    passed_over: &[u128],
 ) -> Option<Plan> {
-    let refused = &allowed.refused;
-    let mut partitions = Partitions::of(backlog, rules, refused, passed_over, mono_ms);
+    let mut partitions = Partitions::of(backlog, rules, &allowed.refused, mono_ms);
     let mut best: Option<(Turn, usize, Form)> = None;
     let (mut due, mut overdue) = (0_usize, false);
     for (place, seen) in partitions.seen.iter_mut().enumerate() {
@@ -225,16 +223,9 @@ impl Pick {
 
 impl<'i> Partitions<'i> {
     /// Sorts the sessions by what they could send now.
-    fn of(
-        backlog: &'i Backlog,
-        rules: &'i Rules,
-        refused: &[u64],
-        passed_over: &[u128],
-        mono_ms: u64,
-    ) -> Self {
+    fn of(backlog: &'i Backlog, rules: &'i Rules, refused: &[u64], mono_ms: u64) -> Self {
         let mut partitions = Self::default();
-        let all = backlog.sessions();
-        for (shard, waiting) in all.filter(|(_, all)| !passed_over.contains(&all.session)) {
+        for (shard, waiting) in backlog.sessions() {
             let mut urgent = false;
             for item in &waiting.items {
                 urgent |= item.priority && item.trial.failures == 0;
@@ -356,7 +347,7 @@ impl Waiting {
             .claim
             .is_some_and(|(_, deadline_ms)| mono_ms < deadline_ms)
             && !sabotage::is(Sabotage::IgnoreForeignClaims);
-        if is_claimed {
+        if is_claimed || mono_ms < self.passed_over_until_ms {
             return;
         }
         for (at, item) in self.items.iter().enumerate() {

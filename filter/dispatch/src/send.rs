@@ -23,9 +23,6 @@ const SINGLES_IN_FLIGHT_MAX: usize = 8;
 /// overflow looks like an ejection.
 pub const CALLS_UNDER_WAY_MAX: usize = 12;
 
-/// Plans a tick, with those that come to nothing.
-const PLANS_MAX: usize = 4 * CALLS_UNDER_WAY_MAX;
-
 // === impl Dispatcher ===
 
 impl Dispatcher {
@@ -40,17 +37,13 @@ impl Dispatcher {
             return;
         };
         self.pace.recover(&self.rules.config.pace, now.mono_ms);
-        // What cannot be had must not be planned again and again, in place of all others.
-        let mut passed_over: Vec<u128> = Vec::new();
-        for _ in 0..PLANS_MAX {
+        for _ in 0..CALLS_UNDER_WAY_MAX {
             let allowed = self.allowed(now);
             self.find_ways(now);
             if !allowed.together && !allowed.alone {
                 break;
             }
-            let (backlog, rules) = (&self.backlog, &self.rules);
-            let plan = plan::next(backlog, rules, now.mono_ms, &allowed, &passed_over);
-            let Some(plan) = plan else {
+            let Some(plan) = plan::next(&self.backlog, &self.rules, now.mono_ms, &allowed) else {
                 self.starved.ends();
                 break;
             };
@@ -60,10 +53,7 @@ impl Dispatcher {
             if starves.is_none() {
                 self.starved.ends();
             }
-            let tried = passed_over.len();
-            passed_over.extend(plan.picks.iter().map(|pick| pick.session));
             if self.call(plan, epoch, now, store, effects) {
-                passed_over.truncate(tried);
                 self.urgent_last = urgent;
                 let pace = &self.rules.config.pace;
                 self.pace.takes(pace, alone, repeats, now.mono_ms);
@@ -198,12 +188,17 @@ impl Dispatcher {
             .map(|(index, _)| index);
         let refused = self.destinations.refused_callers();
         let (mut claimed, mut items) = self.claim(&plan, &refused, claim, now, store);
+        if claimed.is_empty() {
+            // What cannot be had must not be planned again and again, in place of all others.
+            for pick in &plan.picks {
+                let (shard, session) = (pick.shard, pick.session);
+                self.backlog.pass_over(shard, session, now.mono_ms);
+            }
+            return false;
+        }
         let Some(mut destination) = Destination::decode(&plan.partition.destination) else {
             return false;
         };
-        if claimed.is_empty() {
-            return false;
-        }
         let from = destination.clone();
         let is_own = self.take_over(&mut destination, now, effects);
         if from.cluster != destination.cluster {
