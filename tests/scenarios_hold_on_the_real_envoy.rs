@@ -10,7 +10,7 @@ use embudo::scenario::Scenario;
 use futures::StreamExt as _;
 
 /// Envoys side by side: each has two workers, and the machine may have two cores; but most of their time they wait.
-const AT_ONCE: usize = 8;
+const AT_ONCE: usize = 5;
 
 #[tokio::test(flavor = "multi_thread")]
 async fn every_scenario_holds() -> Result<()> {
