@@ -339,11 +339,11 @@ impl Dispatcher {
                         taken.push(item);
                     }
                 }
-                let written = match taken.is_empty() {
-                    true => Ok(()),
-                    false => store.put(&key, &shard.encode(), Expect::of(read.as_ref())),
-                };
-                match written {
+                // Not even taken in anew: that would forget which of its sessions have been passed over.
+                if taken.is_empty() {
+                    break;
+                }
+                match store.put(&key, &shard.encode(), Expect::of(read.as_ref())) {
                     Ok(()) => {
                         self.backlog
                             .refresh(&self.rules, index, &shard, now.mono_ms);

@@ -297,6 +297,7 @@ fn check_timestamps(entries: &[&Entry], violations: &mut Vec<Violation>) {
 fn check_embedding(entries: &[&Entry], sends: &[Sent], violations: &mut Vec<Violation>) {
     // When the latest send matched so far began: a send that ended before is older than it.
     let mut front_us = 0;
+    let mut newest: Option<(&Sent, &Entry)> = None;
     let mut outside = BTreeSet::new();
     for entry in entries {
         let equal = |send: &&Sent| send.route == entry.route && send.value == entry.value;
@@ -305,15 +306,16 @@ fn check_embedding(entries: &[&Entry], sends: &[Sent], violations: &mut Vec<Viol
         if let Some(send) = found {
             // What went on outside the order is before nobody; said once more, it is in its place.
             if !send.is_outside() || !outside.insert((send.route, &send.value)) {
+                if newest.is_none_or(|(newest, _)| newest.sent_us <= send.sent_us) {
+                    newest = Some((send, *entry));
+                }
                 front_us = front_us.max(send.sent_us);
             }
             continue;
         }
-        let what = if sends.iter().any(|send| equal(&send)) {
-            format!(
-                "{} took effect after a newer update",
-                name(entry.route, &entry.value)
-            )
+        let own = sends.iter().rfind(equal);
+        let what = if let (Some(own), Some(newer)) = (own, newest) {
+            overtaken((own, entry), newer)
         } else {
             format!("{} was never sent", name(entry.route, &entry.value))
         };
@@ -323,6 +325,21 @@ fn check_embedding(entries: &[&Entry], sends: &[Sent], violations: &mut Vec<Viol
             what,
         });
     }
+}
+
+/// With the times, in ms: they tell a late Laravel from a wrong order.
+fn overtaken((own, entry): (&Sent, &Entry), (newer, before): (&Sent, &Entry)) -> String {
+    format!(
+        "{} took effect after a newer update: sent at {}, at Laravel from {} to {}; {} was sent at {}, at Laravel from {} to {}",
+        name(entry.route, &entry.value),
+        own.sent_us / 1000,
+        entry.started_ms,
+        entry.finished_ms,
+        name(before.route, &before.value),
+        newer.sent_us / 1000,
+        before.started_ms,
+        before.finished_ms
+    )
 }
 
 fn by_session(entries: &[Entry]) -> BTreeMap<&str, Vec<&Entry>> {

@@ -98,38 +98,41 @@ fn what_a_plan_asks_for_is_what_the_store_gives() {
 #[test]
 fn who_cannot_be_claimed_costs_nobody_else_the_turn() {
     const STRANGER: u64 = 9;
-    let mut world = World::new("{}");
+    // All in one shard.
+    let mut world = World::new(r#"{"max_sessions":8}"#);
     world.doorbell_works = false;
     world.post("status", "held", "active");
+    world.post("status", "also held", "active");
     let index = (0..world.rules.config.shards)
         .find(|index| world.store.get(&world.keys.shard(*index)).is_some())
         .unwrap();
     let place = world.keys.shard(index);
     let (bytes, token) = world.store.get(&place).unwrap();
     let mut shard = Shard::decode(&bytes).unwrap();
-    let session = &mut shard.sessions[0];
-    let mut waits = session.entries[0].clone();
-    (waits.seq, waits.caller) = (session.newest_seq + 1, STRANGER);
-    if let State::Dirty(dirty) = &mut waits.state {
-        dirty.trial.alone = true;
+    for session in &mut shard.sessions {
+        let mut waits = session.entries[0].clone();
+        (waits.seq, waits.caller) = (session.newest_seq + 1, STRANGER);
+        if let State::Dirty(dirty) = &mut waits.state {
+            dirty.trial.alone = true;
+        }
+        if let State::Dirty(dirty) = &mut session.entries[0].state {
+            dirty.trial = Trial {
+                alone: true,
+                failures: 1,
+                not_before_ms: u64::MAX,
+                ..Trial::default()
+            };
+        }
+        session.entries.push(waits);
+        session.beside.push(Beside {
+            number: 1,
+            caller: STRANGER,
+            seq: 1,
+            is_outside: false,
+            begun_ms: world.now.mono_ms,
+            deadline_ms: world.now.mono_ms + 60_000,
+        });
     }
-    if let State::Dirty(dirty) = &mut session.entries[0].state {
-        dirty.trial = Trial {
-            alone: true,
-            failures: 1,
-            not_before_ms: u64::MAX,
-            ..Trial::default()
-        };
-    }
-    session.entries.push(waits);
-    session.beside.push(Beside {
-        number: 1,
-        caller: STRANGER,
-        seq: 1,
-        is_outside: false,
-        begun_ms: world.now.mono_ms,
-        deadline_ms: world.now.mono_ms + 60_000,
-    });
     world
         .store
         .put(&place, &shard.encode(), Expect::Token(token))
@@ -137,7 +140,7 @@ fn who_cannot_be_claimed_costs_nobody_else_the_turn() {
     world.doorbell_works = true;
     world.step(Event::Doorbell(&[index]));
     world.advance(1_500);
-    assert_eq!(world.dispatcher.backlog.pending(), 2);
+    assert_eq!(world.dispatcher.backlog.pending(), 4);
     assert!(world.made.is_empty(), "nothing of it may go");
     world.post("status", "other", "pending");
     let calls = world.deliver_for(3_000);

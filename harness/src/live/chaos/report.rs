@@ -102,6 +102,8 @@ pub struct ChaosReport {
     pub failures_healthy: u64,
     /// All requests that got no 2xx.
     pub failures: u64,
+    /// How those failed that count: in the outage and in the healthy time.
+    pub failed: BTreeMap<String, u64>,
     /// Sessions whose end could be compared.
     pub compared: u64,
     /// Sessions whose last send failed or overlapped another: nothing is promised for them.
@@ -229,9 +231,10 @@ impl ChaosReport {
             p99_ms_healthy: p99_ms(&healthy.latencies),
             p99_ms_outage: p99_ms(&outage.latencies),
             outage_seconds: (plan.outage.end - plan.outage.start) / 1000,
-            failures_outage: outage.failures,
-            failures_healthy: healthy.failures,
+            failures_outage: outage.failures(),
+            failures_healthy: healthy.failures(),
             failures: report.failures(),
+            failed: together(&healthy.failed, &outage.failed),
             compared: finals.compared,
             undecided: finals.undecided,
             webhook_events: evidence.events,
@@ -281,8 +284,8 @@ impl ChaosReport {
         must(
             self.failures_outage == 0 && self.failures_healthy == 0,
             format!(
-                "{} requests failed during the outage, {} while nothing was wrong",
-                self.failures_outage, self.failures_healthy
+                "{} requests failed during the outage, {} while nothing was wrong: {:?}",
+                self.failures_outage, self.failures_healthy, self.failed
             ),
         );
         if self.outage_seconds >= OUTAGE_SECONDS_MIN {
@@ -391,10 +394,18 @@ fn windows(report: &LoadReport, healthy: usize) -> (Window, Window) {
     for window in report.windows.iter().take(healthy) {
         // All have the same bounds, so that adding cannot fail.
         let _ = all.latencies.from_due.add(&window.latencies.from_due);
-        all.failures += window.failures;
+        all.failed = together(&all.failed, &window.failed);
     }
     let outage = report.windows.get(healthy).cloned();
     (all, outage.unwrap_or_default())
+}
+
+fn together(one: &BTreeMap<String, u64>, other: &BTreeMap<String, u64>) -> BTreeMap<String, u64> {
+    let mut all = one.clone();
+    for (how, n) in other {
+        *all.entry(how.clone()).or_default() += n;
+    }
+    all
 }
 
 fn series(evidence: &Evidence, plan: &Plan, [healthy, outage]: [&Window; 2]) -> ChaosSeries {

@@ -27,7 +27,9 @@ use tokio::{
 
 pub use self::report::{Latencies, LoadProgress, LoadReport, Second, Window};
 use self::send::Sender;
-use crate::model::gateway::{Flow, GatewayConfig, Identity, RetryPolicy, What, session_ids};
+use crate::model::gateway::{
+    Caller, Flow, GatewayConfig, Identity, RetryPolicy, What, session_ids,
+};
 use crate::scenario::Planned;
 
 /// Node's agents with `keepAlive` keep 256 free sockets; more at once would be new to the gateway.
@@ -129,16 +131,32 @@ pub async fn introduce(options: &LoadOptions) -> anyhow::Result<()> {
     Ok(())
 }
 
-/// Asks for each session's state once, as the first event of a gateway's day does, so that Embudo has
-/// seen every session before anything is counted. Nothing of it appears in a later report.
+/// Asks for each session's state, as the first event of a gateway's day does, so that Embudo has seen every session
+/// before anything is counted. Nothing of it appears in a later report. Of each caller one session is asked for before
+/// all others, and again with them: a caller's first answer is not kept.
 ///
 /// # Errors
 /// If the base URL is none, or a session's state cannot be had: what is counted afterwards would not be
 /// what it claims.
 pub async fn warm_up(options: &LoadOptions) -> anyhow::Result<()> {
     let sender = Arc::new(Sender::new(options, Arc::default())?);
-    let identities = options.identities().into_iter().enumerate();
-    let asks = identities.map(|(index, identity)| {
+    let all: Vec<(usize, Identity)> = options.identities().into_iter().enumerate().collect();
+    let mut met: Vec<&Caller> = Vec::new();
+    let firsts = all.iter().filter(|(_, identity)| {
+        let is_new = !met.contains(&&identity.caller);
+        if is_new {
+            met.push(&identity.caller);
+        }
+        is_new
+    });
+    let firsts: Vec<(usize, Identity)> = firsts.cloned().collect();
+    ask_each(&sender, firsts).await?;
+    ask_each(&sender, all).await
+}
+
+/// Asks for the state of each of these.
+async fn ask_each(sender: &Arc<Sender>, whom: Vec<(usize, Identity)>) -> anyhow::Result<()> {
+    let asks = whom.into_iter().map(|(index, identity)| {
         let sender = sender.clone();
         let session: Arc<str> = Arc::from(identity.session.as_str());
         async move {

@@ -58,8 +58,8 @@ pub struct Second {
 pub struct Window {
     /// Latencies of the answered sends, of all kinds.
     pub latencies: Latencies,
-    /// Timeouts, network errors, and answers that are not 2xx.
-    pub failures: u64,
+    /// Timeouts, network errors, and answers that are not 2xx: how many of each kind.
+    pub failed: BTreeMap<String, u64>,
 }
 
 /// The report.
@@ -95,6 +95,15 @@ pub struct LoadReport {
     pub windows: Vec<Window>,
     /// Every update sent, session by session, for the order checks.
     pub sent: SentLog,
+}
+
+// === impl Window ===
+
+impl Window {
+    /// All that failed.
+    pub fn failures(&self) -> u64 {
+        self.failed.values().sum()
+    }
 }
 
 // === impl LoadProgress ===
@@ -153,11 +162,18 @@ impl LoadReport {
     }
 
     /// A send that was due in this window has ended; without a latency if nobody answered it.
-    pub(super) fn in_window(&mut self, at: usize, success: bool, latency: Option<[Duration; 2]>) {
+    pub(super) fn in_window(
+        &mut self,
+        at: usize,
+        failed: Option<String>,
+        latency: Option<[Duration; 2]>,
+    ) {
         let Some(window) = self.windows.get_mut(at) else {
             return;
         };
-        window.failures += u64::from(!success);
+        if let Some(failed) = failed {
+            *window.failed.entry(failed).or_default() += 1;
+        }
         if let Some([from_due, from_sent]) = latency {
             window.latencies.record(from_due, from_sent);
         }

@@ -298,7 +298,14 @@ impl Sender {
         }
         if let Some(window) = self.window(report.started_ms, due) {
             let latency = [ended.duration_since(due), ended.duration_since(sent)];
-            report.in_window(window, succeeded, status.map(|_| latency));
+            let failed = (!succeeded).then(|| match (status, &outcome) {
+                (Some(status), Some(outcome)) => {
+                    format!("{} {status} {outcome}", outgoing.kind.name())
+                }
+                (Some(status), None) => format!("{} {status}", outgoing.kind.name()),
+                (None, _) => format!("{} without an answer", outgoing.kind.name()),
+            });
+            report.in_window(window, failed, status.map(|_| latency));
         }
         if !succeeded {
             self.progress.failures.fetch_add(1, Ordering::Relaxed);
