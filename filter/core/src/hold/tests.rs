@@ -464,9 +464,35 @@ fn while_a_strangers_request_is_at_laravel_and_after_it_nothing_is_a_duplicate()
 
 #[test]
 fn what_went_outside_and_was_accepted_is_said_again_behind_what_is_older() {
+    let (mut it, gone) = went_outside_past_an_active();
+    assert!(it.end(&gone, Fate::Accepted), "queued, to be said again");
+    it.wait(it.rules.config.claim_ms());
+    assert!(it.delivers().unwrap().contains("active"));
+    assert!(it.delivers().unwrap().contains("2@b"));
+}
+
+#[test]
+fn what_went_outside_is_not_said_again_behind_something_newer() {
+    let (mut it, gone) = went_outside_past_an_active();
+    // Of a third route, for which what is older waits no more.
+    let session = it.session();
+    it.shard(|shard| {
+        let session = shard.sessions.iter_mut().find(|s| s.id == session).unwrap();
+        let entry = session.entries[0].clone();
+        session.entries.push(crate::shard::Entry {
+            route: "phone".into(),
+            seq: gone.seq + 1,
+            state: crate::shard::State::Clean { until_ms: 99_000 },
+            ..entry
+        });
+    });
+    assert!(!it.end(&gone, Fate::Accepted));
+}
+
+/// A QR that went on while another route's older update of its caller was under way, for longer than anybody waits.
+fn went_outside_past_an_active() -> (World, At) {
     let mut it = World::new();
     it.prove("one");
-    // Another route's update of the same caller is under way, for longer than anybody waits.
     it.queued("status", "one", "active");
     assert!(it.claims().is_some());
     let session = it.session();
@@ -486,10 +512,27 @@ fn what_went_outside_and_was_accepted_is_said_again_behind_what_is_older() {
     let turns = it.look_at(0);
     assert!(turns[0].is_outside);
     let gone = it.gone(held);
-    assert!(it.end(&gone, Fate::Accepted), "queued, to be said again");
-    it.wait(it.rules.config.claim_ms());
-    assert!(it.delivers().unwrap().contains("active"));
-    assert!(it.delivers().unwrap().contains("2@b"));
+    (it, gone)
+}
+
+#[test]
+fn a_place_that_nobody_looks_at_any_more_is_nothing_older() {
+    let mut it = World::new();
+    let first = it.goes("status", "one", "authenticated");
+    let lost = it.post_at(1, "status", "one", "ready");
+    assert!(matches!(lost, Sent::Held(_)), "{lost:?}");
+    let held = it.held("qr", "one", "2@a");
+    it.wait(hold_ms(&it) + 1_000);
+    let turns = it.look_at(0);
+    assert!(turns[0].stream == held && turns[0].is_outside);
+    let gone = it.gone(held);
+    it.end(&first, Fate::Accepted);
+    it.prove("one");
+    it.queued("status", "one", "pending");
+    it.delivers().unwrap();
+    // Said once more now, it would follow what is newer.
+    assert!(!it.end(&gone, Fate::Accepted));
+    assert_eq!(it.delivers(), None);
 }
 
 #[test]

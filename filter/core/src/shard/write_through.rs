@@ -317,7 +317,7 @@ impl<'a> Shard<'a> {
                 session.imply(rules, rule, said, seq, now.mono_ms, &mut superseded);
             }
             // It held up nobody else: what has gone past it is undone by it.
-            if session.has_gone_past(said.caller, seq, now.mono_ms) {
+            if session.has_gone_past(false, said.caller, seq, now.mono_ms) {
                 session.unverify(&mut self.last_seq);
             }
         }
@@ -405,6 +405,7 @@ impl<'a> Shard<'a> {
                 let others = session.is_after_others(said.caller, seq, now.mono_ms);
                 says_again = matches!(through.manner, Manner::Outside | Manner::Unrecorded)
                     && others
+                    && !session.has_gone_past(true, said.caller, seq, now.mono_ms)
                     && through.item.is_some()
                     && !sabotage::is(Sabotage::OutsideOnce);
                 let was_last = session.newest_seq == seq;
@@ -710,17 +711,18 @@ impl<'a> Session<'a> {
         let mut held = self.held.iter();
         let claim = self.live_claim(mono_ms);
         queued.any(|entry| entry.caller == caller)
-            || held.any(|place| place.seq < seq && place.caller == caller)
+            || held.any(|p| p.seq < seq && p.caller == caller && p.holds_up(caller, mono_ms))
             || claim.is_some_and(|claim| claim.seq < seq && claim.caller == caller)
     }
 
-    /// Whether another caller's newer update is at Laravel, or was taken.
+    /// Whether a newer update is at Laravel, or was taken: this caller's own, or another's.
     #[inline]
-    fn has_gone_past(&self, caller: u64, seq: u64, mono_ms: u64) -> bool {
+    fn has_gone_past(&self, is_own: bool, caller: u64, seq: u64, mono_ms: u64) -> bool {
+        let is_past = |at: u64, whose: u64| at > seq && (whose == caller) == is_own;
         let mut taken = self.entries.iter().filter(|entry| !entry.is_dirty());
         let claim = self.live_claim(mono_ms);
-        taken.any(|entry| entry.seq > seq && entry.caller != caller)
-            || claim.is_some_and(|claim| claim.seq > seq && claim.caller != caller)
+        taken.any(|entry| is_past(entry.seq, entry.caller))
+            || claim.is_some_and(|claim| is_past(claim.seq, claim.caller))
     }
 
     #[inline]
