@@ -8,7 +8,7 @@ MAKEFLAGS += --no-builtin-rules
 # The filter's target, and the most its module may weigh: every worker keeps a copy. (Before it held, proved and isolated
 # it was 400 KiB; with the whole core compiled for size it would be that, and a duplicate would cost a quarter more.)
 WASM_TARGET := wasm32-wasip1
-WASM_BYTES_MAX := 421888
+WASM_BYTES_MAX := 425984
 WASM := $${CARGO_TARGET_DIR:-target}/$(WASM_TARGET)/wasm/embudo_filter.wasm
 
 EMBUDO := cargo run --quiet --package embudo --

@@ -236,6 +236,8 @@ impl RootContext for Root {
             let plugin = &work.plugin;
             let record = circuit::Record::read(&SharedData, &plugin.keys);
             plugin.circuit.set(record.state);
+            let refused = record.troubles.iter().filter_map(|trouble| trouble.refused);
+            plugin.holding.borrow_mut().set_refused(refused.collect());
             plugin.awaited.replace(record);
             let mut proofs = plugin.proofs.borrow_mut();
             proofs.tick(&mut SharedData, &plugin.keys, plugin.now());
@@ -334,6 +336,7 @@ impl Work {
             is_seen: false,
             may_send: true,
             may_hold: false,
+            refused: &[],
         };
         let mut holding = plugin.holding.borrow_mut();
         // Each that is looked at has a number of its own.

@@ -188,7 +188,7 @@ impl Stream {
             plugin.poll();
         }
         plugin.stats.borrow_mut().reply(seen.route, taken.reply);
-        let said = Said::of_seen(&seen, rules);
+        let said = Said::of_seen(&seen, bypassed.reason, rules);
         let again = Again {
             body: body.to_vec(),
             ..Again::default()

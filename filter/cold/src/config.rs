@@ -168,6 +168,8 @@ pub struct Route {
     pub digested: Vec<Pointer>,
     /// The sender's own clock; the first hit wins. What is older than the session's last is stale.
     pub order: Vec<Pointer>,
+    /// What changes with each delivery. A refused body that has one of these, and comes again, is a repeat.
+    pub volatile: Vec<Pointer>,
     /// Values that are sent at once.
     pub priority: Priority,
     /// ... unless the session's last value was one of these.

@@ -116,6 +116,8 @@ pub struct Holding {
     next_shard: u32,
     /// Requests at Laravel, held before or not.
     at_laravel: usize,
+    /// Callers that Laravel refuses: what they have queued holds up nobody else. As old as the root's last tick.
+    refused: Vec<u64>,
 }
 
 // === impl Waiting ===
@@ -152,6 +154,19 @@ impl Holding {
     #[inline]
     pub fn may_send(&self) -> bool {
         self.at_laravel < AT_LARAVEL_MAX
+    }
+
+    /// Whom Laravel refuses at the moment.
+    #[must_use]
+    #[inline]
+    pub fn refused(&self) -> &[u64] {
+        &self.refused
+    }
+
+    /// The leader has said whom Laravel refuses.
+    #[inline]
+    pub fn set_refused(&mut self, refused: Vec<u64>) {
+        self.refused = refused;
     }
 
     /// Whether there is room for a body of this length.
@@ -269,7 +284,7 @@ impl Holding {
         store: &mut impl Store,
         keys: &Keys,
         rules: &Rules,
-        mut ask: Ask<'_>,
+        ask: Ask<'_>,
         mut is_proven: impl FnMut(&Subject) -> bool,
         now: Now,
     ) -> Vec<Turn> {
@@ -284,12 +299,18 @@ impl Holding {
         let first = shards.partition_point(|shard| *shard < self.next_shard);
         shards.rotate_left(first);
         self.next_shard = shards.get(SHARDS_A_LOOK).copied().unwrap_or(0);
+        let refused = core::mem::take(&mut self.refused);
+        let mut ask = Ask {
+            refused: &refused,
+            ..ask
+        };
         for shard in shards.into_iter().take(SHARDS_A_LOOK) {
             let is_proven = &mut is_proven;
             self.look_at(
                 store, keys, rules, shard, &mut ask, is_proven, now, &mut turns,
             );
         }
+        self.refused = refused;
         turns
     }
 

@@ -186,6 +186,7 @@ fn write_through(
         is_seen,
         may_send: worker.may_send && worker.holding.may_send(),
         may_hold: bytes <= BODY_BYTES_MAX && worker.holding.may_hold(bytes, is_stranger),
+        refused: worker.holding.refused(),
     };
     match write_through::begin(store, keys, rules, update, &ask, now) {
         Attempt::Begun(through) => {
@@ -229,7 +230,7 @@ pub fn take_seen<'w>(
         return Taken::of(Reply::Bypass(bypassed.reason));
     };
     let update = Update {
-        said: Said::of_seen(&seen, rules),
+        said: Said::of_seen(&seen, bypassed.reason, rules),
         destination: Encoded::default(),
         neutral: Neutral::default(),
         body,

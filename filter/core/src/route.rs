@@ -15,6 +15,7 @@ use alloc::string::String;
 use alloc::vec::Vec;
 use core::fmt;
 
+pub(crate) use self::body::SEEN_UPDATE;
 pub use self::body::{Said, Update};
 pub use self::destination::{Destination, Encoded, Neutral};
 pub use self::fresh::FreshHeader;

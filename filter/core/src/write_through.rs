@@ -37,7 +37,7 @@ pub struct WriteThrough {
     /// Monotonic: not to be sent after this. The claim protects the session for as long as a call that left
     /// by then can last.
     pub send_by_ms: u64,
-    /// Keyed hash of caller, route and body.
+    /// Keyed hash of caller, route and body; 0 where the same bytes may be another delivery.
     pub body: u64,
     /// It is no update: of a request that bypasses, only the session was seen.
     pub is_seen: bool,
@@ -225,7 +225,7 @@ impl WriteThrough {
             before,
             begun_ms: now.mono_ms,
             send_by_ms: now.mono_ms.saturating_add(window_ms),
-            body: rules.body_hash(said, ask.body),
+            body: rules.repeat_hash(said, ask.body),
             is_seen: ask.is_seen,
             item,
         }

@@ -478,6 +478,13 @@ impl Destinations {
         accepted_ms.is_some_and(|ms| mono_ms <= ms.saturating_add(SUCCESS_MS))
     }
 
+    /// Whether this caller is refused there, and was not accepted since.
+    pub(super) fn refuses(&self, destination: u64, caller: u64) -> bool {
+        let health = self.all.get(&destination);
+        let standing = health.and_then(|health| health.callers.get(&caller));
+        standing.is_some_and(|standing| standing.refused.is_some())
+    }
+
     /// A caller was refused: one of its items is tried for all. True where it has been so for an hour.
     pub(super) fn caller_refused(
         &mut self,

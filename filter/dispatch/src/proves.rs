@@ -58,8 +58,8 @@ impl Dispatcher {
             .refused(store, &self.keys, &subject, status, now)
     }
 
-    /// Whether something else was accepted at a call's destination since a minute before: of this caller, or of
-    /// anybody. What a worker has heard counts as well.
+    /// Whether something else was accepted at a call's destination since a minute before: of this caller, where it is
+    /// not refused since, or of anybody. What a worker has heard counts as well.
     pub(super) fn accepts(
         &mut self,
         flight: &Flight,
@@ -67,6 +67,9 @@ impl Dispatcher {
         now: Now,
         store: &impl Store,
     ) -> bool {
+        if caller.is_some_and(|caller| self.destinations.refuses(flight.destination, caller)) {
+            return false;
+        }
         if self
             .destinations
             .accepts(flight.destination, caller, now.mono_ms)

@@ -44,7 +44,10 @@ impl Dispatcher {
                 break;
             }
             let Some(plan) = plan::next(&self.backlog, &self.rules, now.mono_ms, &allowed) else {
-                self.starved.ends();
+                // Where the pace leaves only what goes alone, nobody has looked at the others.
+                if allowed.together {
+                    self.starved.ends();
+                }
                 break;
             };
             let (urgent, alone) = (plan.urgent, plan.alone);

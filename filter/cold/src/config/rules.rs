@@ -186,6 +186,7 @@ fn draft(mut fields: Fields<'_>, webhooks: &Webhooks, off: &mut Vec<String>) -> 
     let value = pointers(&mut fields, "value", true);
     let same = pointers(&mut fields, "same", false);
     let order = pointers(&mut fields, "order", false);
+    let volatile = pointers(&mut fields, "volatile", false);
     let priority = match fields.get("priority") {
         Some(Value::Text(text)) if text == "always" => {
             fields.text("priority");
@@ -270,6 +271,7 @@ fn draft(mut fields: Fields<'_>, webhooks: &Webhooks, off: &mut Vec<String>) -> 
             value,
             same,
             order,
+            volatile,
             priority,
             not_priority_after,
             no_dedup,

@@ -10,7 +10,7 @@ use crate::proof::Standing;
 use crate::route::tests::rules;
 use crate::route::{Destination, Head};
 use crate::shard::tests::claim_due;
-use crate::shard::{ClaimId, Claimed, HELD_STRANGERS_MAX, Outcome, balance};
+use crate::shard::{ClaimId, Claimed, HELD_STRANGERS_MAX, Outcome, State, balance};
 use crate::store::MemoryStore;
 use crate::write_through::{self, Fate};
 
@@ -170,6 +170,7 @@ impl World {
             is_seen: false,
             may_send: true,
             may_hold: false,
+            refused: &[],
         };
         let proven = self.subjects.clone();
         self.workers[worker].look(
@@ -535,6 +536,61 @@ fn a_place_that_nobody_looks_at_any_more_is_nothing_older() {
     assert_eq!(it.delivers(), None);
 }
 
+/// A state of caller `one` whose row throws, or that is refused: it waits for a moment of its own.
+fn passed_over(is_refused: bool) -> World {
+    let mut it = World::new();
+    it.prove("one");
+    it.queued("status", "one", "old");
+    it.shard(|shard| {
+        let mut entries = shard.sessions.iter_mut().flat_map(|s| &mut s.entries);
+        if let Some(State::Dirty(dirty)) = entries.next().map(|entry| &mut entry.state) {
+            dirty.trial.alone = true;
+            dirty.trial.failures = u16::from(!is_refused);
+            dirty.trial.refusals = u16::from(is_refused);
+        }
+    });
+    it
+}
+
+#[test]
+fn an_acceptance_ends_what_it_has_overtaken_on_its_route() {
+    for (is_refused, caller) in [(false, "one"), (false, "two"), (true, "two")] {
+        // Written through under the claim, or beside it.
+        let mut it = passed_over(is_refused);
+        it.proven.clear();
+        let new = it.goes("status", caller, "new");
+        it.end(&new, Fate::Accepted);
+        assert_eq!(it.delivers(), None, "{is_refused} {caller}");
+        // Refused, it has overtaken nobody.
+        let mut it = passed_over(is_refused);
+        it.proven.clear();
+        let new = it.goes("status", caller, "new");
+        it.end(&new, Fate::Refused);
+        assert!(it.delivers().unwrap().contains("old"));
+        // Of another route. (Its own caller's QR sets a state by itself.)
+        let mut it = passed_over(is_refused);
+        it.proven.clear();
+        let new = it.goes("qr", "two", "2@new");
+        it.end(&new, Fate::Accepted);
+        assert!(it.delivers().unwrap().contains("old"));
+    }
+}
+
+#[test]
+fn what_a_refused_caller_has_queued_holds_up_no_other_caller() {
+    let mut it = World::new();
+    it.prove("one");
+    it.queued("status", "one", "old");
+    let caller = it.shard(|shard| shard.sessions[0].entries[0].caller);
+    it.held("status", "two", "new");
+    it.workers[0].set_refused([caller].into());
+    assert_eq!(it.look().len(), 1, "the leader has said so");
+    it.goes("qr", "three", "2@x");
+    // Its own caller's, it does.
+    it.proven.clear();
+    it.held("qr", "one", "2@y");
+}
+
 #[test]
 fn strangers_have_half_of_a_sessions_places_and_what_has_none_goes_outside() {
     let mut it = World::new();
@@ -565,16 +621,19 @@ fn a_refused_update_that_comes_again_after_a_newer_one_is_stale() {
     let mut it = World::new();
     let refused = it.goes("status", "one", "connecting");
     // As a rule with an order has it.
+    let (_, body) = it.request("status", "s", "one", "connecting");
+    let body = it.rules.body_hash(&refused.said, body.as_bytes());
+    assert_eq!(
+        refused.body, 0,
+        "it has nothing that tells one from the next"
+    );
     let mut with_order = (*refused).clone();
-    with_order.said.order = Some(7);
+    with_order.body = body;
     it.end(&with_order, Fate::Failed);
     let again = it.goes("status", "one", "connecting");
     it.end(&again, Fate::NeverHad);
-    let mut again = (*again).clone();
-    again.said.order = Some(7);
     let session = it.session();
     let now = it.now;
-    let body = again.body;
     it.shard(|shard| {
         let session = shard.sessions.iter_mut().find(|s| s.id == session);
         let session = session.expect("remembered for a minute");

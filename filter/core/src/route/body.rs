@@ -12,6 +12,9 @@ use crate::proof::Subject;
 use crate::query::parameter;
 use crate::sabotage::{self, Sabotage};
 
+/// The value of an update of which only the session was seen; that of what is none is 0.
+pub(crate) const SEEN_UPDATE: u128 = 1;
+
 /// A recognised update: what the store needs to know of a request.
 #[derive(Clone, Debug)]
 pub struct Update<'a> {
@@ -65,15 +68,17 @@ impl core::ops::Deref for Update<'_> {
 }
 
 impl Said {
-    /// What a request says of which only the session was seen: nothing that could be compared.
+    /// What a request says of which only the session was seen: nothing that could be compared, but whether it is an
+    /// update of its route at all.
     #[must_use]
     #[inline]
-    pub fn of_seen(seen: &Seen, rules: &Rules) -> Self {
+    pub fn of_seen(seen: &Seen, reason: Bypass, rules: &Rules) -> Self {
+        let is_update = !matches!(reason, Bypass::NoValue | Bypass::Override);
         let name = rules.route(seen.route).map_or("", |rule| &rule.name);
         Self {
             route: seen.route,
             session: seen.session,
-            value: 0,
+            value: if is_update { SEEN_UPDATE } else { 0 },
             text: None,
             order: None,
             priority: false,

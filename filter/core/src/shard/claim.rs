@@ -294,7 +294,8 @@ impl<'a> Shard<'a> {
                     _ => session.delivered(claim.caller, claim.seq, &mut self.last_seq),
                 }
                 session.forgive(&claim);
-                let overtaken = session.end_overtaken(rules, &claim, now);
+                let whose = (claim.caller, Overtaken::Others);
+                let overtaken = session.end_overtaken(rules, &claim.route, claim.seq, whose, now);
                 self.ledger.superseded = self.ledger.superseded.saturating_add(overtaken);
                 if rules.config.holds_callers() {
                     let item = Item {
@@ -524,26 +525,36 @@ impl Session<'_> {
     // the newer: it ends. Another route's may or may not be undone by it: the session is unverified.
     /// Ends what this one has overtaken on its route. Gives how many.
     #[inline]
-    fn end_overtaken(&mut self, rules: &Rules, claim: &Claim<'_>, now: Now) -> u64 {
+    pub(super) fn end_overtaken(
+        &mut self,
+        rules: &Rules,
+        route: &str,
+        seq: u64,
+        (caller, whose): (u64, Overtaken),
+        now: Now,
+    ) -> u64 {
         let mut ended = 0_u64;
-        while let Some((caller, seq)) = self.entries.iter().find_map(|entry| {
-            let is_older = entry.route == claim.route && entry.seq < claim.seq;
-            let is_other = entry.caller != claim.caller && entry.is_dirty();
-            (is_older && is_other).then_some((entry.caller, entry.seq))
-        }) {
+        let is_overtaken = |entry: &Entry<'_>| match &entry.state {
+            State::Dirty(dirty) if entry.route == route && entry.seq < seq => match whose {
+                _ if entry.caller == caller => whose == Overtaken::OwnAndPassedOver,
+                Overtaken::Others => true,
+                _ => !dirty.trial.holds_up(entry.caller, caller, &[]),
+            },
+            _ => false,
+        };
+        while let Some(entry) = self.entries.iter().find(|entry| is_overtaken(entry)) {
+            let older = (entry.caller, entry.seq);
             let how = Ending::Voided(Item {
-                place: rules.place(&claim.route, claim.caller),
-                seq: claim.seq,
+                place: rules.place(route, caller),
+                seq,
             });
-            self.entries_end(rules, how, now, &|entry| entry.is(&claim.route, caller));
-            self.entries.retain(|entry| !entry.is(&claim.route, caller));
-            self.drop_implied(rules, &[seq], how, now);
+            self.entries_end(rules, how, now, &|entry| entry.is(route, older.0));
+            self.entries.retain(|entry| !entry.is(route, older.0));
+            self.drop_implied(rules, &[older.1], how, now);
             ended = ended.saturating_add(1);
         }
         let is_late = self.entries.iter().any(|entry| {
-            entry.seq > claim.seq
-                && entry.route != claim.route
-                && matches!(entry.state, State::Clean { .. })
+            entry.seq > seq && entry.route != route && matches!(entry.state, State::Clean { .. })
         });
         if is_late {
             for entry in &mut self.entries {
@@ -551,7 +562,7 @@ impl Session<'_> {
                     entry.accepted_ms = DOUBTED;
                 }
             }
-            self.doubt_kept(claim.seq);
+            self.doubt_kept(seq);
         }
         ended
     }
@@ -614,6 +625,17 @@ impl Session<'_> {
             }
         }
     }
+}
+
+/// Whose older values of its route an accepted one has overtaken.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Overtaken {
+    /// Every other caller's: it has waited for those that hold anybody up, and its own caller's end another way.
+    Others,
+    /// Of other callers what failed alone or was refused: all else may still be on its way.
+    PassedOver,
+    /// The same, and its own caller's.
+    OwnAndPassedOver,
 }
 
 // === impl Entry ===

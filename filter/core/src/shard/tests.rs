@@ -456,6 +456,7 @@ fn a_write_through_that_is_given_back_leaves_the_session_as_it_was() {
         is_seen: false,
         may_send: true,
         may_hold: false,
+        refused: &[],
     };
     let Through::Begun {
         seq,
@@ -667,5 +668,6 @@ pub(crate) fn ask(number: u64) -> Ask<'static> {
         is_seen: false,
         may_send: true,
         may_hold: true,
+        refused: &[],
     }
 }

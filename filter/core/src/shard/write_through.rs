@@ -23,13 +23,15 @@ use alloc::borrow::Cow;
 use alloc::string::String;
 use alloc::vec::Vec;
 
+use super::claim::Overtaken;
 use super::{
     BESIDE_MAX, BYTES_MAX, Beside, Claim, ClaimId, Decision, Dirty, ENTRIES_MAX, Ending, Entry,
     HELD_MAX, HELD_STRANGERS_MAX, HeldPlace, Item, SESSIONS_THROUGH_MAX, Session, Shard, State,
     Superseded, Trial, is_ahead,
 };
 use crate::config::{Ack, Route};
-use crate::route::{Rules, Said};
+use crate::json;
+use crate::route::{Rules, SEEN_UPDATE, Said};
 use crate::sabotage::{self, Sabotage};
 use crate::time::Now;
 use crate::write_through::{Again, Fate, WriteThrough};
@@ -57,6 +59,8 @@ pub struct Ask<'b> {
     pub may_send: bool,
     /// Its worker has room to hold it.
     pub may_hold: bool,
+    /// Callers that Laravel refuses at the moment.
+    pub refused: &'b [u64],
 }
 
 /// What a session was before an update that is written through, should that never have happened.
@@ -125,18 +129,28 @@ pub struct ThroughSettled {
 // === impl Rules ===
 
 impl Rules {
+    /// The same of a request that may be refused; 0 where the same bytes may be another delivery: it has neither time
+    /// nor number of its own.
+    #[inline]
+    pub(crate) fn repeat_hash(&self, said: &Said, body: &[u8]) -> u64 {
+        let volatile = self.route(said.route).map(|rule| &rule.volatile);
+        let has_own = said.order.is_some()
+            || volatile.into_iter().flatten().any(|pointer| {
+                let read = json::read(body, &[pointer], &[], self.key);
+                read.is_ok_and(|document| document.at(0).is_some())
+            });
+        match has_own {
+            true => self.body_hash(said, body),
+            false => 0,
+        }
+    }
+
     /// The hash under which a body is remembered that was refused.
     #[must_use]
     #[inline]
     pub fn body_hash(&self, said: &Said, body: &[u8]) -> u64 {
         let (caller, route) = (said.caller.to_le_bytes(), said.route.to_le_bytes());
         self.key.hash(&[&caller, &route, body]) as u64
-    }
-
-    /// Whether the same bytes are the same delivery: it has a time or a number of its own.
-    #[inline]
-    fn tells_repeats(&self, said: &Said) -> bool {
-        said.order.is_some()
     }
 }
 
@@ -367,7 +381,18 @@ impl<'a> Shard<'a> {
             queued: false,
         };
         let mut says_again = false;
-        session.remember_refusal(rules, through, fate, now);
+        session.remember_refusal(through, fate, now);
+        if fate == Fate::Accepted && (!through.is_seen || said.value == SEEN_UPDATE) {
+            let whose = match through.manner {
+                _ if through.is_seen => Overtaken::OwnAndPassedOver,
+                Manner::Claimed | Manner::Beside => Overtaken::Others,
+                Manner::Outside | Manner::Unrecorded => Overtaken::PassedOver,
+            };
+            let whose = (said.caller, whose);
+            for _ in 0..session.end_overtaken(rules, &rule.name, seq, whose, now) {
+                settled.superseded.push(said.route);
+            }
+        }
         match fate {
             Fate::NeverHad | Fate::Refused | Fate::Failed => match through.manner {
                 Manner::Claimed | Manner::Beside => {
@@ -562,11 +587,10 @@ impl<'a> Session<'a> {
         let Some(rule) = rules.route(said.route) else {
             return false;
         };
-        // What failed alone, and what another caller has that is refused, holds up nobody.
         let waits = |entry: &Entry<'_>| match &entry.state {
             State::Dirty(dirty) => {
-                let is_turned = dirty.trial.refusals > 0 && entry.caller != said.caller;
-                entry.seq < seq && dirty.trial.failures == 0 && !is_turned
+                let trial = dirty.trial;
+                entry.seq < seq && trial.holds_up(entry.caller, said.caller, ask.refused)
             }
             _ => false,
         };
@@ -888,13 +912,13 @@ impl<'a> Session<'a> {
 
     // Only of what tells one delivery from the next: without that, the same bytes may be news.
     #[inline]
-    fn remember_refusal(&mut self, rules: &Rules, through: &WriteThrough, fate: Fate, now: Now) {
+    fn remember_refusal(&mut self, through: &WriteThrough, fate: Fate, now: Now) {
         self.refused.retain(|refused| refused.body != through.body);
         let was_refused = match fate {
             Fate::Failed | Fate::NeverHad | Fate::Unknown => true,
             Fate::Accepted | Fate::Refused => false,
         };
-        if !was_refused || !rules.tells_repeats(&through.said) {
+        if !was_refused || through.body == 0 {
             return;
         }
         if self.refused.len() >= super::REFUSED_MAX {

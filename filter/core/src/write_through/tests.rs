@@ -119,7 +119,11 @@ fn what_leaves_late_leaves_laravel_less_time_and_what_leaves_too_late_does_not_l
     let rules = crate::route::tests::rules("{}");
     let times = &rules.config.times;
     let through = WriteThrough {
-        said: Said::of_seen(&crate::route::Seen::default(), &rules),
+        said: Said::of_seen(
+            &crate::route::Seen::default(),
+            crate::route::Bypass::Signature,
+            &rules,
+        ),
         number: 1,
         seq: 1,
         manner: Manner::Claimed,

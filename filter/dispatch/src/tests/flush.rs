@@ -89,11 +89,11 @@ fn two_thousand_hosts_of_a_stranger_do_not_starve_an_honest_one() {
     let honest = had.iter().find(|had| sessions(&had.call) == ["honest"]);
     let wait_ms = honest.expect("it is delivered").end_ms - start_ms;
     assert!(wait_ms <= 10_000, "after {wait_ms} ms");
-    assert_eq!(
-        world.logs(Level::Warn),
-        1,
-        "one line says that the pace is the limit"
+    // Among whatever else is said of so many destinations.
+    let said = world.effects.iter().filter(
+        |effect| matches!(effect, Effect::Log(Level::Warn, line) if line.contains("because of the pace")),
     );
+    assert_eq!(said.count(), 1, "one line says that the pace is the limit");
 }
 
 #[test]

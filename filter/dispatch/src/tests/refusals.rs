@@ -135,6 +135,24 @@ fn of_a_refused_caller_one_item_is_tried_for_all_and_all_are_kept() {
 }
 
 #[test]
+fn a_caller_that_was_accepted_a_moment_before_it_is_refused_loses_nothing() {
+    for status in [401, 419] {
+        let mut world = proven();
+        world.post("status", "s", "inactive");
+        run(&mut world, 4_000, |_| (status, "{}"));
+        assert_eq!((world.ends(End::Rejected), world.pending()), (0, 1));
+        // The caller is accepted again, and this is refused once more.
+        world.post("status", "other", "active");
+        run(&mut world, 30_000, |call| match of(call, "s") {
+            true => (status, "{}"),
+            false => (200, OK),
+        });
+        let ended = (world.ends(End::Rejected), world.pending());
+        assert_eq!(ended, (1, 0), "{status}");
+    }
+}
+
+#[test]
 fn what_is_left_of_a_refused_caller_after_an_hour_is_rejected() {
     let mut world = proven();
     world.advance(120_000);

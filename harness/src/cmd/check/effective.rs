@@ -87,6 +87,7 @@ fn route(config: &Config, rule: &Route) -> Value {
         "value": pointers(&rule.value),
         "same": pointers(&rule.same),
         "order": pointers(&rule.order),
+        "volatile": pointers(&rule.volatile),
         "priority": match &rule.priority {
             Priority::Always => json!("always"),
             Priority::Values(values) => json!(values),

@@ -1,8 +1,11 @@
 //! What the gateway is told, and whether it is true.
 
 use embudo_core::headers::borrowed;
+use embudo_core::json::Pointer;
 use embudo_core::route::{Head, Update};
 use embudo_core::shard::ClaimId;
+
+use serde_json::Value;
 
 use super::faithful::Said;
 use super::held::Meant;
@@ -83,6 +86,8 @@ pub(super) struct Sent {
     no_dedup: bool,
     /// What the sender's own clock says.
     pub(super) order: Option<u64>,
+    /// It has a time or a number of its own: the same bytes are the same delivery.
+    tells_repeats: bool,
     pub(super) token: String,
     /// What of it must arrive.
     pub(super) said: Said,
@@ -155,6 +160,13 @@ impl Checker {
         headers.push((":authority".into(), authority.into()));
         let head: Head = rules.head(borrowed(&headers)).ok()?;
         let update: Update<'_> = rules.update(&head, &request.body).ok()?;
+        let body: Value = serde_json::from_slice(&request.body).unwrap_or_default();
+        let is_in = |pointer: &Pointer| {
+            let mut segments = pointer.segments();
+            segments.try_fold(&body, |at, s| at.get(s)).is_some()
+        };
+        let volatile = self.config.routes.get(update.route).map(|r| &r.volatile);
+        let tells_repeats = volatile.into_iter().flatten().any(is_in) || update.order.is_some();
         Some(Sent {
             session: update.session,
             name: name.to_owned(),
@@ -164,6 +176,7 @@ impl Checker {
             voids: update.voids,
             no_dedup: update.no_dedup,
             order: update.order,
+            tells_repeats,
             token: reads::token_of(request),
             said: Said::of(request),
         })
@@ -379,7 +392,7 @@ impl Checker {
         };
         let first = all.filter(not_taken).map(|update| update.seq).min();
         let newest = history.newest().map_or(0, |newest| newest.seq);
-        sent.order.is_some() && first.is_some_and(|first| first < newest)
+        sent.tells_repeats && first.is_some_and(|first| first < newest)
     }
 
     /// A duplicate makes its value live longer.

@@ -147,6 +147,14 @@ impl Checker {
                     true => Transition::WentOutside,
                     false => Transition::WentBeside,
                 });
+                if !one.is_outside {
+                    let refused = self.refused_callers(id, new);
+                    let all = new.into_iter().flat_map(|session| &session.entries);
+                    let older = all.filter(|entry| {
+                        entry.is_dirty() && entry.seq < one.seq && refused.contains(&entry.caller)
+                    });
+                    self.are_passed_over(id, older.map(|entry| (entry.seq, &*entry.route)));
+                }
                 let claimed = Claimed {
                     id: claim_of(one.number),
                     route: String::new(),
@@ -344,14 +352,18 @@ impl Checker {
         };
         let history = self.sessions.get_mut(&id);
         let passing = |update: &&mut Accepted| update.seq == seq && update.fate == Fate::Passing;
+        let is_taken = end == Some(CallEnd::Delivered) && is_heard;
         let Some(update) = history.and_then(|h| h.accepted.iter_mut().find(passing)) else {
+            // One that was only seen.
+            write.overtakes = is_taken.then_some((None, seq));
             return;
         };
         update.ended_us = write.clock.mono_us;
         update.touched_ms = write.clock.mono_ms();
-        if end == Some(CallEnd::Delivered) && is_heard {
+        if is_taken {
             write.saw(Transition::PassedDelivered);
             write.settled = Some(seq);
+            write.overtakes = Some((Some(update.route.clone()), seq));
             // It is in the store from now on, and as old as that.
             update.accepted_ms = write.clock.mono_ms();
             update.fate = Fate::Delivered;

@@ -142,6 +142,12 @@ impl Checker {
                     write.saw(Transition::Overtaken);
                     self.ends(write, id, from, Fate::Superseded);
                 }
+                // The same of what was written through: it waited for all but what had failed alone, or whose caller
+                // is refused.
+                _ if self.is_overtaken(write, id, from) => {
+                    write.saw(Transition::Overtaken);
+                    self.ends(write, id, from, Fate::Superseded);
+                }
                 _ if newest.is_some_and(|seq| from.seq < seq) => {
                     write.saw(Transition::VoidedDirty);
                     let by: Vec<u64> = accepted.iter().copied().chain(write.settled).collect();
@@ -271,6 +277,26 @@ impl Checker {
         });
         newer.any(|update| update.token == *token)
             || held.any(|stream| stream.update().is_some_and(|sent| sent.token == *token))
+    }
+
+    /// Whether something newer of this entry's route is taken, and had not to wait for it.
+    fn is_overtaken(&self, write: &Write, id: u128, entry: &Entry<'_>) -> bool {
+        let State::Dirty(dirty) = &entry.state else {
+            return false;
+        };
+        let Some((route, seq)) = &write.overtakes else {
+            return false;
+        };
+        let all = self.sessions.get(&id).into_iter();
+        let mut own = all
+            .flat_map(|history| &history.accepted)
+            .filter(|update| update.seq == entry.seq && update.route == entry.route);
+        let waits_by_itself = dirty.trial.failures > 0
+            || dirty.trial.refusals > 0
+            || own.any(|update| update.passed_over);
+        // Of one that was only seen nobody knows the route.
+        let is_its = route.as_ref().is_none_or(|route| *route == *entry.route);
+        is_its && entry.seq < *seq && (waits_by_itself || route.is_none())
     }
 
     /// Whether this entry is one that was written through before.

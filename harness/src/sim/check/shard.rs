@@ -25,6 +25,8 @@ pub(super) struct Write {
     pub(super) settled: Option<u64>,
     /// The session's item that an answer settles as delivered: route and sequence.
     pub(super) delivers: Option<(String, u64)>,
+    /// What was written through and is taken: its sequence, and its route where more than its session was seen.
+    pub(super) overtakes: Option<(Option<String>, u64)>,
     /// Places that were given up, and what is newer of the same caller and route.
     outdated: Vec<u64>,
     wrong: Vec<(Invariant, String)>,
@@ -52,6 +54,7 @@ impl Checker {
             counted: Ledger::default(),
             settled: None,
             delivers: None,
+            overtakes: None,
             outdated: Vec::new(),
             wrong: Vec::new(),
             seen: Vec::new(),
@@ -107,6 +110,7 @@ impl Checker {
         }
         write.settled = None;
         write.delivers = None;
+        write.overtakes = None;
         self.may_be_unrecorded(write, id, new);
         self.unrecorded_ends(write, id);
         self.claim_changes(write, id, old, new);

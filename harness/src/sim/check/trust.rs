@@ -21,6 +21,9 @@ pub(super) struct Standing {
 const KNOWN_AFTER_US: u64 = 2_100_000;
 const KNOWN_AFTER_LOOKS: usize = 4;
 
+/// A look reads several keys, and on a busy worker each of them takes its time.
+const ONE_LOOK_US: u64 = 100_000;
+
 /// Looks that are remembered of a VM.
 const LOOKS_MAX: usize = 8;
 
@@ -97,7 +100,8 @@ impl Checker {
     /// A root of this VM looks at proofs.
     pub(super) fn looks(&mut self, clock: Clock, vm: u32) {
         let looks = self.looks.entry(vm).or_default();
-        if looks.last() != Some(&clock.mono_us) {
+        let last = looks.last();
+        if last.is_none_or(|last| clock.mono_us >= last.saturating_add(ONE_LOOK_US)) {
             looks.push(clock.mono_us);
         }
         if looks.len() > LOOKS_MAX {

@@ -45,6 +45,7 @@ fn what_nobody_knows_for_sure_is_served_only_while_laravel_fails_and_shows_what_
     let outside = Ask {
         may_send: false,
         may_hold: false,
+        refused: &[],
         ..ask(2)
     };
     let Through::Begun {

@@ -272,6 +272,7 @@ impl Records {
             is_seen: false,
             may_send: true,
             may_hold,
+            refused: &[],
         }
     }
 
