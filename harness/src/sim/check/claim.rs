@@ -78,6 +78,16 @@ impl Checker {
 
     /// Callers of a session's items that Laravel refuses at the moment, as far as anybody at this end knows.
     fn refused_callers(&self, id: u128, session: Option<&Session<'_>>) -> Vec<u64> {
+        self.callers(id, session, |token| self.may_be_refused(token))
+    }
+
+    /// Those of its items' callers whose tokens are so.
+    fn callers(
+        &self,
+        id: u128,
+        session: Option<&Session<'_>>,
+        is_so: impl Fn(&str) -> bool,
+    ) -> Vec<u64> {
         let history = self.sessions.get(&id);
         let all = session.into_iter().flat_map(|session| &session.entries);
         let refused = all.filter(|entry| {
@@ -86,7 +96,7 @@ impl Checker {
                 all.find(|update| update.seq == entry.seq && update.route == entry.route)
                     .map(|update| &update.token)
             });
-            token.is_some_and(|token| self.may_be_refused(token))
+            token.is_some_and(|token| is_so(token))
         });
         refused.map(|entry| entry.caller).collect()
     }
@@ -148,7 +158,9 @@ impl Checker {
                     false => Transition::WentBeside,
                 });
                 if !one.is_outside {
-                    let refused = self.refused_callers(id, new);
+                    let refused = self.callers(id, new, |token| {
+                        self.may_be_refused(token) || self.was_refused(write.clock, token)
+                    });
                     let all = new.into_iter().flat_map(|session| &session.entries);
                     let older = all.filter(|entry| {
                         entry.is_dirty() && entry.seq < one.seq && refused.contains(&entry.caller)
@@ -354,8 +366,8 @@ impl Checker {
         let passing = |update: &&mut Accepted| update.seq == seq && update.fate == Fate::Passing;
         let is_taken = end == Some(CallEnd::Delivered) && is_heard;
         let Some(update) = history.and_then(|h| h.accepted.iter_mut().find(passing)) else {
-            // One that was only seen.
-            write.overtakes = is_taken.then_some((None, seq));
+            // One that was only seen: what Laravel says to it is nobody's to check.
+            write.overtakes = is_heard.then_some((None, seq));
             return;
         };
         update.ended_us = write.clock.mono_us;

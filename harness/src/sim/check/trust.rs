@@ -24,6 +24,9 @@ const KNOWN_AFTER_LOOKS: usize = 4;
 /// A look reads several keys, and on a busy worker each of them takes its time.
 const ONE_LOOK_US: u64 = 100_000;
 
+/// A worker with thousands of requests before it ticks every few seconds.
+const SAID_UNTIL_US: u64 = 10_000_000;
+
 /// Looks that are remembered of a VM.
 const LOOKS_MAX: usize = 8;
 
@@ -95,6 +98,13 @@ impl Checker {
         standing.is_some_and(|standing| {
             standing.refused_us.max(standing.turned_us) > standing.accepted_us
         })
+    }
+
+    /// Whether it was, not long ago: a worker has the leader's word of its root's last tick.
+    pub(super) fn was_refused(&self, clock: Clock, token: &str) -> bool {
+        let standing = self.standing.get(token);
+        let refused_us = standing.and_then(|standing| standing.refused_us.max(standing.turned_us));
+        refused_us.is_some_and(|at_us| clock.mono_us < at_us.saturating_add(SAID_UNTIL_US))
     }
 
     /// A root of this VM looks at proofs.
