@@ -10,7 +10,7 @@ use crate::proof::Standing;
 use crate::route::tests::rules;
 use crate::route::{Destination, Head};
 use crate::shard::tests::claim_due;
-use crate::shard::{ClaimId, Claimed, HELD_STRANGERS_MAX, Outcome, State, balance};
+use crate::shard::{ClaimId, Claimed, Ending, HELD_STRANGERS_MAX, Item, Outcome, State, balance};
 use crate::store::MemoryStore;
 use crate::write_through::{self, Fate};
 
@@ -538,7 +538,8 @@ fn a_place_that_nobody_looks_at_any_more_is_nothing_older() {
 
 /// A state of caller `one` whose row throws, or that is refused: it waits for a moment of its own.
 fn passed_over(is_refused: bool) -> World {
-    let mut it = World::new();
+    // Somebody may be waiting to hear how things end.
+    let mut it = World::with(r#"{"max_sessions":8,"routes":[{"name":"qr","ack":"delivered"}]}"#);
     it.prove("one");
     it.queued("status", "one", "old");
     it.shard(|shard| {
@@ -558,9 +559,24 @@ fn an_acceptance_ends_what_it_has_overtaken_on_its_route() {
         // Written through under the claim, or beside it.
         let mut it = passed_over(is_refused);
         it.proven.clear();
+        let old = it.shard(|shard| {
+            let old = &shard.sessions[0].entries[0];
+            (old.caller, old.seq)
+        });
         let new = it.goes("status", caller, "new");
         it.end(&new, Fate::Accepted);
         assert_eq!(it.delivers(), None, "{is_refused} {caller}");
+        let item = |(caller, seq)| Item {
+            place: it.rules.place("status", caller),
+            seq,
+        };
+        let (old, new) = (item(old), item((new.said.caller, new.seq)));
+        it.shard(|shard| {
+            let [old, new] = [old, new].map(|item| shard.sessions[0].ending(item));
+            assert_eq!(new, Some(Ending::Delivered), "{is_refused} {caller}");
+            let heard = matches!(old, Some(Ending::Voided(_) | Ending::Delivered));
+            assert!(heard, "{is_refused} {caller}: {old:?}");
+        });
         // Refused, it has overtaken nobody.
         let mut it = passed_over(is_refused);
         it.proven.clear();

@@ -392,6 +392,11 @@ impl<'a> Shard<'a> {
             for _ in 0..session.end_overtaken(rules, &rule.name, seq, whose, now) {
                 settled.superseded.push(said.route);
             }
+            // For callers that wait for what it has superseded, or voids.
+            if rules.config.holds_callers() {
+                let place = rules.place(&rule.name, said.caller);
+                session.ends(rules, Item { place, seq }, Ending::Delivered, now);
+            }
         }
         match fate {
             Fate::NeverHad | Fate::Refused | Fate::Failed => match through.manner {
