@@ -382,7 +382,8 @@ impl<'a> Shard<'a> {
         };
         let mut says_again = false;
         session.remember_refusal(through, fate, now);
-        if fate == Fate::Accepted && (!through.is_seen || said.value == SEEN_UPDATE) {
+        let is_word = fate == Fate::Accepted && (!through.is_seen || said.value == SEEN_UPDATE);
+        if is_word {
             let whose = match through.manner {
                 _ if through.is_seen => Overtaken::OwnAndPassedOver,
                 Manner::Claimed | Manner::Beside => Overtaken::Others,
@@ -391,11 +392,6 @@ impl<'a> Shard<'a> {
             let whose = (said.caller, whose);
             for _ in 0..session.end_overtaken(rules, &rule.name, seq, whose, now) {
                 settled.superseded.push(said.route);
-            }
-            // For callers that wait for what it has superseded, or voids.
-            if rules.config.holds_callers() {
-                let place = rules.place(&rule.name, said.caller);
-                session.ends(rules, Item { place, seq }, Ending::Delivered, now);
             }
         }
         match fate {
@@ -467,6 +463,10 @@ impl<'a> Shard<'a> {
             session.queue(rule, said, item, seq, timestamp_ms, now);
             settled.queued = true;
             self.ledger.accepted = self.ledger.accepted.saturating_add(1);
+        } else if is_word && rules.config.holds_callers() {
+            // For callers that wait for what it has superseded, or voids.
+            let place = rules.place(&rule.name, said.caller);
+            session.ends(rules, Item { place, seq }, Ending::Delivered, now);
         }
         settled.superseded.count_in(&mut self.ledger);
         // Whatever waited for its end need not wait for the dispatcher's next look.

@@ -102,7 +102,11 @@ impl Checker {
     }
 
     /// Something newer goes before these: they failed alone, or their callers are refused.
-    fn are_passed_over<'r>(&mut self, id: u128, older: impl Iterator<Item = (u64, &'r str)>) {
+    pub(super) fn are_passed_over<'r>(
+        &mut self,
+        id: u128,
+        older: impl Iterator<Item = (u64, &'r str)>,
+    ) {
         for (seq, route) in older {
             let history = self.sessions.get_mut(&id);
             if let Some(update) = history.and_then(|history| history.of_seq(seq, route)) {
@@ -368,6 +372,9 @@ impl Checker {
         let Some(update) = history.and_then(|h| h.accepted.iter_mut().find(passing)) else {
             // One that was only seen: what Laravel says to it is nobody's to check.
             write.overtakes = is_heard.then_some((None, seq));
+            if let Some(history) = self.sessions.get_mut(&id).filter(|_| is_heard) {
+                history.seen_seq = history.seen_seq.max(seq);
+            }
             return;
         };
         update.ended_us = write.clock.mono_us;

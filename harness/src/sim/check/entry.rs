@@ -146,6 +146,7 @@ impl Checker {
                 // is refused.
                 _ if self.is_overtaken(write, id, from) => {
                     write.saw(Transition::Overtaken);
+                    self.are_passed_over(id, [(from.seq, &*from.route)].into_iter());
                     self.ends(write, id, from, Fate::Superseded);
                 }
                 _ if newest.is_some_and(|seq| from.seq < seq) => {

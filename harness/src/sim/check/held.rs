@@ -173,6 +173,11 @@ impl Checker {
                 given_way.push(update);
             }
         }
+        // Of one that was only seen nobody but the guest knows what Laravel said.
+        let by_seen = |of: &&Accepted| of.fate == Fate::Superseded && of.seq < history.seen_seq;
+        if given_way.iter().any(by_seen) {
+            all.push((true, Fate::Delivered));
+        }
         all
     }
 

@@ -19,6 +19,8 @@ pub(super) struct History {
     pub(super) newest_order: Option<u64>,
     /// A request of it went by as it came: its claim was seen, and not what it said.
     pub(super) is_seen: bool,
+    /// The newest of those that was answered: it may have taken the place of what is older.
+    pub(super) seen_seq: u64,
 }
 
 /// One accepted update.
