@@ -236,7 +236,8 @@ impl RootContext for Root {
             let plugin = &work.plugin;
             let record = circuit::Record::read(&SharedData, &plugin.keys);
             plugin.circuit.set(record.state);
-            let refused = record.troubles.iter().filter_map(|trouble| trouble.refused);
+            let refused = record.troubles.iter();
+            let refused = refused.filter_map(|t| Some((t.destination, t.refused?)));
             plugin.holding.borrow_mut().set_refused(refused.collect());
             plugin.awaited.replace(record);
             let mut proofs = plugin.proofs.borrow_mut();

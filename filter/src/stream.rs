@@ -188,7 +188,7 @@ impl Stream {
             plugin.poll();
         }
         plugin.stats.borrow_mut().reply(seen.route, taken.reply);
-        let said = Said::of_seen(&seen, bypassed.reason, rules);
+        let said = Said::of_seen(&seen, bypassed.reason, body, rules);
         let again = Again {
             body: body.to_vec(),
             ..Again::default()
@@ -501,7 +501,7 @@ impl Stream {
         self.plugin.proving_ended(self.id, ended);
         let fate = Fate::of(answerer, status, body, voice);
         if fate == Fate::Accepted {
-            let caller = Some(through.said.caller);
+            let caller = Some((through.said.caller, through.begun_ms));
             let now_ms = self.plugin.now().mono_ms;
             let mut awaited = self.plugin.awaited.borrow_mut();
             awaited.hear(&mut SharedData, keys, place, caller, now_ms);

@@ -175,10 +175,11 @@ impl Record {
         record.unwrap_or_default()
     }
 
-    /// Whether the leader waits for a success there, of this caller; `None` for one that says nothing of callers.
+    /// Whether the leader waits for a success there, of this caller's request that began then; `None` for one that
+    /// says nothing of callers.
     #[must_use]
     #[inline]
-    pub fn awaits(&self, destination: u64, caller: Option<u64>, mono_ms: u64) -> bool {
+    pub fn awaits(&self, destination: u64, caller: Option<(u64, u64)>, mono_ms: u64) -> bool {
         let mut troubles = self.troubles.iter();
         troubles.any(|trouble| {
             trouble.is_of(destination, caller)
@@ -193,7 +194,7 @@ impl Record {
         store: &mut impl Store,
         keys: &Keys,
         destination: u64,
-        caller: Option<u64>,
+        caller: Option<(u64, u64)>,
         mono_ms: u64,
     ) {
         if self.awaits(destination, caller, mono_ms) {
@@ -207,7 +208,7 @@ impl Record {
         store: &mut impl Store,
         keys: &Keys,
         destination: u64,
-        caller: Option<u64>,
+        caller: Option<(u64, u64)>,
         mono_ms: u64,
     ) {
         let key = keys.circuit();
@@ -229,7 +230,7 @@ impl Record {
     }
 
     #[inline]
-    fn mark(&mut self, destination: u64, caller: Option<u64>, mono_ms: u64) {
+    fn mark(&mut self, destination: u64, caller: Option<(u64, u64)>, mono_ms: u64) {
         let troubles = self.troubles.iter_mut();
         for trouble in troubles.filter(|t| t.is_of(destination, caller)) {
             trouble.accepted_ms = mono_ms;
@@ -300,8 +301,12 @@ impl Record {
 
 impl Trouble {
     #[inline]
-    fn is_of(&self, destination: u64, caller: Option<u64>) -> bool {
-        self.destination == destination && (self.refused.is_none() || self.refused == caller)
+    fn is_of(&self, destination: u64, caller: Option<(u64, u64)>) -> bool {
+        // What began before it was refused tells nothing of the time since.
+        let is_its = |refused: u64| {
+            caller.is_some_and(|(caller, began_ms)| caller == refused && began_ms >= self.since_ms)
+        };
+        self.destination == destination && self.refused.is_none_or(is_its)
     }
 
     #[inline]
@@ -638,14 +643,16 @@ mod tests {
         let (mut store, keys) = (MemoryStore::default(), Keys::new("p"));
         let mut circuit = Circuit::default();
         let troubles = record().troubles;
-        Record::report(&mut store, &keys, 2, Some(7), 5_000);
+        Record::report(&mut store, &keys, 2, Some((7, 5_000)), 5_000);
         assert!(store.get(&keys.circuit()).is_none(), "nobody waits for it");
         circuit.publish(WHOLE_PACE, troubles.clone(), &mut store, &keys);
         let read = Record::read(&store, &keys);
-        assert!(read.awaits(2, Some(7), 5_000) && !read.awaits(2, Some(8), 5_000));
-        Record::report(&mut store, &keys, 2, Some(7), 5_000);
         assert!(
-            !Record::read(&store, &keys).awaits(2, Some(7), 5_999),
+            read.awaits(2, Some((7, 5_000)), 5_000) && !read.awaits(2, Some((8, 5_000)), 5_000)
+        );
+        Record::report(&mut store, &keys, 2, Some((7, 5_000)), 5_000);
+        assert!(
+            !Record::read(&store, &keys).awaits(2, Some((7, 5_999)), 5_999),
             "once a second"
         );
         circuit.publish(WHOLE_PACE / 2, troubles, &mut store, &keys);

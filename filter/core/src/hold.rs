@@ -117,7 +117,7 @@ pub struct Holding {
     /// Requests at Laravel, held before or not.
     at_laravel: usize,
     /// Callers that Laravel refuses: what they have queued holds up nobody else. As old as the root's last tick.
-    refused: Vec<u64>,
+    refused: Vec<(u64, u64)>,
 }
 
 // === impl Waiting ===
@@ -156,16 +156,16 @@ impl Holding {
         self.at_laravel < AT_LARAVEL_MAX
     }
 
-    /// Whom Laravel refuses at the moment.
+    /// Whom Laravel refuses at the moment, behind the destination.
     #[must_use]
     #[inline]
-    pub fn refused(&self) -> &[u64] {
+    pub fn refused(&self) -> &[(u64, u64)] {
         &self.refused
     }
 
     /// The leader has said whom Laravel refuses.
     #[inline]
-    pub fn set_refused(&mut self, refused: Vec<u64>) {
+    pub fn set_refused(&mut self, refused: Vec<(u64, u64)>) {
         self.refused = refused;
     }
 

@@ -230,7 +230,7 @@ pub fn take_seen<'w>(
         return Taken::of(Reply::Bypass(bypassed.reason));
     };
     let update = Update {
-        said: Said::of_seen(&seen, bypassed.reason, rules),
+        said: Said::of_seen(&seen, bypassed.reason, body, rules),
         destination: Encoded::default(),
         neutral: Neutral::default(),
         body,

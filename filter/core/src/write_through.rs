@@ -225,7 +225,10 @@ impl WriteThrough {
             before,
             begun_ms: now.mono_ms,
             send_by_ms: now.mono_ms.saturating_add(window_ms),
-            body: rules.repeat_hash(said, ask.body),
+            body: match ask.is_seen {
+                true => 0,
+                false => rules.repeat_hash(said, ask.body),
+            },
             is_seen: ask.is_seen,
             item,
         }

@@ -54,7 +54,7 @@ pub(super) struct Waiting {
 }
 
 /// One unsent item.
-#[derive(Clone, Debug)]
+#[derive(Clone, Debug, PartialEq, Eq)]
 pub(super) struct Item {
     pub(super) partition: PartitionKey,
     pub(super) seq: u64,
@@ -297,11 +297,16 @@ impl Backlog {
             if items.is_empty() && claim.is_none() {
                 continue;
             }
+            // Who was passed over stays so where nothing of it is new: its neighbours' news is none of its own.
+            let known = self.shards.get(&index).into_iter().flatten();
+            let same =
+                |it: &&Waiting| it.session == session.id && it.claim == claim && it.items == items;
+            let passed_over = known.filter(same).map(|it| it.passed_over_until_ms).next();
             seen.push(Waiting {
                 session: session.id,
                 told_seq: session.told_seq,
                 claim,
-                passed_over_until_ms: 0,
+                passed_over_until_ms: passed_over.unwrap_or(0),
                 items,
             });
         }

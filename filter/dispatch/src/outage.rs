@@ -260,13 +260,16 @@ impl Destinations {
         (destination, route, caller): (u64, &Rc<str>, u64),
         alone: bool,
         heard: Heard,
+        began_ms: u64,
         mono_ms: u64,
     ) -> Recovered {
         let health = self.health(destination, mono_ms);
         health.accepted_ms = Some(mono_ms);
         let standing = health.standing(caller);
         standing.accepted_ms = Some(mono_ms);
-        standing.refused = None;
+        // What had left before it was refused tells nothing of the time since.
+        let is_over = |(since_ms, _): &mut (u64, Backoff)| *since_ms <= began_ms;
+        standing.refused.take_if(is_over);
         let mut recovered = Recovered {
             failures: health.recovers(mono_ms),
             ..Recovered::default()

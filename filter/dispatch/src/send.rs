@@ -53,7 +53,7 @@ impl Dispatcher {
             let (urgent, alone) = (plan.urgent, plan.alone);
             let repeats = plan.repeats || plan.silent;
             let starves = plan.others.then_some(plan.overdue);
-            if starves.is_none() {
+            if starves.is_none() && allowed.together {
                 self.starved.ends();
             }
             if self.call(plan, epoch, now, store, effects) {
@@ -342,11 +342,11 @@ impl Dispatcher {
                         taken.push(item);
                     }
                 }
-                // Not even taken in anew: that would forget which of its sessions have been passed over.
-                if taken.is_empty() {
-                    break;
-                }
-                match store.put(&key, &shard.encode(), Expect::of(read.as_ref())) {
+                let written = match taken.is_empty() {
+                    true => Ok(()),
+                    false => store.put(&key, &shard.encode(), Expect::of(read.as_ref())),
+                };
+                match written {
                     Ok(()) => {
                         self.backlog
                             .refresh(&self.rules, index, &shard, now.mono_ms);

@@ -265,9 +265,9 @@ impl Dispatcher {
         }
         let key = &flight.partition;
         let place = (flight.destination, &key.route, key.caller);
-        let recovered = self
-            .destinations
-            .accepted(place, flight.alone, heard, now.mono_ms);
+        let recovered =
+            self.destinations
+                .accepted(place, flight.alone, heard, flight.started_ms, now.mono_ms);
         self.recovers(flight, recovered.failures, recovered.outage_ms, effects);
         if flight.alone {
             self.tells(flight, now, effects);

@@ -599,7 +599,10 @@ fn what_a_refused_caller_has_queued_holds_up_no_other_caller() {
     it.queued("status", "one", "old");
     let caller = it.shard(|shard| shard.sessions[0].entries[0].caller);
     it.held("status", "two", "new");
-    it.workers[0].set_refused([caller].into());
+    let here = it.workers[0].waiting[0].said.destination_hash;
+    it.workers[0].set_refused([(here + 1, caller)].into());
+    assert!(it.look().is_empty(), "somewhere else");
+    it.workers[0].set_refused([(here, caller)].into());
     assert_eq!(it.look().len(), 1, "the leader has said so");
     it.goes("qr", "three", "2@x");
     // Its own caller's, it does.

@@ -72,8 +72,9 @@ impl Said {
     /// update of its route at all.
     #[must_use]
     #[inline]
-    pub fn of_seen(seen: &Seen, reason: Bypass, rules: &Rules) -> Self {
-        let is_update = !matches!(reason, Bypass::NoValue | Bypass::Override);
+    pub fn of_seen(seen: &Seen, reason: Bypass, body: &[u8], rules: &Rules) -> Self {
+        // What else may be wrong with a request that bypasses was not looked at.
+        let is_update = reason == Bypass::Signature && rules.has_value(seen.route, body);
         let name = rules.route(seen.route).map_or("", |rule| &rule.name);
         Self {
             route: seen.route,
@@ -259,6 +260,19 @@ impl Rules {
             fits.then(|| self.session(index, rule, head, &document, at))?
         });
         Bypassed { reason, seen }
+    }
+
+    /// Whether a body says something of this rule, and asks for no other method.
+    fn has_value(&self, route: usize, body: &[u8]) -> bool {
+        let Some(rule) = self.route(route) else {
+            return false;
+        };
+        let wanted: Vec<&Pointer> = rule.value.iter().collect();
+        let read = json::read(body, &wanted, &[], self.key);
+        read.is_ok_and(|document| {
+            let value = first(&document, 0, wanted.len());
+            matches!(value, Some(Scalar::Text(_))) && !document.has_key(OVERRIDE)
+        })
     }
 
     /// The session: the first of the rule's places that says anything. Its pointers are at `start` in the document.

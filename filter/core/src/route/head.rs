@@ -352,7 +352,11 @@ impl Gathered<'_> {
     #[inline]
     fn refuse(&mut self, reason: Bypass) {
         let is_final = |reason: Bypass| matches!(reason, Bypass::Header | Bypass::Encoding);
-        if is_final(reason) || !self.refusal.is_some_and(is_final) {
+        // A signed one that is another method to Laravel is no update.
+        let is_kept = |known: Bypass| {
+            is_final(known) || known == Bypass::Override && reason == Bypass::Signature
+        };
+        if is_final(reason) || !self.refusal.is_some_and(is_kept) {
             self.refusal = Some(reason);
         }
     }

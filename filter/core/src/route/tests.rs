@@ -454,3 +454,34 @@ fn every_bypass_knows_its_place() {
         assert_eq!(bypass.index(), index, "{bypass}");
     }
 }
+
+#[test]
+fn only_a_signed_body_that_says_something_is_an_update_of_its_route() {
+    let rules = rules("{}");
+    let (route, _) = rules.config.route_named("status").unwrap();
+    let seen = Seen {
+        route,
+        ..Seen::default()
+    };
+    let is_update = |reason, body: &str| {
+        Said::of_seen(&seen, reason, body.as_bytes(), &rules).value == SEEN_UPDATE
+    };
+    let said = r#"{"session_id":"s","estado_qr":"active"}"#;
+    assert!(is_update(Bypass::Signature, said));
+    for reason in [
+        Bypass::Query,
+        Bypass::Override,
+        Bypass::TooDeep,
+        Bypass::Header,
+    ] {
+        assert!(!is_update(reason, said), "{reason:?}");
+    }
+    for body in [
+        r#"{"session_id":"s"}"#,
+        r#"{"session_id":"s","estado_qr":null}"#,
+        r#"{"session_id":"s","estado_qr":"active","_method":"DELETE"}"#,
+        "",
+    ] {
+        assert!(!is_update(Bypass::Signature, body), "{body}");
+    }
+}

@@ -294,7 +294,13 @@ impl<'a> Shard<'a> {
                     _ => session.delivered(claim.caller, claim.seq, &mut self.last_seq),
                 }
                 session.forgive(&claim);
-                let whose = (claim.caller, Overtaken::Others);
+                let whose = (
+                    claim.caller,
+                    Overtaken {
+                        own: false,
+                        all: true,
+                    },
+                );
                 let overtaken = session.end_overtaken(rules, &claim.route, claim.seq, whose, now);
                 self.ledger.superseded = self.ledger.superseded.saturating_add(overtaken);
                 if rules.config.holds_callers() {
@@ -534,16 +540,19 @@ impl Session<'_> {
         now: Now,
     ) -> u64 {
         let mut ended = 0_u64;
-        let is_overtaken = |entry: &Entry<'_>| match &entry.state {
-            State::Dirty(dirty) if entry.route == route && entry.seq < seq => match whose {
-                _ if entry.caller == caller => whose == Overtaken::OwnAndPassedOver,
-                Overtaken::Others => true,
-                _ => !dirty.trial.holds_up(entry.caller, caller, &[]),
-            },
-            _ => false,
+        let is_overtaken = |entry: &Entry<'_>| {
+            let is_its = match (entry.caller == caller, &entry.state) {
+                (true, State::Dirty(_)) => whose.own,
+                (_, State::Implied { .. }) => whose.all && (whose.own || entry.caller != caller),
+                (_, State::Dirty(dirty)) => {
+                    whose.all || !dirty.trial.holds_up(entry.caller, caller, &[])
+                }
+                _ => false,
+            };
+            is_its && entry.route == route && entry.seq < seq
         };
         while let Some(entry) = self.entries.iter().find(|entry| is_overtaken(entry)) {
-            let older = (entry.caller, entry.seq);
+            let older = (entry.caller, entry.seq, entry.is_dirty());
             let how = Ending::Voided(Item {
                 place: rules.place(route, caller),
                 seq,
@@ -551,7 +560,7 @@ impl Session<'_> {
             self.entries_end(rules, how, now, &|entry| entry.is(route, older.0));
             self.entries.retain(|entry| !entry.is(route, older.0));
             self.drop_implied(rules, &[older.1], how, now);
-            ended = ended.saturating_add(1);
+            ended = ended.saturating_add(older.2.into());
         }
         let is_late = self.entries.iter().any(|entry| {
             entry.seq > seq && entry.route != route && matches!(entry.state, State::Clean { .. })
@@ -627,15 +636,14 @@ impl Session<'_> {
     }
 }
 
-/// Whose older values of its route an accepted one has overtaken.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum Overtaken {
-    /// Every other caller's: it has waited for those that hold anybody up, and its own caller's end another way.
-    Others,
-    /// Of other callers what failed alone or was refused: all else may still be on its way.
-    PassedOver,
-    /// The same, and its own caller's.
-    OwnAndPassedOver,
+/// Whose older values of its route an accepted one has overtaken. What failed alone, or was refused, always: it was
+/// passed over.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub(super) struct Overtaken {
+    /// Its own caller's, which end another way where there is an entry for it.
+    pub(super) own: bool,
+    /// Every other caller's, and what theirs imply: it has waited for those that hold anybody up.
+    pub(super) all: bool,
 }
 
 // === impl Entry ===

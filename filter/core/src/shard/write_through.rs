@@ -59,8 +59,8 @@ pub struct Ask<'b> {
     pub may_send: bool,
     /// Its worker has room to hold it.
     pub may_hold: bool,
-    /// Callers that Laravel refuses at the moment.
-    pub refused: &'b [u64],
+    /// Callers that Laravel refuses at the moment, each behind its destination.
+    pub refused: &'b [(u64, u64)],
 }
 
 /// What a session was before an update that is written through, should that never have happened.
@@ -137,7 +137,7 @@ impl Rules {
         let has_own = said.order.is_some()
             || volatile.into_iter().flatten().any(|pointer| {
                 let read = json::read(body, &[pointer], &[], self.key);
-                read.is_ok_and(|document| document.at(0).is_some())
+                read.is_ok_and(|document| document.at(0).is_some_and(|found| !found.is_blank()))
             });
         match has_own {
             true => self.body_hash(said, body),
@@ -177,6 +177,7 @@ impl<'a> Shard<'a> {
         let seq = self.last_seq.saturating_add(1);
         let rung = self.rung;
         if let Some(session) = self.session(said.session)
+            && !ask.is_seen
             && session.is_stale_repeat(rules, said, ask.body, now.mono_ms)
         {
             return Through::Stale;
@@ -382,12 +383,14 @@ impl<'a> Shard<'a> {
         };
         let mut says_again = false;
         session.remember_refusal(through, fate, now);
+        // What is at Laravel at this moment may be stored after it.
+        let is_alone = session.live_claim(now.mono_ms).is_none();
+        let ended = session.ended.len();
         let is_word = fate == Fate::Accepted && (!through.is_seen || said.value == SEEN_UPDATE);
         if is_word {
-            let whose = match through.manner {
-                _ if through.is_seen => Overtaken::OwnAndPassedOver,
-                Manner::Claimed | Manner::Beside => Overtaken::Others,
-                Manner::Outside | Manner::Unrecorded => Overtaken::PassedOver,
+            let whose = Overtaken {
+                own: through.is_seen,
+                all: matches!(through.manner, Manner::Claimed | Manner::Beside),
             };
             let whose = (said.caller, whose);
             for _ in 0..session.end_overtaken(rules, &rule.name, seq, whose, now) {
@@ -444,7 +447,7 @@ impl<'a> Shard<'a> {
                 match through.manner {
                     Manner::Claimed => {}
                     // A read that began beside it may have been answered before it was stored.
-                    Manner::Beside if was_last => {
+                    Manner::Beside if was_last && is_alone => {
                         self.last_seq = self.last_seq.saturating_add(1);
                         session.distrust_kept(self.last_seq);
                     }
@@ -463,7 +466,7 @@ impl<'a> Shard<'a> {
             session.queue(rule, said, item, seq, timestamp_ms, now);
             settled.queued = true;
             self.ledger.accepted = self.ledger.accepted.saturating_add(1);
-        } else if is_word && rules.config.holds_callers() {
+        } else if is_word && session.has_ended_since(ended, &settled.superseded, rules) {
             // For callers that wait for what it has superseded, or voids.
             let place = rules.place(&rule.name, said.caller);
             session.ends(rules, Item { place, seq }, Ending::Delivered, now);
@@ -594,8 +597,10 @@ impl<'a> Session<'a> {
         };
         let waits = |entry: &Entry<'_>| match &entry.state {
             State::Dirty(dirty) => {
-                let trial = dirty.trial;
-                entry.seq < seq && trial.holds_up(entry.caller, said.caller, ask.refused)
+                let whose = (said.destination_hash, entry.caller);
+                let is_refused = entry.caller != said.caller && ask.refused.contains(&whose);
+                let holds_up = dirty.trial.holds_up(entry.caller, said.caller, &[]);
+                entry.seq < seq && holds_up && !is_refused
             }
             _ => false,
         };
@@ -748,10 +753,18 @@ impl<'a> Session<'a> {
     #[inline]
     fn has_gone_past(&self, is_own: bool, caller: u64, seq: u64, mono_ms: u64) -> bool {
         let is_past = |at: u64, whose: u64| at > seq && (whose == caller) == is_own;
-        let mut taken = self.entries.iter().filter(|entry| !entry.is_dirty());
+        let is_taken = |state: &State<'_>| matches!(state, State::Clean { until_ms: 1.. });
+        let mut taken = self.entries.iter().filter(|entry| is_taken(&entry.state));
         let claim = self.live_claim(mono_ms);
         taken.any(|entry| is_past(entry.seq, entry.caller))
             || claim.is_some_and(|claim| is_past(claim.seq, claim.caller))
+    }
+
+    /// Whether anybody may be waiting for what was ended since there were so many endings.
+    #[inline]
+    fn has_ended_since(&self, ended: usize, superseded: &Superseded, rules: &Rules) -> bool {
+        let any = self.ended.len() != ended || superseded.ends().next().is_some();
+        rules.config.holds_callers() && any
     }
 
     #[inline]

@@ -122,6 +122,7 @@ fn what_leaves_late_leaves_laravel_less_time_and_what_leaves_too_late_does_not_l
         said: Said::of_seen(
             &crate::route::Seen::default(),
             crate::route::Bypass::Signature,
+            b"",
             &rules,
         ),
         number: 1,

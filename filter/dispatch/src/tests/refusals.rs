@@ -153,6 +153,23 @@ fn a_caller_that_was_accepted_a_moment_before_it_is_refused_loses_nothing() {
 }
 
 #[test]
+fn what_left_before_a_caller_was_refused_tells_nothing_of_it() {
+    let mut world = proven();
+    world.post("status", "slow", "inactive");
+    world.advance(100);
+    let (_, slow) = world.made.pop_front().unwrap();
+    assert!(of(&slow, "slow"));
+    // The token is refused for a moment.
+    world.post("qr", "s", "2@s");
+    run(&mut world, 1_500, |_| (401, "{}"));
+    world.answer(&slow, 200, OK);
+    run(&mut world, 4_000, |_| (401, "{}"));
+    assert_eq!((world.ends(End::Rejected), world.pending()), (0, 1));
+    run(&mut world, 10_000, |_| (200, OK));
+    assert_eq!((world.ends(End::Rejected), world.pending()), (0, 0));
+}
+
+#[test]
 fn what_is_left_of_a_refused_caller_after_an_hour_is_rejected() {
     let mut world = proven();
     world.advance(120_000);

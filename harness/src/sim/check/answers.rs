@@ -163,7 +163,8 @@ impl Checker {
         let body: Value = serde_json::from_slice(&request.body).unwrap_or_default();
         let is_in = |pointer: &Pointer| {
             let mut segments = pointer.segments();
-            segments.try_fold(&body, |at, s| at.get(s)).is_some()
+            let found = segments.try_fold(&body, |at, s| at.get(s));
+            found.is_some_and(|found| !found.is_null() && *found != "")
         };
         let volatile = self.config.routes.get(update.route).map(|r| &r.volatile);
         let tells_repeats = volatile.into_iter().flatten().any(is_in) || update.order.is_some();
