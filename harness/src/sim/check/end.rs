@@ -56,7 +56,8 @@ impl Checker {
 
     // ## 9: liveness, in a calm world
     //
-    // Nothing ever failed, so nothing may take longer than its timers say.
+    // Nothing ever failed, so nothing may take longer than its timers say, but for what a refused caller has: it
+    // waits for that to be accepted again.
 
     /// Nothing may have been pending for longer than this.
     pub(crate) fn nothing_waits_longer_than(&mut self, clock: Clock, limit_ms: u64) {
@@ -65,6 +66,7 @@ impl Checker {
             let old = |at_us: u64| now_us.saturating_sub(at_us) > limit_ms * 1000;
             let all = history.accepted.iter();
             all.filter(|update| update.fate == Fate::Pending && old(update.at_us))
+                .filter(|update| !self.is_refused(&update.token))
                 .map(|update| (history.name.clone(), update.value.clone(), update.at_us))
                 .next()
         });

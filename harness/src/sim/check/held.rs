@@ -6,7 +6,7 @@
 //! told must be true of one of them, at this moment.
 
 use embudo_core::ack::WAITERS_MAX;
-use embudo_core::config::Ack;
+use embudo_core::config::{Ack, Route};
 use embudo_core::shard::HELD_MAX;
 
 use super::answers::{Sent, Stream, Verdict, short};
@@ -201,7 +201,15 @@ impl Checker {
         });
         // What failed alone gives way to whatever of its route came after it, whoever said that; so does what a refused
         // caller has.
-        let overtakes = of.passed_over && of.fate == Fate::Superseded && update.route == of.route;
+        let is_overtaken = of.fate == Fate::Superseded && update.route == of.route;
+        // What it implies is overtaken, too, and it waits still.
+        let is_kin = |((at, _), (_, of)): ((usize, _), (_, &Route))| {
+            of.implies
+                .as_ref()
+                .is_some_and(|implies| implies.route == at)
+        };
+        let is_implied = update.route == own && rules.is_some_and(is_kin);
+        let overtakes = of.passed_over && (is_overtaken || is_implied);
         // A state that outlives its QR bears the QR's number.
         let after = update.seq > of.seq || (update.seq == of.seq && update.route == own && implied);
         after && (kin || takes || overtakes) && !matches!(update.fate, Fate::Passing | Fate::Failed)
