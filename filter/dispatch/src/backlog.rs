@@ -339,7 +339,7 @@ impl Backlog {
         }
     }
 
-    fn forget(&mut self, index: u32) {
+    pub(super) fn forget(&mut self, index: u32) {
         let seen = self.shards.remove(&index).unwrap_or_default();
         for (id, _) in seen.iter().filter_map(|waiting| waiting.claim) {
             if let Some(claims) = self.claims.get_mut(&id) {

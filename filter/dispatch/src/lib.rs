@@ -450,6 +450,8 @@ impl Dispatcher {
                 self.say_unreadable(index, effects);
                 return;
             };
+            // Whatever has rung, what kept a session from being claimed may be over.
+            self.backlog.forget(index);
             let expires = shard.has_expired(&self.rules, now);
             if !shard.rung && !expires {
                 self.backlog
