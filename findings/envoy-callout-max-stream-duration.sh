@@ -8,7 +8,7 @@
 # that serves filters (here Lua's httpCall; a proxy-wasm dispatch_http_call is the same client) is given the same text
 # with status 408, which looks like the upstream server's own "you were too slow to send". The upstream goes on working.
 #
-# Why it matters here: Embudo sends its batches as callouts. A 408 of Laravel's means that nothing was done, and the
+# Why it matters here: our filter sends its batches as callouts. A 408 of Laravel's means that nothing was done, and the
 # batch goes again at once. This one means that nobody knows: sent again at once, an older value is stored after a newer
 # one. It has no `x-envoy-upstream-service-time`, which is how the two are told apart.
 set -euo pipefail

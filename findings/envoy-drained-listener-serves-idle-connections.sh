@@ -8,7 +8,7 @@
 # drained got none. It stays open. Five seconds after the port was closed its next request is served with 200, and only that
 # answer closes it.
 #
-# Why it matters here: Embudo keeps what it has answered 200 in Envoy's memory until it is delivered, and `embudo drain` ends
+# Why it matters here: our filter keeps what it has answered 200 in Envoy's memory until it is delivered, and a planned stop ends
 # Envoy when nothing is pending. A gateway's pool has idle connections, so an update can still come in after the listeners are
 # closed: it is not enough to look once.
 set -euo pipefail

@@ -10,7 +10,7 @@
 # refused. The access log has flags UF, details that speak of a refused connection, and no local address. Only
 # `%UPSTREAM_REQUEST_ATTEMPT_COUNT%` (2) tells that there was another try, and nothing tells what became of that.
 #
-# Why it matters here: "it certainly never left" is what lets Embudo send an update again at once instead of keeping its
+# Why it matters here: "it certainly never left" is what lets our filter send an update again at once instead of keeping its
 # session for half a minute. With a retry policy on the route, or in an Envoy in front, that must not be concluded.
 set -euo pipefail
 ENVOY_VERSION=1.40.0
