@@ -104,6 +104,8 @@ pub struct ChaosReport {
     pub failures: u64,
     /// How those failed that count: in the outage and in the healthy time.
     pub failed: BTreeMap<String, u64>,
+    /// How all did.
+    pub failed_all: BTreeMap<String, u64>,
     /// Sessions whose end could be compared.
     pub compared: u64,
     /// Sessions whose last send failed or overlapped another: nothing is promised for them.
@@ -235,6 +237,7 @@ impl ChaosReport {
             failures_healthy: healthy.failures(),
             failures: report.failures(),
             failed: together(&healthy.failed, &outage.failed),
+            failed_all: report.failed(),
             compared: finals.compared,
             undecided: finals.undecided,
             webhook_events: evidence.events,

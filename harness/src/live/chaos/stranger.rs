@@ -9,11 +9,12 @@ use std::time::Duration;
 
 use anyhow::Result;
 use bytes::Bytes;
-use http_body_util::Empty;
+use http_body_util::{BodyExt, Collected, Empty};
 use hyper::{Request, Uri};
 use hyper_util::client::legacy::Client;
 use hyper_util::client::legacy::connect::HttpConnector;
 use hyper_util::rt::TokioExecutor;
+use serde_json::Value;
 use tokio::time::{sleep, timeout};
 
 use super::plan::TENANT_HEADER;
@@ -28,7 +29,7 @@ const ANSWER_MAX: Duration = Duration::from_secs(15);
 /// What the answers were.
 #[derive(Clone, Copy, Debug, Default)]
 pub(super) struct Told {
-    /// 2xx, which is never right.
+    /// A state, which is never right. (A proxy's page is a 2xx, too.)
     pub(super) served: u64,
     /// 404.
     pub(super) refused: u64,
@@ -42,6 +43,12 @@ pub(super) struct Stranger {
     /// What every request of the gateway's has.
     headers: Vec<(String, String)>,
     pub(super) told: Told,
+}
+
+/// Whether a body says anything of a session.
+fn is_a_state(body: &[u8]) -> bool {
+    let json: Result<Value, _> = serde_json::from_slice(body);
+    json.is_ok_and(|json| json.get("estado_qr").is_some())
 }
 
 // === impl Stranger ===
@@ -79,10 +86,28 @@ impl Stranger {
                 let answer = timeout(ANSWER_MAX, self.client.request(request)).await;
                 // No answer is none that should not have been given.
                 if let Ok(Ok(answer)) = answer {
-                    self.told.served += u64::from(answer.status().is_success());
                     self.told.refused += u64::from(answer.status() == 404);
+                    if answer.status().is_success() {
+                        let body = timeout(ANSWER_MAX, answer.into_body().collect()).await;
+                        let body = body.ok().and_then(Result::ok).map(Collected::to_bytes);
+                        let is_told = body.is_some_and(|body| is_a_state(&body));
+                        self.told.served += u64::from(is_told);
+                    }
                 }
             }
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_state_is_told_apart_from_a_proxys_page() {
+        assert!(is_a_state(br#"{"estado_qr":"active","status":"active"}"#));
+        assert!(!is_a_state(b"<html>Under maintenance</html>"));
+        assert!(!is_a_state(br#"{"error":"Account not found"}"#));
+        assert!(!is_a_state(b""));
     }
 }

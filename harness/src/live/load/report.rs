@@ -183,6 +183,28 @@ impl LoadReport {
         self.per_second.entry(now_us / 1_000_000).or_default()
     }
 
+    /// How many sends failed, by kind.
+    pub fn failed(&self) -> BTreeMap<String, u64> {
+        let mut failed = BTreeMap::new();
+        let answers = self.answers.iter();
+        for ((kind, status, outcome), n) in
+            answers.filter(|((_, status, _), _)| !(200..300).contains(status))
+        {
+            let outcome = outcome.as_deref().unwrap_or("without a word of Embudo's");
+            let name = format!("{} {status} {outcome}", kind.name());
+            *failed.entry(name).or_default() += n;
+        }
+        for (what, counts) in [
+            ("network error", &self.network_errors),
+            ("timeout", &self.timeouts),
+        ] {
+            for (kind, n) in counts {
+                failed.insert(format!("{} {what}", kind.name()), *n);
+            }
+        }
+        failed
+    }
+
     /// Requests sent, of all kinds.
     pub fn sends_total(&self) -> u64 {
         self.sends.values().sum()
