@@ -1,15 +1,20 @@
-//! Laravel sets `pending` when it stores a QR, and the gateway posts it once more: a third of all requests,
-//! and none of them says anything new. But only while the QR is the newest there is.
+//! Where Laravel sets `pending` when it stores a QR, the gateway posts it once more: a third of all requests, and none of
+//! them says anything new. That it does is the operator's to know: it is not believed where it is not assumed. And it
+//! holds only while the QR is the newest there is.
 
 use anyhow::Result;
 use embudo::live::scaled;
 use embudo::model::http::Kind;
 use embudo_tests::{BOUND, Stack, qr, session};
-use serde_json::json;
+use serde_json::{Value, json};
+
+fn assumed() -> Value {
+    json!({"assume": {"callers": true, "implies": true}})
+}
 
 #[tokio::test]
 async fn a_pending_state_is_implied_by_its_qr() -> Result<()> {
-    let stack = Stack::start("implied").await?;
+    let stack = Stack::configured("implied", assumed()).await?;
     let shown = session();
 
     stack.post_qr(&shown, &qr("shown")).await;
@@ -46,8 +51,41 @@ async fn a_pending_state_is_implied_by_its_qr() -> Result<()> {
 }
 
 #[tokio::test]
+async fn where_nobody_says_so_the_pending_state_arrives_behind_its_qr() -> Result<()> {
+    let stack = Stack::configured("not-implied", scaled(&json!({}), 10.0)).await?;
+    let (quick, slow) = (session(), session());
+
+    for session in [&quick, &slow] {
+        stack.post_status(session, "inactive").await;
+        stack.arrived(session, 1).await;
+        assert_eq!(stack.post_qr(session, &qr("shown")).await.outcome, "queued");
+        if session == &slow {
+            stack.arrived(session, 2).await;
+        }
+        let pending = stack.post_status(session, "pending").await;
+        assert_eq!(
+            pending.outcome, "queued",
+            "Laravel may leave the state alone"
+        );
+        let again = stack.post_status(session, "pending").await;
+        assert_eq!(again.outcome, "duplicate");
+    }
+
+    stack.settled(BOUND).await;
+    for session in [&quick, &slow] {
+        assert_eq!(
+            stack.values_of(session),
+            ["inactive", &qr("shown"), "pending"],
+            "in their order"
+        );
+    }
+    stack.finish().await;
+    Ok(())
+}
+
+#[tokio::test]
 async fn a_pending_state_after_another_state_is_news() -> Result<()> {
-    let stack = Stack::configured("implied-no-more", scaled(&json!({}), 10.0)).await?;
+    let stack = Stack::configured("implied-no-more", scaled(&assumed(), 10.0)).await?;
     let (quick, slow) = (session(), session());
 
     let mut answers = Vec::new();
@@ -78,7 +116,7 @@ async fn a_pending_state_after_another_state_is_news() -> Result<()> {
 
 #[tokio::test]
 async fn inactive_qr_pending_inactive_ends_on_inactive() -> Result<()> {
-    let stack = Stack::configured("implied-order", scaled(&json!({}), 10.0)).await?;
+    let stack = Stack::configured("implied-order", scaled(&assumed(), 10.0)).await?;
     let (quick, slow) = (session(), session());
 
     let mut outcomes = Vec::new();

@@ -18,6 +18,8 @@ implied: 6 host calls, 3 buffers
 new: 7 host calls, 3 buffers
 new, with a ring: 8 host calls, 3 buffers
 new, superseding: 8 host calls, 3 buffers
+kept read: 5 host calls, 2 buffers
+kept read, patched: 5 host calls, 2 buffers
 bypassed by its head: 3 host calls, 1 buffers
 bypassed by its body: 4 host calls, 2 buffers
 untouched: 0 host calls, 0 buffers
@@ -29,8 +31,13 @@ const BYTES_SLACK: u64 = 64;
 /// Allocations of the core at most: for each the figure of today and some room for the compiler's library.
 const ALLOCATIONS_MAX: u64 = 20;
 
-/// WebAssembly instructions of the two kinds that most requests are: promised, and the same on every machine.
-const INSTRUCTIONS_MAX: [(&str, u64); 2] = [("duplicate", 19_500), ("new", 38_500)];
+/// WebAssembly instructions of what most requests are: promised, and the same on every machine. (Before whole updates were
+/// compared, and reads believed pair by pair, they were 19,358, 38,500 and 52,821.)
+const INSTRUCTIONS_MAX: [(&str, u64); 3] = [
+    ("duplicate", 19_500),
+    ("new", 40_400),
+    ("kept read", 55_400),
+];
 
 #[test]
 fn a_request_costs_what_it_says() -> Result<()> {
@@ -40,10 +47,12 @@ fn a_request_costs_what_it_says() -> Result<()> {
     for cost in &costs {
         let (kind, calls, buffers) = (cost.kind, cost.host_calls(), cost.buffers);
         writeln!(counted, "{kind}: {calls} host calls, {buffers} buffers")?;
-        let allocations = cost.allocations.unwrap_or(u64::MAX);
+        // Of a read they are not counted: its buffers and instructions are.
+        let is_read = kind.to_string().starts_with("kept");
+        let allocations = cost.allocations;
         ensure!(
-            allocations <= ALLOCATIONS_MAX,
-            "{kind}: {allocations} allocations"
+            is_read || allocations.is_some_and(|count| count <= ALLOCATIONS_MAX),
+            "{kind}: {allocations:?} allocations"
         );
     }
     ensure!(

@@ -2,9 +2,10 @@
 //! back: active, inactive, active.
 
 use anyhow::Result;
-use embudo::live::scaled;
-use embudo_tests::{BOUND, Stack, qr, session};
-use serde_json::json;
+use embudo::live::{Envoy, EnvoyOptions, scaled};
+use embudo_tests::raw::Message;
+use embudo_tests::{Answers, BOUND, Stack, Target, qr, session, wait_until};
+use serde_json::{Value, json};
 
 /// Every timer, so that three deliveries do not take three times `max_wait_ms`.
 const FASTER: f64 = 10.0;
@@ -73,5 +74,60 @@ async fn a_qr_that_comes_back_is_news() -> Result<()> {
         "Laravel ends on A"
     );
     stack.finish().await;
+    Ok(())
+}
+
+#[tokio::test]
+async fn the_same_state_with_more_beside_it_is_news_and_arrives_whole() -> Result<()> {
+    let target = Target::start(Answers::Json).await?;
+    let options = EnvoyOptions {
+        filter_config: scaled(&json!({"assume": {"callers": true}}), FASTER),
+        ..EnvoyOptions::new("state-and-more", target.addr)
+    };
+    let envoy = Envoy::start(options).await?;
+    let post = async |body: &Value| {
+        let answer = Message::json("/api/whatsapp/status", body.to_string());
+        let answer = answer.send(envoy.listener).await.expect("an answer");
+        answer.header("x-embudo").unwrap_or_default()
+    };
+    // What has arrived of a session, whether it came in a batch or alone.
+    let arrived = |session: &str| -> Vec<Value> {
+        let calls = target.calls();
+        let bodies = calls.iter().map(|call| serde_json::from_slice(&call.body));
+        let bodies = bodies.map(|body: Result<Value, _>| body.expect("JSON"));
+        let items = bodies.flat_map(|body| match body["statuses"].as_array() {
+            Some(items) => items.clone(),
+            None => vec![body],
+        });
+        let is_one = |item: &Value| item["session_id"] == session;
+        items.filter(is_one).collect()
+    };
+    for more in [
+        json!({"estado_qr": "active", "phone": "5215550001111"}),
+        json!({"estado_qr": "inactive", "reason": "logged out"}),
+        json!({"estado_qr": "connecting", "session_data": {"device": {"name": "a"}}}),
+    ] {
+        let session = session();
+        let mut plain = json!({"session_id": session, "estado_qr": more["estado_qr"]});
+        let mut body = more.clone();
+        body["session_id"] = json!(session);
+        for (number, said) in [&plain, &body, &plain].into_iter().enumerate() {
+            assert_eq!(post(said).await, "queued", "{said}");
+            wait_until("it arrives", BOUND, async || {
+                arrived(&session).len() > number
+            })
+            .await;
+            assert_eq!(post(said).await, "duplicate", "{said}");
+        }
+        let items = arrived(&session);
+        for (name, value) in more.as_object().expect("an object") {
+            assert_eq!(&items[1][name], value, "{name} arrives");
+        }
+        // What changes with each delivery is not news.
+        plain["timestamp"] = json!(1_700_000_000);
+        assert_eq!(post(&plain).await, "duplicate");
+        assert_eq!(arrived(&session).len(), 3, "{items:?}");
+    }
+    envoy.stop();
     Ok(())
 }

@@ -262,7 +262,7 @@ async fn start(name: &str, assumed: bool) -> Result<(LaravelServer, Envoy)> {
     };
     let laravel = LaravelServer::start(options).await?;
     let options = EnvoyOptions {
-        filter_config: json!({"assume": {"callers": assumed}}),
+        filter_config: json!({"assume": {"callers": assumed, "implies": true, "reads": true}}),
         ..EnvoyOptions::new(name, laravel.addr)
     };
     let envoy = Envoy::start(options).await?;

@@ -160,8 +160,8 @@ fn requests() -> Vec<(Message, bool)> {
         Message::new("HEAD", "/api/whatsapp/accounts/active"),
         Message::new("OPTIONS", "/api/qr").with("origin", "https://a.test"),
         Message::new("DELETE", "/api/whatsapp/account/1"),
-        Message::json("/api/qr/batch", r#"{"qrs":[]}"#),
-        Message::json("/api/whatsapp/status/batch", r#"{"statuses":[]}"#),
+        Message::json("/api/qr/batches", r#"{"qrs":[]}"#),
+        Message::json("/api/message/batch", r#"{"messages":[]}"#),
         Message::json("/api/qr/", "not JSON"),
         Message::json("/api/login", r#"{"user":"a","password":"b"}"#),
     ];

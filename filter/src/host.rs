@@ -36,14 +36,22 @@ pub(crate) fn mono_ms() -> u64 {
 
 /// The request's headers, in one buffer that [`embudo_core::headers`] reads: the SDK would make two allocations
 /// of each header.
+pub(crate) fn request_headers() -> Vec<u8> {
+    headers(proxy_wasm::types::MapType::HttpRequestHeaders)
+}
+
+/// The answer's.
+pub(crate) fn response_headers() -> Vec<u8> {
+    headers(proxy_wasm::types::MapType::HttpResponseHeaders)
+}
+
+/// One of the host's maps, whole.
 #[cfg(target_os = "wasi")]
 #[expect(
     unsafe_code,
     reason = "the SDK keeps the host's buffer to itself; this is its own call, and the buffer is taken as it takes it"
 )]
-pub(crate) fn request_headers() -> Vec<u8> {
-    use proxy_wasm::types::MapType;
-
+fn headers(map: proxy_wasm::types::MapType) -> Vec<u8> {
     #[link(wasm_import_module = "env")]
     unsafe extern "C" {
         fn proxy_get_header_map_pairs(map: u32, data: *mut *mut u8, size: *mut usize) -> u32;
@@ -51,9 +59,7 @@ pub(crate) fn request_headers() -> Vec<u8> {
     let mut data = std::ptr::null_mut();
     let mut size = 0;
     // SAFETY: the host writes to these two places only.
-    let status = unsafe {
-        proxy_get_header_map_pairs(MapType::HttpRequestHeaders as u32, &mut data, &mut size)
-    };
+    let status = unsafe { proxy_get_header_map_pairs(map as u32, &mut data, &mut size) };
     if status != 0 || data.is_null() {
         return Vec::new();
     }
@@ -64,7 +70,7 @@ pub(crate) fn request_headers() -> Vec<u8> {
 
 /// See [`mono_ms`].
 #[cfg(not(target_os = "wasi"))]
-pub(crate) fn request_headers() -> Vec<u8> {
+fn headers(_: proxy_wasm::types::MapType) -> Vec<u8> {
     Vec::new()
 }
 

@@ -22,18 +22,21 @@ mod store;
 mod stream;
 
 use std::cell::{Cell, RefCell};
+use std::rc::Rc;
 use std::time::Duration;
 
 use embudo_core::ack::{POLL_MS, Waiters};
+use embudo_core::barrier::Barriers;
 use embudo_core::circuit;
 use embudo_core::hold::Holding;
 use embudo_core::intake::{View, Worker};
 use embudo_core::proof::{Ended, Proofs, Proving, Release, Subject};
-use embudo_core::route::{KnownBodies, KnownHeads, Rules};
+use embudo_core::route::{Asked, KnownBodies, KnownHeads, Rules};
 use embudo_core::store::Keys;
 use embudo_core::time::Now;
 use embudo_core::write_through::{self, Fate, WriteThrough};
 use embudo_dispatch::Counter;
+use log::warn;
 use proxy_wasm::hostcalls;
 
 use crate::doorbell::Doorbell;
@@ -54,10 +57,13 @@ mod start {
     }}
 }
 
+/// How often a worker says at most that answers to reads differ, milliseconds.
+const QUIET_MS: u64 = 60_000;
+
 /// What a root shares with its streams.
 #[derive(Debug)]
 struct Plugin {
-    rules: Rules,
+    rules: Rc<Rules>,
     keys: Keys,
     /// How this worker's last requests were recognised.
     heads: RefCell<KnownHeads>,
@@ -78,10 +84,14 @@ struct Plugin {
     waiters: RefCell<Waiters>,
     /// Streams that are held until it is their turn.
     holding: RefCell<Holding>,
+    /// Requests of other routes that are held until what is on its way of their session has arrived.
+    barriers: RefCell<Barriers>,
     /// Who of them waits for another to prove its caller.
     proving: RefCell<Proving>,
     /// A random number of this VM.
     vm: u64,
+    /// When it may be said again that answers to reads differ. Monotonic.
+    quiet_until_ms: Cell<u64>,
     /// The root ticks faster than its dispatcher asks for, because of them or for the doorbell.
     polls: Cell<bool>,
 }
@@ -143,6 +153,28 @@ impl Plugin {
                 self.poll();
             }
         }
+    }
+
+    /// Says that answers to a read change in more than the state. Each pair of a caller's states is news, so not every
+    /// one is said; what is assumed stays, and is said once.
+    fn warn_of_reads(&self, asked: &Asked, names: &str) {
+        let now_ms = self.now().mono_ms;
+        if now_ms < self.quiet_until_ms.get() {
+            return;
+        }
+        let read = self.rules.read(asked.read).map_or("", |read| &*read.name);
+        let (quiet_until_ms, what) = match self.rules.config.assume.reads {
+            true => (
+                u64::MAX,
+                "kept ones are served all the same, as `assume.reads` says",
+            ),
+            false => (
+                now_ms.saturating_add(QUIET_MS),
+                "those that do are asked of Laravel for ten minutes at least",
+            ),
+        };
+        self.quiet_until_ms.set(quiet_until_ms);
+        warn!("read {read}: Laravel's answers change in more than the state ({names}); {what}");
     }
 
     /// Lets the root tick soon.

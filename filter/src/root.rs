@@ -99,10 +99,10 @@ impl Root {
 
         let lease_ms = config.times.lease_ms;
         let stats = Stats::define(&config, &store::label(&name, &vm_id)).into();
-        let rules = Rules {
+        let rules = Rc::new(Rules {
             config,
             key: layout.key,
-        };
+        });
         let doorbell = Doorbell::new(vm_id, keys.doorbell());
         let [id, seed] = [
             u64::from_le_bytes(host::random()),
@@ -113,7 +113,7 @@ impl Root {
         let cluster = embudo_dispatch::cluster_mark(&rules, &rules.config.upstream.cluster);
         let candidate = Candidate::new(id, fingerprint, host::mono_ms(), lease_ms).calling(cluster);
         Ok(Work {
-            dispatcher: Dispatcher::new(rules.clone(), keys.clone(), candidate, seed),
+            dispatcher: Dispatcher::new(Rc::clone(&rules), keys.clone(), candidate, seed),
             plugin: Rc::new(Plugin {
                 rules,
                 keys,
@@ -128,8 +128,10 @@ impl Root {
                 wall: Cell::new(WallOffset::look()),
                 waiters: RefCell::default(),
                 holding: RefCell::default(),
+                barriers: RefCell::default(),
                 proving: RefCell::default(),
                 vm: u64::from_le_bytes(host::random()),
+                quiet_until_ms: Cell::default(),
                 polls: Cell::new(false),
             }),
             calls: Map::new(),
@@ -243,7 +245,9 @@ impl RootContext for Root {
             let mut proofs = plugin.proofs.borrow_mut();
             proofs.tick(&mut SharedData, &plugin.keys, plugin.now());
             drop(proofs);
+            let barred = work.pass_barriers();
             work.let_go(self.id, &turns);
+            work.resume(self.id, &barred);
         }
     }
 
@@ -287,7 +291,11 @@ impl Work {
         }
         self.answer_waiters(root);
         let turns = self.look();
-        if self.plugin.waiters.borrow().is_empty() && self.plugin.holding.borrow().is_empty() {
+        let plugin = &self.plugin;
+        if plugin.waiters.borrow().is_empty()
+            && plugin.holding.borrow().is_empty()
+            && plugin.barriers.borrow().is_empty()
+        {
             self.plugin.polls.set(false);
             let _ = hostcalls::set_tick_period(Duration::from_millis(self.tick_ms));
         }
@@ -426,6 +434,35 @@ impl Work {
             let _ = hostcalls::resume_http_request();
         }
         if !turns.is_empty() {
+            let _ = hostcalls::set_effective_context(root);
+        }
+    }
+
+    /// The streams that this root holds at a barrier and that wait for nothing any more.
+    fn pass_barriers(&self) -> Vec<u32> {
+        let plugin = &self.plugin;
+        let mut barriers = plugin.barriers.borrow_mut();
+        if barriers.is_empty() {
+            return Vec::new();
+        }
+        let (record, now) = (plugin.awaited.borrow(), plugin.now());
+        let going = barriers.look(&SharedData, &plugin.keys, &plugin.rules, &record, now);
+        for _ in &going {
+            plugin.stats.borrow().held(-1);
+        }
+        going
+    }
+
+    // ## Barred => at Laravel
+    //
+    // As they came: the host lets them go once this callback is over.
+    fn resume(&self, root: u32, streams: &[u32]) {
+        for stream in streams {
+            if hostcalls::set_effective_context(*stream).is_ok() {
+                let _ = hostcalls::resume_http_request();
+            }
+        }
+        if !streams.is_empty() {
             let _ = hostcalls::set_effective_context(root);
         }
     }

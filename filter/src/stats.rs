@@ -8,6 +8,7 @@ use embudo_core::ack::Told;
 use embudo_core::config::{Ack, Config, Route};
 use embudo_core::hold::{Go, Turn};
 use embudo_core::intake::Reply;
+use embudo_core::kept::ReadResult;
 use embudo_core::route::Bypass;
 use embudo_core::verdict::VerdictLabel;
 use embudo_dispatch::{Counter, End, Gauge, Histogram};
@@ -19,6 +20,8 @@ use proxy_wasm::types::MetricType;
 pub(crate) struct Stats {
     routes: Vec<RouteStats>,
     reads: Vec<[Option<u32>; 3]>,
+    /// What fresh answers were, by [`ReadResult`].
+    compared: [Option<u32>; ReadResult::ALL.len()],
     /// Each reason's, of no route and then of each; the inner one as above, once it is defined.
     bypasses: Vec<[Option<Option<u32>>; Bypass::ALL.len()]>,
     call_bytes: Option<u32>,
@@ -64,7 +67,7 @@ const THROUGH: [Bypass; 4] = [
 ];
 
 /// The gauges' names, in the order of [`Gauge`].
-const GAUGES: [&str; 7] = [
+const GAUGES: [&str; 16] = [
     "pending",
     "oldest_pending_ms",
     "leader_beat",
@@ -72,6 +75,15 @@ const GAUGES: [&str; 7] = [
     "laravel_slow",
     "suspects",
     "proven",
+    "beliefs;belief=batch;state=proven",
+    "beliefs;belief=batch;state=unproven",
+    "beliefs;belief=batch;state=disproved",
+    "beliefs;belief=reads;state=proven",
+    "beliefs;belief=reads;state=unproven",
+    "beliefs;belief=reads;state=disproved",
+    "beliefs;belief=reads;state=assumed",
+    "beliefs;belief=implies;state=unproven",
+    "beliefs;belief=implies;state=assumed",
 ];
 
 /// Who answered a read.
@@ -137,6 +149,8 @@ impl Stats {
                     })
                 })
                 .collect(),
+            compared: ReadResult::ALL
+                .map(|result| counter(&format!("embudo.reads_compared;result={}", result.label()))),
             call_bytes: counter("embudo.call_bytes"),
             batch_items: define(MetricType::Histogram, "embudo.batch_items"),
             call_ms: define(MetricType::Histogram, "embudo.call_ms"),
@@ -217,6 +231,11 @@ impl Stats {
         if let Some(metrics) = self.reads.get(read) {
             add(*metrics.get(outcome as usize).unwrap_or(&None), 1);
         }
+    }
+
+    /// Counts what a fresh answer was beside what was expected.
+    pub(crate) fn compared(&self, result: ReadResult) {
+        add(*self.compared.get(result as usize).unwrap_or(&None), 1);
     }
 
     /// Counts an untouched request.

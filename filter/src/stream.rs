@@ -19,6 +19,9 @@
 //! A read that is answered from the store takes five: the headers, a clock, one get, the answer, and a
 //! counter. A credential costs one get more.
 
+mod barrier;
+mod batch;
+
 use std::rc::Rc;
 
 use embudo_core::ack::{Told, Wait};
@@ -26,9 +29,11 @@ use embudo_core::config::Config;
 use embudo_core::headers::{Header, Headers};
 use embudo_core::hold::{Gone, Waiting};
 use embudo_core::intake::{self, Reply, Taken};
-use embudo_core::kept::{self, Fetch, Found};
+use embudo_core::kept::{self, Answered, Fetch, Found, Fresh, Given};
 use embudo_core::proof::{Ended, Standing, Subject, Turn, Word};
-use embudo_core::route::{Asked, BODY_BYTES_MAX, Bypass, Bypassed, Numbered, Said};
+use embudo_core::route::{
+    Asked, BATCH_BYTES_MAX, BODY_BYTES_MAX, Barred, BatchHead, Bypass, Bypassed, Numbered, Said,
+};
 use embudo_core::sabotage::{self, Sabotage};
 use embudo_core::verdict::Voice;
 use embudo_core::write_through::{Again, Answerer, Fate, WriteThrough};
@@ -37,6 +42,7 @@ use log::warn;
 use proxy_wasm::traits::{Context, HttpContext};
 use proxy_wasm::types::Action;
 
+use self::batch::OnItsWay;
 use crate::Plugin;
 use crate::host;
 use crate::stats::ReadOutcome;
@@ -60,17 +66,37 @@ enum State {
     /// Held until it is its turn; the root lets it go on.
     Held,
     /// Untouched, but with its session's claim: Laravel's answer settles it.
-    WritingThrough(Bypass, WriteThrough),
+    WritingThrough(Bypass, Box<WriteThrough>),
     /// Laravel's 2xx to it, which its body may take back: that is held until it is whole.
-    Judging(Option<u16>, WriteThrough),
+    Judging(Option<u16>, Box<WriteThrough>),
+    /// The headers are those of a batch of the gateway's own; its body is held until it is whole.
+    Gathering(Box<BatchHead>),
+    /// Such a batch, as it came.
+    PassingBatch(Box<OnItsWay>),
+    /// Laravel's 2xx to it, as in `Judging`.
+    JudgingBatch(Option<u16>, Box<OnItsWay>),
+    /// A barrier's request, which waits, or is on its way to Laravel; whether it was held.
+    Barred(Barred, bool),
     /// A read that Laravel answers.
-    Asking(Fetch),
-    /// Laravel's 200 to a read; its body is held until it is whole.
-    Relaying(Fetch),
+    Asking(Box<Fetch>),
+    /// Laravel's 200 to a read, what is kept of its headers, and whether it may be kept; its body is held until it is
+    /// whole.
+    Relaying(Box<Fetch>, Vec<u8>, bool),
     /// Held until its update is settled; the root answers.
     Waiting,
     /// Answered here.
     Answered,
+}
+
+/// The form of an answer.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Form {
+    /// JSON that can be read as it is, and is not too long to be held.
+    Plain,
+    /// Whatever else may be Laravel's.
+    Opaque,
+    /// A page: of a proxy, or of an application that renders one.
+    Foreign,
 }
 
 // === impl Stream ===
@@ -81,6 +107,29 @@ impl Stream {
             id,
             plugin,
             state: State::New,
+        }
+    }
+
+    // ## New => Bypassed | Gathering | Barred
+    //
+    // No rule knows it: it may be a batch of the gateway's own, or wait for what one does know.
+    fn other(&mut self, reason: Bypass, buffer: &[u8], end_of_stream: bool) -> Action {
+        let plugin = Rc::clone(&self.plugin);
+        let (rules, headers) = (&plugin.rules, Headers::new(buffer));
+        if reason != Bypass::Path {
+            return self.pass(None, reason);
+        }
+        match rules.batch_head(headers.clone()) {
+            Some(Ok(head)) if end_of_stream => self.pass(Some(head.route()), Bypass::Empty),
+            Some(Ok(head)) => {
+                self.state = State::Gathering(Box::new(head));
+                Action::Pause
+            }
+            Some(Err((route, reason))) => self.pass(Some(route), reason),
+            None => match rules.barred(headers) {
+                Some(barred) => self.stop(barred),
+                None => self.pass(None, reason),
+            },
         }
     }
 
@@ -247,7 +296,7 @@ impl Stream {
             };
             self.let_take(ms);
         }
-        self.state = State::WritingThrough(reason, through);
+        self.state = State::WritingThrough(reason, Box::new(through));
         Action::Continue
     }
 
@@ -277,7 +326,7 @@ impl Stream {
         let plugin = Rc::clone(&self.plugin);
         let index = asked.read;
         match kept::look(
-            &SharedData,
+            &mut SharedData,
             &plugin.keys,
             &plugin.rules,
             &mut plugin.proofs.borrow_mut(),
@@ -285,13 +334,13 @@ impl Stream {
             plugin.circuit.get().is_down(),
             plugin.now(),
         ) {
-            Found::Cached(body) => {
+            Found::Cached(given) => {
                 plugin.stats.borrow().read(index, ReadOutcome::Cached);
-                self.reply_read("cached", &body)
+                self.reply_read("cached", &given)
             }
-            Found::Stale(body) => {
+            Found::Stale(given) => {
                 plugin.stats.borrow().read(index, ReadOutcome::Stale);
-                self.reply_read("stale", &body)
+                self.reply_read("stale", &given)
             }
             Found::Ask(fetch) => {
                 // So that the answer is whole, and in a form that can be kept and patched.
@@ -301,28 +350,31 @@ impl Stream {
                 if fetch.has_kept {
                     self.let_take(plugin.rules.config.kept.refresh_timeout_ms);
                 }
-                self.state = State::Asking(fetch);
+                self.state = State::Asking(Box::new(fetch));
                 Action::Continue
             }
         }
     }
 
-    fn reply_read(&mut self, outcome: &str, body: &[u8]) -> Action {
+    fn reply_read(&mut self, outcome: &str, given: &Given) -> Action {
         self.state = State::Answered;
-        reply(200, outcome, body);
+        reply(200, outcome, &given.headers, &given.body);
         Action::Pause
     }
 
     // ## Asking => Answered | Relaying
-    fn read_is_answered(&mut self, fetch: Fetch) -> Action {
+    fn read_is_answered(&mut self, fetch: Box<Fetch>) -> Action {
         let plugin = Rc::clone(&self.plugin);
         let (status, from_upstream) = self.response_head();
-        let failed = !from_upstream || status.is_none_or(|status| status >= 500);
+        let of = self.form();
+        let is_failure = |status| matches!(status, 408 | 425 | 429 | 500..);
+        let failed = !from_upstream || status.is_none_or(is_failure) || of == Form::Foreign;
         if failed
-            && let Some(body) = kept::stale(
+            && let Some(given) = kept::stale(
                 &mut SharedData,
                 &plugin.keys,
                 &plugin.rules,
+                &mut plugin.proofs.borrow_mut(),
                 &fetch,
                 plugin.now(),
             )
@@ -331,7 +383,7 @@ impl Stream {
                 .stats
                 .borrow()
                 .read(fetch.asked.read, ReadOutcome::Stale);
-            return self.reply_read("stale", &body);
+            return self.reply_read("stale", &given);
         }
         plugin
             .stats
@@ -342,32 +394,68 @@ impl Stream {
         if refused {
             kept::refused(&mut SharedData, &plugin.keys, &plugin.rules, &fetch);
         }
-        if status != Some(200) || !from_upstream || !self.is_plain_json() {
+        if status != Some(200) || !from_upstream || of != Form::Plain {
             self.state = State::Answered;
             return Action::Continue;
         }
-        self.state = State::Relaying(fetch);
+        let (headers, may_keep) = self.kept_headers();
+        self.state = State::Relaying(fetch, headers, may_keep);
         Action::Pause
     }
 
-    /// Whether a response is JSON that can be read as it is, and not too long to be held.
-    fn is_plain_json(&self) -> bool {
+    /// In what form Laravel, or something before it, has answered a read.
+    fn form(&self) -> Form {
         let header = |name| self.get_http_response_header_bytes(name);
         let length = header("content-length")
             .and_then(|bytes| String::from_utf8(bytes).ok()?.parse::<usize>().ok());
-        let json = header("content-type").is_some_and(|value| {
-            value
-                .windows(5)
-                .any(|part| part == b"/json" || part == b"+json")
-        });
-        json && header("content-encoding").is_none()
-            && length.is_none_or(|length| length <= RELAYED_BYTES_MAX)
+        let holds = |value: &[u8], part: &[u8]| value.windows(part.len()).any(|at| at == part);
+        match header("content-type") {
+            // As a proxy's page is.
+            Some(value) if holds(&value, b"text/html") => Form::Foreign,
+            Some(value) if holds(&value, b"/json") || holds(&value, b"+json") => {
+                let is_short = length.is_none_or(|length| length <= RELAYED_BYTES_MAX);
+                match header("content-encoding").is_none() && is_short {
+                    true => Form::Plain,
+                    false => Form::Opaque,
+                }
+            }
+            _ => Form::Opaque,
+        }
+    }
+
+    /// What is kept of the headers of Laravel's answer to a read, and whether it may be kept at all.
+    fn kept_headers(&self) -> (Vec<u8>, bool) {
+        let buffer = host::response_headers();
+        let all = Headers::new(&buffer);
+        let mut may_keep = true;
+        let mut kept: Vec<Header<'_>> = Vec::new();
+        for (name, value) in all {
+            let value_holds = |part: &str| {
+                let value = value.to_ascii_lowercase();
+                value.windows(part.len()).any(|at| at == part.as_bytes())
+            };
+            match name {
+                b"set-cookie" => may_keep = false,
+                b"cache-control" => may_keep &= !value_holds("no-store"),
+                b"vary" => {
+                    let known = |name: &[u8]| {
+                        let name = name.trim_ascii();
+                        let own = [&b"accept-encoding"[..], b"origin"];
+                        name.is_empty() || own.iter().any(|own| own.eq_ignore_ascii_case(name))
+                    };
+                    may_keep &= value.split(|byte| *byte == b',').all(known);
+                }
+                name if name.starts_with(b"access-control-") => kept.push((name, value)),
+                _ => {}
+            }
+        }
+        (embudo_core::headers::encode(&kept), may_keep)
     }
 
     // ## Relaying => Answered
     fn relay(&mut self, body_size: usize) -> Action {
-        let fetch = match std::mem::replace(&mut self.state, State::Answered) {
-            State::Relaying(fetch) => fetch,
+        let (fetch, headers, may_keep) = match std::mem::replace(&mut self.state, State::Answered) {
+            State::Relaying(fetch, headers, may_keep) => (fetch, headers, may_keep),
             decided => {
                 self.state = decided;
                 return Action::Continue;
@@ -377,15 +465,30 @@ impl Stream {
         let body = self
             .get_http_response_body(0, body_size)
             .unwrap_or_default();
-        let patched = kept::answered(
+        let fresh = Fresh {
+            body: &body,
+            headers: &headers,
+            may_keep,
+        };
+        let Answered {
+            patched,
+            result,
+            disproved,
+        } = kept::answered(
             &mut SharedData,
             &plugin.keys,
             &plugin.rules,
             &mut plugin.proofs.borrow_mut(),
             &fetch,
-            &body,
+            &fresh,
             plugin.now(),
         );
+        if let Some(result) = result {
+            plugin.stats.borrow().compared(result);
+        }
+        if let Some(names) = disproved {
+            plugin.warn_of_reads(&fetch.asked, &names);
+        }
         if Voice::of(&body, None) == Some(Voice::Json) {
             let place = fetch.asked.subject.destination;
             let now_ms = plugin.now().mono_ms;
@@ -413,7 +516,7 @@ impl Stream {
         &mut self,
         outcome: &str,
         reason: Bypass,
-        through: WriteThrough,
+        through: Box<WriteThrough>,
         end_of_stream: bool,
     ) {
         let outcome = match through.is_outside() {
@@ -440,7 +543,7 @@ impl Stream {
             Some(Gone {
                 reason,
                 through: Some(through),
-            }) => self.through_is_answered("held", reason, through, end_of_stream),
+            }) => self.through_is_answered("held", reason, Box::new(through), end_of_stream),
             Some(Gone {
                 reason,
                 through: None,
@@ -545,7 +648,7 @@ pub(crate) fn answer(answer: Reply, config: &Config) {
         // Laravel's to answer.
         Reply::Bypass(_) | Reply::WriteThrough(_) | Reply::Outside(_) | Reply::Held(_) => return,
     };
-    reply(status, outcome, body);
+    reply(status, outcome, &[], body);
 }
 
 /// Longest answer to a read that is held so that it can be patched, bytes: well below the connection's
@@ -573,20 +676,25 @@ fn answerer() -> Answerer {
 /// Answers the stream whose context is in effect.
 pub(crate) fn tell(told: Told, config: &Config) {
     let (status, body) = told.answer(config);
-    reply(status, told.label(), body);
+    reply(status, told.label(), &[], body);
 }
 
 /// An answer of Embudo's own. Whoever is asked to try again is told when.
-fn reply(status: u16, outcome: &str, body: &[u8]) {
-    let headers: [Header<'_>; 3] = [
+/// An answer of Embudo's own; `more` are headers as the host has them.
+fn reply(status: u16, outcome: &str, more: &[u8], body: &[u8]) {
+    let own: [Header<'_>; 3] = [
         (b"content-type", b"application/json"),
         (b"x-embudo", outcome.as_bytes()),
         (b"retry-after", b"1"),
     ];
-    let headers = if status == 503 {
-        &headers
-    } else {
-        &headers[..2]
+    let own = if status == 503 { &own } else { &own[..2] };
+    let headers: Vec<Header<'_>>;
+    let headers = match more {
+        [] => own,
+        more => {
+            headers = own.iter().copied().chain(Headers::new(more)).collect();
+            &headers
+        }
     };
     if !host::answer(status, headers, body) {
         warn!("an answer was refused: {status} {outcome}");
@@ -613,6 +721,10 @@ impl Context for Stream {
                 self.through_ends(&through, answerer(), None, b"");
             }
             State::Judging(_, through) => self.end(&through, Fate::Unknown),
+            State::PassingBatch(batch) | State::JudgingBatch(_, batch) => {
+                self.batch_ends(&batch, None, b"");
+            }
+            State::Barred(barred, _) => self.barred_ends(barred),
             _ => {}
         }
         true
@@ -637,7 +749,7 @@ impl HttpContext for Stream {
             );
         }
         match head {
-            Err(reason) => self.pass(None, reason),
+            Err((reason, buffer)) => self.other(reason, &buffer, end_of_stream),
             Ok(head) if end_of_stream => self.pass(Some(head.route), Bypass::Empty),
             Ok(head) => {
                 self.state = State::Collecting(head);
@@ -648,8 +760,11 @@ impl HttpContext for Stream {
     }
 
     fn on_http_request_body(&mut self, body_size: usize, end_of_stream: bool) -> Action {
-        if !matches!(self.state, State::Collecting(_)) {
-            return Action::Continue;
+        match self.state {
+            State::Collecting(_) => {}
+            State::Gathering(_) => return self.gather(body_size, end_of_stream),
+            State::Barred(..) => return self.is_stopped(body_size),
+            _ => return Action::Continue,
         }
         if body_size > BODY_BYTES_MAX {
             // Its beginning may show whose session it speaks of.
@@ -663,7 +778,11 @@ impl HttpContext for Stream {
 
     fn on_http_request_trailers(&mut self, _: usize) -> Action {
         // A request with trailers never has its end in the body callback. The body is still readable.
-        self.decide(BODY_BYTES_MAX)
+        match self.state {
+            State::Gathering(_) => self.gather(BATCH_BYTES_MAX, true),
+            State::Barred(..) => self.is_stopped(0),
+            _ => self.decide(BODY_BYTES_MAX),
+        }
     }
 
     fn on_http_response_headers(&mut self, _: usize, end_of_stream: bool) -> Action {
@@ -676,6 +795,8 @@ impl HttpContext for Stream {
                 self.through_is_answered("write-through", reason, through, end_of_stream);
             }
             State::Held => self.held_is_answered(end_of_stream),
+            State::PassingBatch(batch) => self.batch_is_answered(batch, end_of_stream),
+            State::Barred(barred, was_held) => self.barred_is_answered(barred, was_held),
             State::Asking(fetch) => {
                 let action = self.read_is_answered(fetch);
                 if !end_of_stream || matches!(self.state, State::Answered) {
@@ -688,8 +809,10 @@ impl HttpContext for Stream {
             State::Waiting => self.waits_no_more(),
             State::New
             | State::Collecting(_)
+            | State::Gathering(_)
             | State::Judging(..)
-            | State::Relaying(_)
+            | State::JudgingBatch(..)
+            | State::Relaying(..)
             | State::Answered => {}
         }
         Action::Continue
@@ -697,12 +820,20 @@ impl HttpContext for Stream {
 
     fn on_http_response_body(&mut self, body_size: usize, end_of_stream: bool) -> Action {
         match std::mem::replace(&mut self.state, State::Answered) {
-            State::Relaying(fetch) => self.state = State::Relaying(fetch),
+            relaying @ State::Relaying(..) => self.state = relaying,
             State::Judging(status, through) => {
                 self.state = State::Judging(status, through);
                 // What is longer is no controller's error.
                 if end_of_stream || body_size > RELAYED_BYTES_MAX {
                     self.judge(body_size.min(RELAYED_BYTES_MAX));
+                    return Action::Continue;
+                }
+                return Action::Pause;
+            }
+            judging @ State::JudgingBatch(..) => {
+                self.state = judging;
+                if end_of_stream || body_size > RELAYED_BYTES_MAX {
+                    self.judge_batch(body_size);
                     return Action::Continue;
                 }
                 return Action::Pause;
@@ -724,6 +855,7 @@ impl HttpContext for Stream {
 
     fn on_http_response_trailers(&mut self, _: usize) -> Action {
         self.judge(RELAYED_BYTES_MAX);
+        self.judge_batch(RELAYED_BYTES_MAX);
         self.relay(RELAYED_BYTES_MAX)
     }
 }

@@ -62,14 +62,17 @@ pub(crate) fn measures(
     let qrs = times_stored(journal, |entry| entry.route == Route::Qr);
     let most = |times: &[u64]| times.iter().copied().max().unwrap_or(0) as f64;
     let arrived: u64 = batches.iter().map(|kind| counts.of(*kind).requests).sum();
-    let said = |word: &str| -> u64 {
+    let told = |kinds: &[Kind], word: &str| -> u64 {
         let is_it = |(kind, _, outcome): &(Kind, u16, Option<String>)| {
             let outcome = outcome.as_deref().unwrap_or_default();
-            posts.contains(kind) && outcome.starts_with(word)
+            kinds.contains(kind) && outcome.starts_with(word)
         };
         let answers = report.answers.iter().filter(|(key, _)| is_it(key));
         answers.map(|(_, count)| count).sum()
     };
+    let said = |word: &str| told(&posts, word);
+    let own = [Kind::PostQrBatch, Kind::PostStatusBatch];
+    let others = report.sends.get(&Kind::Other).copied().unwrap_or(0);
     let largest = stats
         .histogram("embudo.batch_items", &[])
         .quantile(1.0)
@@ -130,6 +133,18 @@ pub(crate) fn measures(
         ),
         (Measure::DeadLetters, dead_letters as f64),
         (Measure::WebhookRepeats, webhook::repeats(received) as f64),
+        (
+            Measure::OtherFailures,
+            others.saturating_sub(answered_well(&[Kind::Other])) as f64,
+        ),
+        (Measure::OtherHeld, told(&[Kind::Other], "held") as f64),
+        (Measure::BatchesQueued, told(&own, "queued") as f64),
+        (Measure::BatchesPassed, told(&own, "bypass") as f64),
+        (Measure::ReadsInactive, report.reads_inactive as f64),
+        (
+            Measure::StoredAfterChange,
+            stored_after_change(journal) as f64,
+        ),
         (Measure::BatchItemsMax, largest),
         (
             Measure::QrStalenessP99Ms,
@@ -159,6 +174,16 @@ fn times_stored(journal: &Journal, is_counted: impl Fn(&Entry) -> bool) -> Vec<u
         *times.entry(update).or_default() += 1;
     }
     times.into_values().collect()
+}
+
+/// Updates that took effect after another route had changed their account.
+fn stored_after_change(journal: &Journal) -> usize {
+    let entries = journal.entries().iter();
+    let is_after = |entry: &&Entry| {
+        let changed = journal.changed().get(&entry.session);
+        entry.stored && changed.is_some_and(|at_ms| entry.finished_ms > *at_ms)
+    };
+    entries.filter(is_after).count()
 }
 
 /// To two decimals: nobody reads more.

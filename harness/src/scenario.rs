@@ -18,9 +18,9 @@ use serde::Deserialize;
 use serde_json::Value;
 
 pub use self::expectation::{Expectation, Measure, Measures};
-pub use self::script::{Planned, Post};
+pub use self::script::{Ask, Expected, Planned, Post, Reading};
 use crate::model::gateway::{Caller, GatewayConfig, Identity, session_ids, token};
-use crate::model::laravel::{Fault, LaravelConfig, Required, RetryAfter, Tenants, Throwing};
+use crate::model::laravel::{Fault, LaravelConfig, Reads, Required, RetryAfter, Tenants, Throwing};
 
 /// A scenario, as its file says.
 #[derive(Clone, Debug, Deserialize)]
@@ -67,6 +67,9 @@ pub struct Scenario {
     /// Posts at given times, beside what the sessions do by themselves.
     #[serde(default, rename = "post")]
     pub posts: Vec<Post>,
+    /// Reads at given times, and what they must be answered.
+    #[serde(default, rename = "read")]
+    pub reads: Vec<Reading>,
     /// How Laravel behaves.
     #[serde(default)]
     pub laravel: Laravel,
@@ -80,7 +83,7 @@ pub struct Scenario {
     #[serde(default, rename = "happening")]
     pub happenings: Vec<Happening>,
     /// What must come of it.
-    #[serde(rename = "expect")]
+    #[serde(default, rename = "expect")]
     pub expectations: Vec<Expectation>,
 }
 
@@ -134,6 +137,10 @@ pub struct Laravel {
     pub batch_items_max: Option<usize>,
     /// Whether a batch is answered 204.
     pub silent_batches: bool,
+    /// Whether a message of a session that is not active is refused.
+    pub messages_need_active: bool,
+    /// Whether an update of an account that is not there makes one.
+    pub upserts: bool,
     /// A body beyond this is answered 413; nginx's own limit if `None`.
     pub body_bytes_max: Option<usize>,
     /// What is behind the paths of the batches.
@@ -142,6 +149,10 @@ pub struct Laravel {
     pub throttle_per_minute: Option<u32>,
     /// How a 429 says when to come back.
     pub retry_after: RetryAfter,
+    /// How reads are answered.
+    pub reads: Reads,
+    /// Whether a QR leaves the state alone.
+    pub qr_leaves_state: bool,
 }
 
 /// What is behind the paths of the batches.
@@ -194,6 +205,19 @@ pub enum Verb {
     WebhookUp,
     /// The operator changes Embudo's configuration to this.
     UpdateFilter(Value),
+    /// Another route than Embudo's changes the state of a session.
+    SetState {
+        /// Its place in the run.
+        session: usize,
+        /// To this.
+        state: String,
+    },
+    /// Laravel answers reads like this from now on.
+    Reads(Reads),
+    /// A session becomes an account.
+    AddAccount(usize),
+    /// A session is no account any more.
+    RemoveAccount(usize),
 }
 
 fn one() -> u64 {
@@ -257,6 +281,7 @@ impl Scenario {
             scan_probability: self.gateway.scan_probability,
             restart_probability: self.gateway.restart_probability,
             time_compression: self.compression,
+            ..GatewayConfig::default()
         }
     }
 
@@ -293,6 +318,13 @@ impl Scenario {
             .collect()
     }
 
+    /// The name of a session's account.
+    #[must_use]
+    pub fn account(&self, session: usize) -> String {
+        let identity = self.identities().into_iter().nth(session);
+        identity.map(|identity| identity.key).unwrap_or_default()
+    }
+
     /// The sessions that are accounts from the start.
     #[must_use]
     pub fn accounts(&self) -> Vec<String> {
@@ -311,6 +343,18 @@ impl Scenario {
         let orphans = self.identities().into_iter().skip(known);
         all.extend(orphans.map(|identity| identity.key));
         all
+    }
+
+    /// The sessions that something else than their updates happens to: nobody can say where they end.
+    #[must_use]
+    pub fn touched(&self) -> BTreeSet<String> {
+        let sessions = self.happenings.iter().filter_map(|it| match it.what {
+            Verb::SetState { session, .. }
+            | Verb::AddAccount(session)
+            | Verb::RemoveAccount(session) => Some(self.account(session)),
+            _ => None,
+        });
+        sessions.collect()
     }
 
     /// The last moment at which something stops going wrong by itself, milliseconds from the first event.
@@ -406,6 +450,17 @@ impl Scenario {
             self.sessions > 0 && self.seconds > 0,
             "nothing would happen"
         );
+        for happening in &self.happenings {
+            if let Verb::SetState { session, .. }
+            | Verb::AddAccount(session)
+            | Verb::RemoveAccount(session) = happening.what
+            {
+                ensure!(
+                    session < self.sessions,
+                    "something happens to session {session}, which is none"
+                );
+            }
+        }
         ensure!(
             self.laravel.throwing == 0 || self.laravel.throwing_until_ms < u64::MAX,
             "rows that throw for ever are never settled: say throwing_until_ms"
@@ -415,8 +470,13 @@ impl Scenario {
             "shared names need a tenant_header"
         );
         for post in &self.posts {
-            let is_said = post.qr.is_some() != post.state.is_some();
-            ensure!(is_said, "a post says a qr or a state");
+            let said = [post.qr.is_some(), post.state.is_some(), post.ask.is_some()];
+            let said = said.into_iter().filter(|is_said| *is_said).count();
+            ensure!(said == 1, "a post says a qr, a state, or what it asks");
+            ensure!(
+                post.batch == 0 || post.ask.is_none(),
+                "a batch is of qrs or states"
+            );
             let last_ms = post.at_ms + post.times.saturating_sub(1) * post.every_ms;
             ensure!(
                 last_ms < self.seconds * 1000,
@@ -428,9 +488,19 @@ impl Scenario {
                 "a post is about session {last}, which is none"
             );
         }
+        for read in &self.reads {
+            let last = read.session + read.sessions;
+            ensure!(
+                last <= self.sessions,
+                "a read is about session {last}, which is none"
+            );
+            if let Some(problem) = read.problem() {
+                anyhow::bail!(problem);
+            }
+        }
         ensure!(self.compression > 0.0, "compression must be more than 0");
         ensure!(
-            !self.expectations.is_empty(),
+            !self.expectations.is_empty() || !self.reads.is_empty(),
             "a scenario that expects nothing shows nothing"
         );
         for expectation in &self.expectations {
@@ -484,10 +554,14 @@ impl Default for Laravel {
             requires: Vec::new(),
             batch_items_max: None,
             silent_batches: false,
+            messages_need_active: false,
+            upserts: false,
             body_bytes_max: None,
             batch_route: BatchRoute::There,
             throttle_per_minute: None,
             retry_after: RetryAfter::Seconds,
+            reads: Reads::default(),
+            qr_leaves_state: false,
         }
     }
 }
@@ -510,10 +584,14 @@ impl Laravel {
             requires: self.requires.clone(),
             batch_items_max: self.batch_items_max,
             silent_batches: self.silent_batches,
+            messages_need_active: self.messages_need_active,
+            any_account: self.upserts,
             poison_indexes: self.poison_indexes,
             body_bytes_max: self.body_bytes_max.unwrap_or(default.body_bytes_max),
             throttle_per_minute: self.throttle_per_minute,
             retry_after: self.retry_after,
+            reads: self.reads.clone(),
+            qr_leaves_state: self.qr_leaves_state,
             ..default
         }
     }

@@ -30,7 +30,7 @@ struct Level {
     wrap: fn(Value) -> Value,
 }
 
-const LEVELS: [Level; 10] = [
+const LEVELS: [Level; 12] = [
     Level {
         schema: "",
         wrap: |object| object,
@@ -64,6 +64,14 @@ const LEVELS: [Level; 10] = [
         wrap: |o| json!({"routes": [{"name": "status", "voids": o}]}),
     },
     Level {
+        schema: "/$defs/route/properties/split",
+        wrap: |o| json!({"routes": [{"name": "qr_batch", "split": o}]}),
+    },
+    Level {
+        schema: "/$defs/barrier",
+        wrap: |o| json!({"barriers": [o]}),
+    },
+    Level {
         schema: "/properties/fallback",
         wrap: |o| json!({"fallback": o}),
     },
@@ -92,7 +100,7 @@ fn each_object_has_the_same_keys() {
         assert_eq!(object["additionalProperties"], false, "{}", level.schema);
         let mut known = keys_of_the_core(level);
         // Optional objects are not asked for what is in them until they are there.
-        for optional in ["match", "implies", "voids"] {
+        for optional in ["match", "implies", "voids", "split"] {
             if level.schema == "/$defs/route" {
                 known.insert(optional.to_owned());
             }

@@ -39,6 +39,10 @@ for_each_gateway! {
         wwebjs_api: "wwebjs-api",
         baileys_api: "baileys-api",
         wa_gateway: "wa-gateway",
+        evolution_go: "evolution-go",
+        codechat: "codechat",
+        open_wa: "open-wa",
+        baileys_api_fazer: "baileys-api-fazer",
     }
     an_end_waits_for_no_timer_and_takes_along_what_is_older: crate::end_at_once {
         evolution: "evolution",
@@ -47,12 +51,31 @@ for_each_gateway! {
         wwebjs_api: "wwebjs-api",
         baileys_api: "baileys-api",
         wa_gateway: "wa-gateway",
+        evolution_go: "evolution-go",
+        codechat: "codechat",
+        open_wa: "open-wa",
+        baileys_api_fazer: "baileys-api-fazer",
+    }
+    so_does_a_state_that_opens_a_gate: crate::gate_at_once {
+        evolution: "evolution",
+        waha: "waha",
+        wppconnect: "wppconnect",
+        wwebjs_api: "wwebjs-api",
+        baileys_api: "baileys-api",
+        wa_gateway: "wa-gateway",
+        evolution_go: "evolution-go",
+        codechat: "codechat",
+        open_wa: "open-wa",
+        baileys_api_fazer: "baileys-api-fazer",
     }
     no_qr_follows_the_scan: crate::scan_voids_qr {
         evolution: "evolution",
         wppconnect: "wppconnect",
         wwebjs_api: "wwebjs-api",
         baileys_api: "baileys-api",
+        evolution_go: "evolution-go",
+        codechat: "codechat",
+        baileys_api_fazer: "baileys-api-fazer",
     }
     with_batch_webhooks_events_arrive_together_and_as_they_were: crate::batches {
         evolution: "evolution",
@@ -61,6 +84,9 @@ for_each_gateway! {
         wwebjs_api: "wwebjs-api",
         baileys_api: "baileys-api",
         wa_gateway: "wa-gateway",
+        evolution_go: "evolution-go",
+        codechat: "codechat",
+        open_wa: "open-wa",
     }
 }
 
@@ -92,7 +118,7 @@ async fn replay(preset: &str) -> Result<()> {
         assert!(is_ours, "{what}: {}, not {}", reply.outcome, event.outcome);
         assert_eq!(reply.status, 200, "{what}");
         if !["duplicate", "stale"].contains(&&*event.outcome) {
-            told.push((path(&gateway, event), event.body()));
+            told.push((gateway.path_of(event), event.body()));
         }
         if ["bypass", "none"].contains(&&*event.outcome) {
             let own = format!("{{\"call\":{}}}", told.len());
@@ -119,28 +145,40 @@ async fn replay(preset: &str) -> Result<()> {
 
 /// An event that can wait, and then one that cannot.
 async fn end_at_once(preset: &str) -> Result<()> {
+    at_once(preset, |event| event.priority).await
+}
+
+/// An event that can wait, and then one that other routes follow on.
+async fn gate_at_once(preset: &str) -> Result<()> {
+    at_once(preset, |event| event.opens).await
+}
+
+async fn at_once(preset: &str, is_urgent: impl Fn(&Event) -> bool) -> Result<()> {
     let gateway = Events::of(preset);
     let over = trusting(quiet(&gateway, |_| true));
     let hooks = Hooks::start(preset, over, Answers::Json).await?;
     let is_queued = |event: &&Event| event.outcome == "queued";
     let mut queued = gateway.events.iter().filter(is_queued);
     let first = queued.next().expect("an event that waits");
-    let end = queued.find(|event| event.priority).expect("an end");
+    let end = queued
+        .find(|event| is_urgent(event))
+        .expect("an urgent one");
 
     for event in [first, end] {
-        let body = gateway.body_of(event, "mine");
-        let reply = hooks.post(&gateway.path, &gateway.headers(), &body).await;
+        let (path, body) = gateway.of_session(event, "mine");
+        let reply = hooks.post(&path, &gateway.headers_of(event), &body).await;
         assert_eq!(reply.outcome, "queued", "{}", event.what);
-        if !event.priority {
+        if !is_urgent(event) {
             assert!(hooks.target.calls().is_empty(), "{} waits", event.what);
         }
     }
-    let what = "the end arrives without waiting";
-    let newest = gateway.body_of(end, "mine");
+    let what = "the urgent one arrives without waiting";
+    let (_, newest) = gateway.of_session(end, "mine");
     let mut calls = hooks.calls(1, AT_ONCE, what).await;
     if calls[0].body != newest {
         // Another rule's event is not superseded: it comes first.
-        assert_eq!(calls[0].body, gateway.body_of(first, "mine"), "{preset}");
+        let (_, older) = gateway.of_session(first, "mine");
+        assert_eq!(calls[0].body, older, "{preset}");
         calls = hooks.calls(2, AT_ONCE, what).await;
         calls.remove(0);
     }
@@ -183,8 +221,8 @@ async fn batches(preset: &str) -> Result<()> {
     let sessions: Vec<String> = (0..SESSIONS).map(|n| format!("session-{n}")).collect();
 
     for session in &sessions {
-        let body = gateway.body_of(event, session);
-        let reply = hooks.post(&gateway.path, &gateway.headers(), &body).await;
+        let (path, body) = gateway.of_session(event, session);
+        let reply = hooks.post(&path, &gateway.headers_of(event), &body).await;
         assert_eq!(reply.outcome, "queued", "{session}");
     }
     let message = gateway.named("a message about the events themselves");
@@ -193,7 +231,7 @@ async fn batches(preset: &str) -> Result<()> {
     hooks.settled().await;
 
     let calls = hooks.target.calls();
-    let is_message = |path: &str| path == self::path(&gateway, message);
+    let is_message = |path: &str| path == gateway.path_of(message);
     let alone: Vec<_> = calls.iter().filter(|c| is_message(&c.path)).collect();
     assert_eq!(alone.len(), 1, "the message alone goes where it went");
     assert_eq!(alone[0].body, message.body(), "and as it was");
@@ -202,7 +240,7 @@ async fn batches(preset: &str) -> Result<()> {
     let batches: Vec<_> = calls.iter().filter(|c| !is_message(&c.path)).collect();
     assert!(batches.len() < SESSIONS, "a crowd is batched");
     for batch in batches {
-        assert_eq!(batch.path, format!("{}/batch", gateway.path));
+        assert_eq!(batch.path, format!("{}/batch", gateway.path_of(event)));
         assert_eq!(batch.headers["content-type"], "application/json");
         let body: Value = serde_json::from_slice(&batch.body)?;
         let events = body["events"].as_array().expect("events");
@@ -266,7 +304,11 @@ async fn the_gateways_key_is_learnt_and_carried_on() -> Result<()> {
 
         let calls = hooks.calls(2, BOUND, "the second event arrives").await;
         for call in calls {
-            let (_, key) = &gateway.headers()[0];
+            let headers = gateway.headers_of(second);
+            let (_, key) = headers
+                .iter()
+                .find(|(name, _)| name == header)
+                .expect("a key");
             assert_eq!(call.headers[header], key.as_str(), "{preset}");
         }
         hooks.finish().await;
@@ -278,12 +320,14 @@ async fn the_gateways_key_is_learnt_and_carried_on() -> Result<()> {
 async fn signed_events_pass_through() -> Result<()> {
     let gateway = Events::of("waha");
     let hooks = Hooks::start("waha", json!({}), Answers::Json).await?;
-    let mut headers = gateway.headers();
-    headers.push(("x-webhook-hmac".to_owned(), "00ff".repeat(32)));
     let event = gateway.named("the session starts");
+    let mut headers = gateway.headers_of(event);
+    headers.push(("x-webhook-hmac".to_owned(), "00ff".repeat(32)));
+    headers.push(("x-webhook-hmac-algorithm".to_owned(), "sha512".to_owned()));
 
     for n in 1..=2 {
-        let reply = hooks.post(&gateway.path, &headers, &event.body()).await;
+        let path = gateway.path_of(event);
+        let reply = hooks.post(&path, &headers, &event.body()).await;
         assert_eq!(reply.outcome, "bypass; signature");
         assert_eq!(reply.body, format!("{{\"call\":{n}}}"));
     }
@@ -291,13 +335,95 @@ async fn signed_events_pass_through() -> Result<()> {
     Ok(())
 }
 
-async fn post(hooks: &Hooks, gateway: &Events, event: &Event) -> Reply {
-    let path = path(gateway, event);
-    hooks.post(&path, &gateway.headers(), &event.body()).await
+/// The page reloads while the phone unlinks it: there is no other word of it.
+#[tokio::test(flavor = "multi_thread")]
+async fn not_logged_in_after_in_the_chat_waits_for_no_timer() -> Result<()> {
+    let gateway = Events::of("wppconnect");
+    let over = trusting(quiet(&gateway, |_| true));
+    let hooks = Hooks::start("wppconnect", over, Answers::Json).await?;
+    post(&hooks, &gateway, gateway.named("in the chat")).await;
+    hooks.calls(1, AT_ONCE, "the gate opens at once").await;
+
+    let story = [
+        "unlinked while the page reloads: a QR",
+        "and nothing but that nobody is logged in",
+    ];
+    for what in story {
+        let reply = post(&hooks, &gateway, gateway.named(what)).await;
+        assert_eq!(reply.outcome, "queued", "{what}");
+    }
+    let calls = hooks.calls(3, AT_ONCE, "the news does not wait").await;
+    let bodies: Vec<_> = calls[1..].iter().map(|call| call.body.clone()).collect();
+    assert_eq!(bodies, story.map(|what| gateway.named(what).body()));
+    hooks.finish().await;
+    Ok(())
 }
 
-fn path(gateway: &Events, event: &Event) -> String {
-    event.path.as_ref().unwrap_or(&gateway.path).clone()
+/// Gateways that repeat what was refused, byte for byte, seconds later, while the next event is through already.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_refused_event_that_comes_back_behind_a_newer_one_is_stale() -> Result<()> {
+    for (preset, refused, newer) in [
+        ("evolution", "the socket connects", "scanned"),
+        ("evolution", "the first QR", "scanned"),
+        ("evolution-go", "the first QR", "the next QR"),
+        ("evolution-go", "the first QR", "scanned"),
+        ("baileys-api-fazer", "the socket connects", "scanned"),
+        ("baileys-api-fazer", "the first QR", "scanned"),
+    ] {
+        let gateway = Events::of(preset);
+        let hooks = Hooks::start(preset, json!({}), Answers::Json).await?;
+        let (refused, newer) = (gateway.named(refused), gateway.named(newer));
+        let what = format!("{preset}: {}, {}", refused.what, newer.what);
+        hooks.target.refuse_next();
+
+        let reply = post(&hooks, &gateway, refused).await;
+        assert_eq!(reply.status, 503, "{what}: the target's own word");
+        let reply = post(&hooks, &gateway, newer).await;
+        assert_eq!(reply.status, 200, "{what}");
+        let reply = post(&hooks, &gateway, refused).await;
+        assert_eq!((reply.status, &*reply.outcome), (200, "stale"), "{what}");
+        hooks.settled().await;
+        let bodies: Vec<_> = hooks.target.calls().into_iter().map(|c| c.body).collect();
+        assert_eq!(bodies, [newer.body()], "{what}");
+        hooks.finish().await;
+    }
+    Ok(())
+}
+
+/// CodeChat names the owner in a header as soon as it knows it: in the middle of a session's life.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_header_that_appears_in_mid_life_arrives_and_breaks_no_order() -> Result<()> {
+    let gateway = Events::of("codechat");
+    let over = trusting(json!({"priority_gap_ms": 0}));
+    let hooks = Hooks::start("codechat", over, Answers::Json).await?;
+    let story = ["scanned", "the line breaks", "logged out from the phone"];
+    for what in story {
+        let reply = post(&hooks, &gateway, gateway.named(what)).await;
+        assert_eq!(reply.outcome, "queued", "{what}");
+    }
+    hooks.settled().await;
+    let calls = hooks.target.calls();
+    let bodies: Vec<_> = calls.iter().map(|call| call.body.clone()).collect();
+    assert_eq!(bodies, story.map(|what| gateway.named(what).body()));
+    let owners: Vec<_> = calls
+        .iter()
+        .map(|c| c.headers.get("resource-owner"))
+        .collect();
+    let is_named: Vec<_> = owners.iter().map(Option::is_some).collect();
+    assert_eq!(
+        is_named,
+        [false, true, true],
+        "each with the headers it had"
+    );
+    hooks.finish().await;
+    Ok(())
+}
+
+async fn post(hooks: &Hooks, gateway: &Events, event: &Event) -> Reply {
+    let headers = gateway.headers_of(event);
+    hooks
+        .post(&gateway.path_of(event), &headers, &event.body())
+        .await
 }
 
 /// The keys of the gateways are not what most of these tests are about.

@@ -1,9 +1,10 @@
 //! A gateway's events, from `tests/presets/<preset>.json`.
 //!
-//! They are written by hand after the gateway's source, with invented names, ids and keys, in the order in
-//! which one session's life has them. Their bodies are posted with the keys in the file's order: the text in
-//! the file is what goes over the wire.
+//! They have the headers and the members, in their order, that the gateway's own sender puts on the wire, with
+//! invented names, ids and keys, in the order in which one session's life has them. The text of a body in the file is
+//! what is posted.
 
+use std::collections::BTreeMap;
 use std::fs;
 use std::path::Path;
 
@@ -16,10 +17,10 @@ use serde_json::value::RawValue;
 #[serde(deny_unknown_fields)]
 pub struct Events {
     /// Where they are posted.
-    pub path: String,
-    /// What the gateway sends besides.
-    headers: std::collections::BTreeMap<String, String>,
-    /// JSON pointer of the session in a body.
+    path: String,
+    /// The headers, but for the host and the length.
+    headers: BTreeMap<String, String>,
+    /// JSON pointer of the session in a body, or `{session}` for the last segment of the path.
     session: String,
     /// The events.
     pub events: Vec<Event>,
@@ -36,14 +37,20 @@ pub struct Event {
     /// What `x-embudo` should say when the events are posted one by one, each delivered before the next:
     /// `bypass` for any bypass, `none` where the filter is never asked.
     pub outcome: String,
-    /// Whether it should leave at once.
+    /// Whether it is an end, which should leave at once.
     #[serde(default)]
     pub priority: bool,
+    /// Whether it opens a gate: it should leave at once, and void a QR that waits.
+    #[serde(default)]
+    pub opens: bool,
+    /// Headers of its own, or with another value than usual.
+    #[serde(default)]
+    headers: BTreeMap<String, String>,
     /// Where it is posted, if elsewhere.
-    pub path: Option<String>,
+    path: Option<String>,
     /// Strings that are this much longer in truth (images), by JSON pointer.
     #[serde(default)]
-    pad: std::collections::BTreeMap<String, usize>,
+    pad: BTreeMap<String, usize>,
     body: Box<RawValue>,
 }
 
@@ -61,9 +68,29 @@ impl Events {
         serde_json::from_str(&text).expect(preset)
     }
 
-    /// What the gateway sends besides the usual headers.
-    pub fn headers(&self) -> Vec<(String, String)> {
-        self.headers.clone().into_iter().collect()
+    /// The headers that the gateway sends with an event.
+    pub fn headers_of(&self, event: &Event) -> Vec<(String, String)> {
+        let mut headers = self.headers.clone();
+        headers.extend(event.headers.clone());
+        headers.into_iter().collect()
+    }
+
+    /// Where the gateway posts an event.
+    pub fn path_of(&self, event: &Event) -> String {
+        event.path.as_ref().unwrap_or(&self.path).clone()
+    }
+
+    /// An event of another session: where it is posted, and its body.
+    ///
+    /// # Panics
+    /// When the event has no session.
+    pub fn of_session(&self, event: &Event, session: &str) -> (String, String) {
+        let path = self.path_of(event);
+        if self.session != "{session}" {
+            return (path, self.body_of(event, session));
+        }
+        let (parent, _) = path.rsplit_once('/').expect("a segment");
+        (format!("{parent}/{session}"), event.body())
     }
 
     /// The first event that is described like this.
@@ -78,7 +105,7 @@ impl Events {
     /// An event's body with another session in it, wherever its name stands.
     ///
     /// # Panics
-    /// When the event has no session.
+    /// When the event has no session in its body.
     pub fn body_of(&self, event: &Event, session: &str) -> String {
         let body = event.body();
         let parsed: Value = serde_json::from_str(&body).expect("JSON");

@@ -65,15 +65,13 @@ impl Hooks {
         Ok(hooks)
     }
 
-    /// Posts an event as axios does.
+    /// Posts an event with the headers of its gateway.
     ///
     /// # Panics
     /// When there is no answer.
     pub async fn post(&self, path: &str, headers: &[(String, String)], body: &str) -> Reply {
-        let mut request = Request::post(format!("{}{path}", self.envoy.url()))
-            .header("host", "laravel.test")
-            .header("content-type", "application/json")
-            .header("accept", "application/json, text/plain, */*");
+        let mut request =
+            Request::post(format!("{}{path}", self.envoy.url())).header("host", "laravel.test");
         for (name, value) in headers {
             request = request.header(name, value);
         }

@@ -106,8 +106,10 @@ impl Stack {
         let mut options = StackOptions::default();
         change(&mut options);
         if let Some(config) = options.filter_config.as_object_mut() {
-            let assumed = || json!({"callers": true});
-            config.entry("assume").or_insert_with(assumed);
+            let assume = config.entry("assume").or_insert_with(|| json!({}));
+            if let Some(assume) = assume.as_object_mut() {
+                assume.entry("callers").or_insert(json!(true));
+            }
         }
         let epoch = options.laravel.epoch;
         let laravel = LaravelServer::start(options.laravel).await?;

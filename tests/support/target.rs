@@ -2,6 +2,7 @@
 
 use std::convert::Infallible;
 use std::net::{Ipv4Addr, SocketAddr};
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Instant;
 
@@ -48,6 +49,7 @@ pub struct Target {
     /// Where it listens.
     pub addr: SocketAddr,
     calls: Arc<Mutex<Vec<Call>>>,
+    refuses_next: Arc<AtomicBool>,
     accepting: JoinHandle<()>,
 }
 
@@ -62,12 +64,24 @@ impl Target {
         let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).await?;
         let addr = listener.local_addr()?;
         let calls = Arc::<Mutex<Vec<Call>>>::default();
-        let accepting = tokio::spawn(accept(listener, calls.clone(), answers));
+        let refuses_next = Arc::<AtomicBool>::default();
+        let accepting = tokio::spawn(accept(
+            listener,
+            calls.clone(),
+            refuses_next.clone(),
+            answers,
+        ));
         Ok(Self {
             addr,
             calls,
+            refuses_next,
             accepting,
         })
+    }
+
+    /// The next call is answered 503, and not written down.
+    pub fn refuse_next(&self) {
+        self.refuses_next.store(true, Ordering::SeqCst);
     }
 
     /// What has come so far, in the order in which the bodies were complete.
@@ -86,12 +100,20 @@ fn lock(calls: &Mutex<Vec<Call>>) -> MutexGuard<'_, Vec<Call>> {
     calls.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
-async fn accept(listener: TcpListener, calls: Arc<Mutex<Vec<Call>>>, answers: Answers) {
+async fn accept(
+    listener: TcpListener,
+    calls: Arc<Mutex<Vec<Call>>>,
+    refuses_next: Arc<AtomicBool>,
+    answers: Answers,
+) {
     // The connections end with this task.
     let mut connections = JoinSet::new();
     while let Ok((stream, _)) = listener.accept().await {
-        let calls = calls.clone();
-        let service = service_fn(move |request| answer(request, calls.clone(), answers));
+        let (calls, refuses_next) = (calls.clone(), refuses_next.clone());
+        let service = service_fn(move |request| {
+            let refuses = refuses_next.swap(false, Ordering::SeqCst);
+            answer(request, calls.clone(), refuses, answers)
+        });
         connections.spawn(http1::Builder::new().serve_connection(TokioIo::new(stream), service));
     }
 }
@@ -99,6 +121,7 @@ async fn accept(listener: TcpListener, calls: Arc<Mutex<Vec<Call>>>, answers: An
 async fn answer(
     request: Request<Incoming>,
     calls: Arc<Mutex<Vec<Call>>>,
+    refuses: bool,
     answers: Answers,
 ) -> Result<Response<Full<Bytes>>, Infallible> {
     let (head, body) = request.into_parts();
@@ -107,6 +130,10 @@ async fn answer(
         *response.status_mut() = StatusCode::BAD_REQUEST;
         return Ok(response);
     };
+    if refuses {
+        *response.status_mut() = StatusCode::SERVICE_UNAVAILABLE;
+        return Ok(response);
+    }
     let call = Call {
         path: head.uri.to_string(),
         headers: head.headers,

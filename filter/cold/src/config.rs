@@ -4,6 +4,7 @@
 //! pointer, and what it returns cannot be inconsistent, so that nothing behind it checks again. `{}` is
 //! a whole configuration: the defaults are the gateway and the Laravel that exist.
 
+mod barriers;
 mod classes;
 mod fallback;
 mod fields;
@@ -23,6 +24,7 @@ pub use self::classes::{Class, Classes, Pattern};
 pub use self::fallback::Fallback;
 pub use self::path::Path;
 use crate::json::Pointer;
+use crate::sabotage::{self, Sabotage};
 
 /// Longest time that a lease may last for, milliseconds.
 pub const LEASE_MAX_MS: u64 = 60_000;
@@ -74,6 +76,10 @@ pub struct Config {
     pub prefixes: Vec<String>,
     /// The rules, in the order in which they are tried; at most [`ROUTES_MAX`].
     pub routes: Vec<Route>,
+    /// Batches of the gateway's own, tried after the rules.
+    pub splits: Vec<Split>,
+    /// Requests of other paths that wait for what is on its way of their session.
+    pub barriers: Vec<Barrier>,
     /// Lower-case names of the headers in which a rule looks for a session or its tenant.
     pub session_headers: Vec<String>,
     /// Answers of Laravel's that are kept.
@@ -130,6 +136,10 @@ pub struct Assume {
     /// Laravel accepts every caller. Only where nobody but the gateway can reach Envoy: a stranger's update with a
     /// false credential is answered 200, too, and holds its session's order until Laravel has refused it.
     pub callers: bool,
+    /// Laravel sets the state that a rule `implies` with the item itself. Where it does not, that state is lost.
+    pub implies: bool,
+    /// An answer to a read shows nothing but the state that changes with it. Where it does, an old QR or phone is shown.
+    pub reads: bool,
 }
 
 /// Where the dispatcher's calls go, and how they look.
@@ -162,24 +172,27 @@ pub struct Route {
     pub tenant: Vec<Place>,
     /// Where the value is; the first hit wins.
     pub value: Vec<Pointer>,
-    /// What must be equal too for a duplicate.
-    pub same: Vec<Pointer>,
-    /// What a walk digests: the pointers of `tenant`, then those of `same`.
+    /// What a walk digests: the pointers of `tenant`.
     pub digested: Vec<Pointer>,
     /// The sender's own clock; the first hit wins. What is older than the session's last is stale.
     pub order: Vec<Pointer>,
     /// What changes with each delivery. A refused body that has one of these, and comes again, is a repeat.
     pub volatile: Vec<Pointer>,
+    /// What is no part of what an update says: that, and the sender's clock.
+    pub unsaid: Vec<Pointer>,
     /// Values that are sent at once.
     pub priority: Priority,
     /// ... unless the session's last value was one of these.
     pub not_priority_after: Vec<String>,
+    /// What is sent at once whatever it says, if the session's last value was one of these, or is not known.
+    pub priority_after: Vec<String>,
     /// Values that are never duplicates.
     pub no_dedup: Vec<String>,
     /// Routes that tell of one state: a value is a duplicate only while nothing newer of the family is
     /// known. A route without one is a family of its own.
     pub family: Option<String>,
-    /// What accepting an item of this route says about another route.
+    /// What an item of this route may set of another route. Its items say so; that they do is believed only where
+    /// it is assumed: see [`Route::implied`].
     pub implies: Option<Implies>,
     /// The route, if any, whose `implies` names this one. Index into [`Config::routes`].
     pub implied_by: Option<usize>,
@@ -237,6 +250,32 @@ pub enum Priority {
     Values(Vec<String>),
 }
 
+/// A batch of the gateway's own: each of its items is an update.
+#[derive(Clone, Debug)]
+pub struct Split {
+    /// By which an operator changes it.
+    pub name: String,
+    /// Request method, upper case.
+    pub method: String,
+    /// Path without the prefix, as in `/qr/batch`.
+    pub path: String,
+    /// Where in the body the items are.
+    pub at: Pointer,
+    /// Whose updates they are. Index into [`Config::routes`].
+    pub route: usize,
+}
+
+/// A request that waits for what is on its way of its session.
+#[derive(Clone, Debug)]
+pub struct Barrier {
+    /// Request method, upper case.
+    pub method: String,
+    /// Path without the prefix, with the `{session}` segment.
+    pub path: Path,
+    /// Nobody knows what Laravel has of the session after it.
+    pub forgets: bool,
+}
+
 /// An answer of Laravel's to a GET that is kept and served from the store.
 #[derive(Clone, Debug)]
 pub struct Read {
@@ -257,13 +296,17 @@ pub struct KeptTimes {
     pub refresh_ms: u64,
     /// While it fails, the kept one serves for this much longer.
     pub stale_if_error_ms: u64,
+    /// So long after a delivery an answer may still show the state from before it.
+    pub settle_ms: u64,
     /// How long asking again may take before the kept one serves.
     pub refresh_timeout_ms: u64,
 }
 
-/// Accepting an item makes `value` the last one of `route`, for the same session.
+/// Accepting an item makes `value` the last one of `route`, for the same session, at some Laravels.
 #[derive(Clone, Debug)]
 pub struct Implies {
+    /// [`Assume::implies`].
+    pub is_assumed: bool,
     /// Index into [`Config::routes`].
     pub route: usize,
     /// The implied value.
@@ -368,16 +411,19 @@ impl Route {
         pointers(&self.session)
     }
 
-    /// The JSON pointers among the tenant's places.
-    pub fn tenant_pointers(&self) -> impl Iterator<Item = &Pointer> {
-        pointers(&self.tenant)
-    }
-
     /// Whether a query string is part of what the rule understands.
     #[must_use]
     pub fn takes_query(&self) -> bool {
         let mut places = self.session.iter().chain(&self.tenant);
         places.any(|place| matches!(place, Place::Query(_)))
+    }
+
+    /// What accepting an item of this route does say about another route.
+    #[must_use]
+    #[inline]
+    pub fn implied(&self) -> Option<&Implies> {
+        let assumed = |it: &&Implies| it.is_assumed || sabotage::is(Sabotage::ImplyUnassumed);
+        self.implies.as_ref().filter(assumed)
     }
 
     /// Whether both tell of the same state of a session.

@@ -44,6 +44,34 @@ sabotages! {
     DuplicateOfOlder = "duplicate_of_older",
     /// The implying item need not be the session's newest update.
     ImpliedByOlder = "implied_by_older",
+    /// What an answer shows beside the state is never compared.
+    BelieveUnseen = "believe_unseen",
+    /// What was believed once is never compared again.
+    NeverSample = "never_sample",
+    /// What Laravel says a moment after a delivery is the truth.
+    BelieveTheLate = "believe_the_late",
+    /// What was kept a moment after a delivery needs no belief.
+    SettledAtOnce = "settled_at_once",
+    /// What was seen where nothing came between holds where a QR did.
+    NothingBetween = "nothing_between",
+    /// An answer that says failure is kept.
+    KeepFailures = "keep_failures",
+    /// An answer is kept whatever its headers say.
+    KeepWhateverIsSaid = "keep_whatever_is_said",
+    /// An answer is kept of whatever has a session's place in its path.
+    KeepOfAnything = "keep_of_anything",
+    /// A kept answer outlives an update that Laravel passes over.
+    KeepTheSkipped = "keep_the_skipped",
+    /// A kept answer is served to whoever speaks another language.
+    AnyLanguage = "any_language",
+    /// A kept answer is served to a page of another origin.
+    AnyOrigin = "any_origin",
+    /// What is for one host answers for all.
+    AnyAuthority = "any_authority",
+    /// A new state stands in each member that had the old one's text.
+    PatchEveryMember = "patch_every_member",
+    /// A QR sets a state, whether or not that is assumed.
+    ImplyUnassumed = "imply_unassumed",
     /// Voided items go in a second write.
     VoidLater = "void_later",
     /// Nobody looks at the clock before a call leaves.
@@ -58,6 +86,8 @@ sabotages! {
     AnswerBeforeStored = "answer_before_stored",
     /// What was refused together is never sent alone.
     StarveTheRefused = "starve_the_refused",
+    /// An update supersedes another that has members which it has not.
+    SupersedeWhatSaysMore = "supersede_what_says_more",
     /// The value that supersedes another knows nothing of the calls that failed with that one.
     AttemptsAreForgotten = "attempts_are_forgotten",
     /// A batch that fails is sent again as large as it was.
@@ -174,6 +204,16 @@ sabotages! {
     IgnoreThrottling = "ignore_throttling",
     /// A path whose batches are never taken is sent batches.
     BatchesForEver = "batches_for_ever",
+    /// A batch of the gateway's own is queued whoever sends it.
+    QueueUnprovenSplit = "queue_unproven_split",
+    /// What is known of its sessions is believed although a batch goes by.
+    BatchGoesBy = "batch_goes_by",
+    /// A barrier's request goes at once.
+    BarrierWaitsForNothing = "barrier_waits_for_nothing",
+    /// What a barrier waits for keeps its time.
+    BarrierHurriesNobody = "barrier_hurries_nobody",
+    /// A session is known after a log-out as it was before.
+    ForgetNothing = "forget_nothing",
 }
 
 #[cfg(feature = "sabotage")]

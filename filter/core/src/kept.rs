@@ -6,16 +6,17 @@
 //! is ever kept, and what was given to one credential is never given to another.
 
 use alloc::borrow::Cow;
+use alloc::string::String;
 use alloc::vec::Vec;
 
 use crate::json::{self, Member, Pointer};
-use crate::proof::Proofs;
+use crate::proof::{Belief, Compared, Follows, Proofs, Shown};
 use crate::route::{Asked, Rules};
 use crate::sabotage::{self, Sabotage};
-use crate::shard::{BYTES_MAX, Kept, Place, Shard, patch};
-use crate::sort;
+use crate::shard::{BYTES_MAX, Entry, Kept, Place, Session, Shard, patch};
 use crate::store::{CAS_ATTEMPTS_MAX, Expect, Keys, PutError, Store};
 use crate::time::Now;
+use crate::verdict::says_failure;
 
 /// Longest answer that is kept, bytes. A status is some 80; every request of the shard's sessions copies it.
 pub const BODY_BYTES_MAX: usize = 4 * 1024;
@@ -24,15 +25,30 @@ pub const BODY_BYTES_MAX: usize = 4 * 1024;
 /// session under many credentials never take an update's place.
 pub const SHARD_BYTES_MAX: usize = BYTES_MAX / 2;
 
+/// Longest that Laravel may take for an answer that is kept, milliseconds: a long poll says what was, not what is.
+const TOOK_MS_MAX: u64 = 1_000;
+
+/// Longest that the headers of a kept answer may be together, bytes.
+const HEADERS_BYTES_MAX: usize = 1024;
+
 /// What to do with a read.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Found {
     /// Answer with this.
-    Cached(Vec<u8>),
+    Cached(Given),
     /// The same; it should be asked for again, and Laravel is down.
-    Stale(Vec<u8>),
+    Stale(Given),
     /// Ask Laravel.
     Ask(Fetch),
+}
+
+/// An answer from the store.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Given {
+    /// Its `access-control-*` headers, as [`crate::headers::Headers`] reads them.
+    pub headers: Vec<u8>,
+    /// Its body.
+    pub body: Vec<u8>,
 }
 
 /// A read on its way to Laravel, as its answer will need it.
@@ -48,9 +64,57 @@ pub struct Fetch {
     pub has_kept: bool,
 }
 
+/// Laravel's 200 to a read.
+#[derive(Clone, Copy, Debug)]
+pub struct Fresh<'f> {
+    /// Its body.
+    pub body: &'f [u8],
+    /// What of its headers is kept with it.
+    pub headers: &'f [u8],
+    /// Its headers let it be given to whoever asks the same.
+    pub may_keep: bool,
+}
+
+/// What becomes of it.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Answered {
+    /// What has to be answered instead, if it does not show everything.
+    pub patched: Option<Vec<u8>>,
+    /// What it was beside what was expected.
+    pub result: Option<ReadResult>,
+    /// Such answers change in more than the state, and that is news: the names of the members that differ.
+    pub disproved: Option<String>,
+}
+
+/// What a fresh answer was beside what was expected.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum ReadResult {
+    /// The kept one, with the new state in its place.
+    Same,
+    /// Another.
+    Differs,
+    /// It shows the state from before what was delivered last.
+    Late,
+}
+
+/// A kept answer that could be given, and on what condition.
+struct Candidate<'s, 'a> {
+    kept: &'s Kept<'a>,
+    /// The state that it has to show instead of its own.
+    unshown: Option<&'s str>,
+    /// What has to be believed for that.
+    needs: Option<Shown>,
+    /// Something else than the state was accepted since, and may be shown beside it.
+    has_more: bool,
+    /// A fresh answer could be compared with it: Laravel has the newest state.
+    can_be_compared: bool,
+    /// It need not be asked for again.
+    is_young: bool,
+}
+
 /// Looks a read up. While Laravel `is_down`, whoever can be answered from the store does not wait for it.
 pub fn look(
-    store: &impl Store,
+    store: &mut impl Store,
     keys: &Keys,
     rules: &Rules,
     proofs: &mut Proofs,
@@ -62,27 +126,27 @@ pub fn look(
     let bytes = read.as_ref().map_or(&[][..], |(bytes, _)| bytes);
     // An unreadable shard keeps nothing, and nothing will be kept in it.
     let shard = Shard::decode(bytes).unwrap_or_default();
-    let kept_ms = rules.config.kept.refresh_ms;
-    let serves = |max_age_ms| serve(&shard, rules, &asked, max_age_ms, now);
-    let known = serves(u64::MAX).is_some()
-        && (asked.caller == 0 || proofs.is_reader(store, keys, &asked.subject, now));
-    if known
-        && !asked.no_cache
-        && let Some(body) = serves(kept_ms)
-    {
-        return Found::Cached(body);
-    }
-    if known
-        && is_down
-        && !asked.no_cache
-        && let Some(body) = serves(u64::MAX)
-    {
-        return Found::Stale(body);
+    let candidate = candidate(&shard, rules, &asked, now)
+        .filter(|_| asked.caller == 0 || proofs.is_reader(store, keys, &asked.subject, now));
+    if let Some(candidate) = candidate.as_ref().filter(|_| !asked.no_cache) {
+        if candidate.is_young
+            && let Some(follows) = candidate.follows(store, keys, rules, proofs, now)
+            && let Some(given) = candidate.given(follows)
+        {
+            return Found::Cached(given);
+        }
+        let learnt = |shown: Shown| proofs.follows(store, keys, shown);
+        if is_down
+            && let Some(given) =
+                candidate.given(candidate.shown(rules, &asked).map_or(Follows::One, learnt))
+        {
+            return Found::Stale(given);
+        }
     }
     Found::Ask(Fetch {
         floor: shard.floor(asked.session, now.mono_ms),
         began_ms: now.mono_ms,
-        has_kept: known,
+        has_kept: candidate.is_some(),
         asked,
     })
 }
@@ -92,100 +156,274 @@ pub fn stale(
     store: &mut impl Store,
     keys: &Keys,
     rules: &Rules,
+    proofs: &mut Proofs,
     fetch: &Fetch,
     now: Now,
-) -> Option<Vec<u8>> {
+) -> Option<Given> {
     if !fetch.has_kept {
         return None;
     }
     let (bytes, _) = store.get(&keys.shard(rules.shard_of(fetch.asked.session)))?;
     let shard = Shard::decode(&bytes).ok()?;
-    serve(&shard, rules, &fetch.asked, u64::MAX, now)
+    let candidate = candidate(&shard, rules, &fetch.asked, now)?;
+    let shown = candidate.shown(rules, &fetch.asked);
+    candidate.given(shown.map_or(Follows::One, |shown| proofs.follows(store, keys, shown)))
 }
 
-/// The kept answer, patched, if it is not older than this and not beyond its time.
+/// The kept answer, if its time is not over.
 #[inline]
-fn serve(
-    shard: &Shard<'_>,
-    rules: &Rules,
+fn candidate<'s, 'a>(
+    shard: &'s Shard<'a>,
+    rules: &'s Rules,
     asked: &Asked,
-    max_age_ms: u64,
     now: Now,
-) -> Option<Vec<u8>> {
-    let read = rules.read(asked.read)?;
+) -> Option<Candidate<'s, 'a>> {
+    let read = rules.read(asked.read).filter(|_| asked.may_keep)?;
     let session = shard.session(asked.session)?;
-    let kept = session.kept_of(&read.name, asked.caller)?;
-    let age_ms = match kept.is_in_doubt() {
-        true => u64::MAX,
-        false => now.mono_ms.saturating_sub(kept.fetched_ms),
-    };
-    if now.mono_ms >= kept.until_ms || age_ms > max_age_ms {
+    let kept = session.kept_of(&read.name, asked.reader)?;
+    if now.mono_ms >= kept.until_ms {
         return None;
     }
+    let times = &rules.config.kept;
+    // Not all at once: what was asked for together is asked for again at moments of its own.
+    let spread_ms = (asked.session as u64) % (times.refresh_ms / 2).max(1);
+    let age_ms = now.mono_ms.saturating_sub(kept.fetched_ms);
+    let is_young = !kept.is_in_doubt() && age_ms <= times.refresh_ms.saturating_add(spread_ms);
     let unshown = session.unshown(rules, read.state, asked.caller, kept.floor);
-    kept.patched(unshown.filter(|_| !sabotage::is(Sabotage::ServeUnpatched)))
+    let unshown = unshown.filter(|_| !sabotage::is(Sabotage::ServeUnpatched));
+    let since = session.since(rules, read.state, asked.caller, kept.floor..u64::MAX);
+    let mut found = Candidate {
+        kept,
+        unshown,
+        needs: None,
+        has_more: since.has_more(),
+        can_be_compared: session
+            .newest_state(rules, read.state, asked.caller)
+            .is_some_and(|(_, _, is_sent)| is_sent),
+        is_young,
+    };
+    // What Laravel has said since everything was settled needs no belief.
+    let ttl_ms = rules.config.dedup.ttl_ms;
+    let settles_until = session.settles_until(times.settle_ms, ttl_ms);
+    let is_settled = unshown.is_none()
+        && !session.entries.iter().any(Entry::is_dirty)
+        && kept.fetched_ms >= settles_until;
+    // It has said this when it may still have been about to apply what it had taken: it is asked once more.
+    let is_over = !since.any && now.mono_ms >= settles_until;
+    found.is_young &= is_settled || !is_over;
+    if !is_settled {
+        found.needs = Some(found.shown(rules, asked)?);
+    }
+    Some(found)
 }
 
-/// Laravel has answered 200 with this body: keeps it, and gives what has to be answered instead, if it does
-/// not show everything.
+/// Laravel has answered 200: keeps it, and gives what has to be answered instead, if it does not show everything.
 pub fn answered(
     store: &mut impl Store,
     keys: &Keys,
     rules: &Rules,
     proofs: &mut Proofs,
     fetch: &Fetch,
-    body: &[u8],
+    fresh: &Fresh<'_>,
     now: Now,
-) -> Option<Vec<u8>> {
+) -> Answered {
     let asked = &fetch.asked;
-    let read = rules.read(asked.read)?;
-    let places = places(body, &read.value)?;
+    let Fresh { body, .. } = *fresh;
+    let mut answered = Answered::default();
+    let Some((read, places)) = rules
+        .read(asked.read)
+        .and_then(|read| Some((read, places(body, &read.value)?)))
+    else {
+        return answered;
+    };
     // What was answered to a caller that comes once takes nobody's room: the answer to its second read is kept.
     let is_known = asked.caller == 0 || {
         proofs.has_read(store, keys, &asked.subject, now);
         proofs.is_reader(store, keys, &asked.subject, now)
     };
-    let may_keep = body.len() <= BODY_BYTES_MAX && is_known;
+    let state = places.first().and_then(|place| text_at(body, place));
+    let took_ms = now.mono_ms.saturating_sub(fetch.began_ms);
+    let may_keep = asked.may_keep
+        && (fresh.may_keep || sabotage::is(Sabotage::KeepWhateverIsSaid))
+        && is_known
+        && body.len() <= BODY_BYTES_MAX
+        && fresh.headers.len() <= HEADERS_BYTES_MAX
+        && took_ms <= TOOK_MS_MAX
+        && (state.is_some() && !says_failure(body) || sabotage::is(Sabotage::KeepFailures));
+    let settle_ms = rules.config.kept.settle_ms;
     let key = keys.shard(rules.shard_of(asked.session));
-    for _ in 0..CAS_ATTEMPTS_MAX {
+    for attempt in 0..CAS_ATTEMPTS_MAX {
         let stored = store.get(&key);
         let bytes = stored.as_ref().map_or(&[][..], |(bytes, _)| bytes);
         let Ok(mut shard) = Shard::decode(bytes) else {
-            return None;
+            return answered;
         };
-        let unshown = shard
-            .session(asked.session)
-            .and_then(|session| session.unshown(rules, read.state, asked.caller, fetch.floor));
-        let patched = unshown.and_then(|state| patch(body, &places, state));
-        let kept_ms = rules.config.kept.refresh_ms;
+        let session = shard.session(asked.session);
+        let own = session.and_then(|session| session.newest_state(rules, read.state, asked.caller));
+        // Laravel may take a moment to apply what it has accepted: it says once more what was before.
+        let said = match places.first().and_then(|place| raw_at(body, place)) {
+            Some(b"null") => Some(""),
+            _ => state.as_deref(),
+        };
+        let is_from_before = |(newest, seq, is_sent): (&str, u64, bool)| {
+            session.zip(said).is_some_and(|(session, state)| {
+                is_sent
+                    && newest != state
+                    && !session.may_have_set(rules, read.state, seq, state)
+                    // It may be as old as the request.
+                    && session.may_be_from_before(state, settle_ms, fetch.began_ms)
+                    && !sabotage::is(Sabotage::BelieveTheLate)
+            })
+        };
+        let late = own.filter(|own| is_from_before(*own));
+        let late = late.map(|(newest, ..)| newest);
+        // What somebody else has said is not the reader's to be shown, and nothing from before it is to be kept.
+        let all = session.and_then(|session| session.newest_of_all(rules, read.state));
+        let is_anybodys = late.is_some() || all.is_some_and(is_from_before);
+        let unshown = session
+            .and_then(|session| session.unshown(rules, read.state, asked.caller, fetch.floor))
+            .or(late);
+        if late.is_some() {
+            answered.result = Some(ReadResult::Late);
+        }
+        if attempt == 0 && may_keep {
+            let compared = compare(
+                store,
+                keys,
+                rules,
+                proofs,
+                fetch,
+                session,
+                (body, &places),
+                now,
+            );
+            if let Some((result, disproved)) = compared {
+                answered.result = Some(result);
+                answered.disproved = disproved;
+            }
+        }
+        answered.patched = unshown.and_then(|state| {
+            let before = places.first().and_then(|place| raw_at(body, place))?;
+            let since = session?.since(rules, read.state, asked.caller, fetch.floor..u64::MAX);
+            let shown = rules.shown(asked, before, state.as_bytes());
+            let shown = beside(shown, since.has_more());
+            patch(body, &places, state, proofs.follows(store, keys, shown))
+        });
+        if !may_keep || is_anybodys {
+            return answered;
+        }
+        let times = &rules.config.kept;
         let kept = Kept {
             read: Cow::Owned(read.name.clone()),
             caller: asked.caller,
+            reader: asked.reader,
             fetched_ms: fetch.began_ms,
             until_ms: fetch
                 .began_ms
-                .saturating_add(kept_ms)
-                .saturating_add(rules.config.kept.stale_if_error_ms),
+                .saturating_add(times.refresh_ms)
+                .saturating_add(times.refresh_ms / 2)
+                .saturating_add(times.stale_if_error_ms),
             floor: fetch.floor,
-            places: places.clone(),
+            places: places.iter().copied().collect(),
+            headers: Cow::Borrowed(fresh.headers),
             body: Cow::Borrowed(body),
         };
-        if !may_keep || !shard.keep(asked, kept, now) {
-            return patched;
+        if !shard.keep(asked, kept, now) {
+            return answered;
         }
         let encoded = shard.encode();
         if encoded.len() > SHARD_BYTES_MAX {
-            return patched;
+            return answered;
         }
         match store.put(&key, &encoded, Expect::of(stored.as_ref())) {
-            Ok(()) => {
-                return patched;
-            }
             Err(PutError::Mismatch) => {}
-            Err(PutError::Refused) => return patched,
+            Ok(()) | Err(PutError::Refused) => return answered,
         }
     }
-    None
+    answered
+}
+
+/// What a QR changes in an answer is another belief than what a state does.
+#[inline]
+fn beside(shown: Shown, has_more: bool) -> Shown {
+    Shown {
+        key: shown.key ^ u64::from(has_more),
+        ..shown
+    }
+}
+
+/// Compares a fresh answer with the one before it. The names of the members that differ, where that is news.
+#[expect(
+    clippy::too_many_arguments,
+    reason = "the store, what is known, and what was heard"
+)]
+#[inline]
+fn compare(
+    store: &mut impl Store,
+    keys: &Keys,
+    rules: &Rules,
+    proofs: &mut Proofs,
+    fetch: &Fetch,
+    session: Option<&Session<'_>>,
+    (body, places): (&[u8], &[Place]),
+    now: Now,
+) -> Option<(ReadResult, Option<String>)> {
+    let asked = &fetch.asked;
+    let read = rules.read(asked.read)?;
+    let session = session?;
+    let before = session.kept_of(&read.name, asked.reader)?;
+    let (newest, seq, is_sent) = session.newest_state(rules, read.state, asked.caller)?;
+    let state = text_at(body, places.first()?)?;
+    // Another state is news of the session, and says nothing of how answers look.
+    if before.is_in_doubt() || !is_sent || state != newest || seq > fetch.floor {
+        return None;
+    }
+    let since = session.since(rules, read.state, asked.caller, before.floor..fetch.floor);
+    let is = |follows| {
+        before
+            .patched(Some(newest), follows)
+            .is_some_and(|with| with == body)
+    };
+    let follows = match (is(Follows::One), is(Follows::All)) {
+        (true, true) => Some(Follows::Any),
+        (true, false) => Some(Follows::One),
+        (false, true) => Some(Follows::All),
+        (false, false) => None,
+    };
+    let (result, compared) = match follows {
+        Some(follows) => (ReadResult::Same, Compared::Same(follows)),
+        None => (ReadResult::Differs, Compared::Differs),
+    };
+    // Where nothing has arrived between them, Laravel had nothing new to show.
+    if follows.is_some() && !since.any {
+        return None;
+    }
+    let shown = rules.shown(asked, before.shown()?, newest.as_bytes());
+    let shown = beside(shown, since.has_more());
+    let is_news = proofs.compared(store, keys, shown, compared, now);
+    let expected = before.patched(Some(newest), Follows::One)?;
+    let names = is_news.then(|| differing(&expected, body));
+    Some((result, names))
+}
+
+/// The names of the members in which two answers differ. Never their values: a QR is a credential.
+#[inline]
+fn differing(before: &[u8], body: &[u8]) -> String {
+    let (Ok(before), Ok(body)) = (json::members(before), json::members(body)) else {
+        return String::new();
+    };
+    let mut names: Vec<&str> = Vec::new();
+    for (here, there) in [(&before, &body), (&body, &before)] {
+        for (name, value) in here {
+            let is_there = there
+                .iter()
+                .any(|(other, found)| other == name && found == value);
+            if !is_there && !names.contains(&&**name) {
+                names.push(name);
+            }
+        }
+    }
+    names.join(", ")
 }
 
 /// Laravel has refused the read, or does not know the session: what was kept is of no use.
@@ -201,7 +439,7 @@ pub fn refused(store: &mut impl Store, keys: &Keys, rules: &Rules, fetch: &Fetch
         let Ok(mut shard) = Shard::decode(&bytes) else {
             return;
         };
-        if !shard.drop_kept(fetch.asked.session, &read.name, fetch.asked.caller) {
+        if !shard.drop_kept(fetch.asked.session, &read.name, fetch.asked.reader) {
             return;
         }
         match store.put(&key, &shard.encode(), Expect::Token(token)) {
@@ -211,8 +449,8 @@ pub fn refused(store: &mut impl Store, keys: &Keys, rules: &Rules, fetch: &Fetch
     }
 }
 
-/// Where a body shows the state, in order: the first pointer that leads to a string, and the others that lead
-/// to the same one. `None` for what is no JSON object, nothing for one that shows no state.
+/// Where a body shows the state: at the first pointer that leads anywhere; and behind that, where others lead to the
+/// same text. `None` for what is no JSON object, nothing for one that shows no state.
 #[inline]
 fn places(body: &[u8], pointers: &[Pointer]) -> Option<Vec<Place>> {
     core::str::from_utf8(body).ok()?;
@@ -220,26 +458,45 @@ fn places(body: &[u8], pointers: &[Pointer]) -> Option<Vec<Place>> {
     let at = |place: &Place| body.get(place.start as usize..place.end as usize);
     let mut places: Vec<Place> = pointers
         .iter()
-        .filter_map(|pointer| string_at(body, pointer))
+        .filter_map(|pointer| value_at(body, pointer))
         .collect();
     let first = places.first().copied();
-    places.retain(|place| first.is_some_and(|first| at(place) == at(&first)));
-    sort::by_key(&mut places, |place| u128::from(place.start));
-    places.dedup();
+    let first = first.and_then(|first| at(&first));
+    // A number or an object is no state that could be replaced.
+    let is_state = first.is_some_and(|first| first.starts_with(b"\"") || first == b"null");
+    let mut seen: Vec<Place> = Vec::new();
+    places.retain(|place| {
+        let is_one = is_state && at(place) == first && !seen.contains(place);
+        seen.push(*place);
+        is_one
+    });
+    // Of a null nothing else follows.
+    if first == Some(b"null") {
+        places.truncate(1);
+    }
     Some(places)
 }
 
 #[inline]
-fn string_at(body: &[u8], pointer: &Pointer) -> Option<Place> {
+fn raw_at<'b>(body: &'b [u8], place: &Place) -> Option<&'b [u8]> {
+    body.get(place.start as usize..place.end as usize)
+}
+
+/// The string at a place.
+#[inline]
+fn text_at<'b>(body: &'b [u8], place: &Place) -> Option<Cow<'b, str>> {
+    let raw = raw_at(body, place)?;
+    json::word(raw).filter(|_| raw.starts_with(b"\""))
+}
+
+#[inline]
+fn value_at(body: &[u8], pointer: &Pointer) -> Option<Place> {
     let mut raw = body;
     for segment in pointer.segments() {
         // Of two members with one key, PHP takes the last.
         let members = json::members(raw).ok()?;
         let named = |(key, _): &&Member<'_>| key == segment;
         (_, raw) = *members.iter().rev().find(named)?;
-    }
-    if !raw.starts_with(b"\"") {
-        return None;
     }
     // The raw value is a part of the body, so the difference of the addresses is its place.
     let start = (raw.as_ptr() as usize).checked_sub(body.as_ptr() as usize)?;
@@ -250,86 +507,70 @@ fn string_at(body: &[u8], pointer: &Pointer) -> Option<Place> {
     })
 }
 
-#[cfg(test)]
-mod tests {
-    use alloc::format;
+// === impl ReadResult ===
 
-    use super::*;
-    use crate::proof::Subject;
-    use crate::route::tests::rules;
-    use crate::store::MemoryStore;
+impl ReadResult {
+    /// All of them.
+    pub const ALL: [Self; 3] = [Self::Same, Self::Differs, Self::Late];
 
-    fn patched(body: &str) -> Option<String> {
-        let rules = rules("{}");
-        let places = places(body.as_bytes(), &rules.config.reads[0].value)?;
-        String::from_utf8(patch(body.as_bytes(), &places, "pen\"ding")?).ok()
-    }
-
-    #[test]
-    fn answers_under_many_credentials_leave_half_of_the_shard_to_the_updates() {
-        let rules = rules("{}");
-        let (mut store, keys) = (MemoryStore::default(), Keys::new("p"));
-        let session = 7;
-        let key = keys.shard(rules.shard_of(session));
-        let size = |store: &MemoryStore| store.get(&key).map_or(0, |(bytes, _)| bytes.len());
-        let body = format!(
-            r#"{{"estado_qr":"active","x":"{}"}}"#,
-            "x".repeat(BODY_BYTES_MAX - 30)
-        );
-        assert!(body.len() <= BODY_BYTES_MAX);
-        let mut proofs = Proofs::default();
-        let mut kept = 0;
-        for caller in 1..=200 {
-            let asked = Asked {
-                destination_hash: 0,
-                read: 0,
-                session,
-                caller,
-                subject: Subject::new(caller, 0, ""),
-                no_cache: false,
-            };
-            let now = Now {
-                mono_ms: caller,
-                wall_ms: 0,
-            };
-            // It is known with its second read.
-            for _ in 0..2 {
-                let read = asked.clone();
-                let Found::Ask(fetch) = look(&store, &keys, &rules, &mut proofs, read, false, now)
-                else {
-                    panic!("what one caller was answered is no other's");
-                };
-                answered(
-                    &mut store,
-                    &keys,
-                    &rules,
-                    &mut proofs,
-                    &fetch,
-                    body.as_bytes(),
-                    now,
-                );
-                assert!(size(&store) <= SHARD_BYTES_MAX, "{} bytes", size(&store));
-            }
-            let found = look(&store, &keys, &rules, &mut proofs, asked, false, now);
-            kept += usize::from(matches!(found, Found::Cached(_)));
+    /// As the metrics call it.
+    #[must_use]
+    pub const fn label(self) -> &'static str {
+        match self {
+            Self::Same => "same",
+            Self::Differs => "differs",
+            Self::Late => "late",
         }
-        let fits = SHARD_BYTES_MAX / (body.len() + 200);
-        assert!((fits..200).contains(&kept), "as many as fit: {kept}");
-    }
-
-    #[test]
-    fn the_state_is_replaced_wherever_it_stands_and_nothing_else() {
-        assert_eq!(
-            patched(r#"{ "estado_qr" : "active","x":[1.50],"status":"active"}"#).unwrap(),
-            r#"{ "estado_qr" : "pen\"ding","x":[1.50],"status":"pen\"ding"}"#
-        );
-        assert_eq!(
-            patched(r#"{"status":"ok","estado_qr":"active"}"#).unwrap(),
-            r#"{"status":"ok","estado_qr":"pen\"ding"}"#,
-            "the status is not the state here"
-        );
-        assert_eq!(patched(r#"{"estado_qr":null}"#), None);
-        assert_eq!(patched("[]"), None);
-        assert_eq!(patched("<html>"), None);
     }
 }
+
+// === impl Candidate ===
+
+impl Candidate<'_, '_> {
+    /// How the state stands in it, where it may be served: `None` where Laravel has to be asked.
+    #[inline]
+    fn follows(
+        &self,
+        store: &mut impl Store,
+        keys: &Keys,
+        rules: &Rules,
+        proofs: &mut Proofs,
+        now: Now,
+    ) -> Option<Follows> {
+        let Some(shown) = self.needs else {
+            return Some(Follows::One);
+        };
+        let follows = match proofs.belief(store, keys, shown, self.can_be_compared, now) {
+            Belief::Proven(follows) => follows,
+            _ if rules.config.assume.reads || sabotage::is(Sabotage::BelieveUnseen) => {
+                proofs.follows(store, keys, shown)
+            }
+            Belief::Unproven | Belief::Sample => return None,
+        };
+        // Whether the others follow was not seen; where it shows that state already, they need not.
+        let shows = |state| self.kept.shown() == Some(json::quoted(state).as_bytes());
+        let is_told =
+            follows != Follows::Any || self.kept.places.len() < 2 || self.unshown.is_none_or(shows);
+        // Not even where reads are assumed: one answer tells, and half of a new state is nobody's word.
+        (is_told || sabotage::is(Sabotage::BelieveUnseen)).then_some(follows)
+    }
+
+    #[inline]
+    fn given(&self, follows: Follows) -> Option<Given> {
+        Some(Given {
+            headers: self.kept.headers.to_vec(),
+            body: self.kept.patched(self.unshown, follows)?,
+        })
+    }
+
+    /// What it shows.
+    #[inline]
+    fn shown(&self, rules: &Rules, asked: &Asked) -> Option<Shown> {
+        let before = self.kept.shown()?;
+        let state = self.unshown.map_or(before, str::as_bytes);
+        Some(beside(rules.shown(asked, before, state), self.has_more))
+    }
+}
+
+#[cfg(test)]
+mod tests;

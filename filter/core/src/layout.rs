@@ -11,7 +11,7 @@ use crate::store::{Expect, Keys, PutError, Store};
 
 /// Version of the bytes of shards, lease and layout. A process keeps its store through a reload of the
 /// `.wasm`, so another version must not touch it.
-pub const VERSION: u32 = 4;
+pub const VERSION: u32 = 5;
 
 /// Attempts at creating the layout: N + 2 contexts start at once, one of them wins.
 const ATTEMPTS_MAX: u32 = 8;

@@ -15,6 +15,7 @@ pub use embudo_text::{bytes, hash, headers, json, sort};
 
 pub mod ack;
 pub mod backoff;
+pub mod barrier;
 pub mod circuit;
 pub mod hold;
 pub mod intake;
@@ -25,5 +26,6 @@ pub mod map;
 pub mod proof;
 pub mod route;
 pub mod shard;
+pub mod split;
 pub mod store;
 pub mod write_through;

@@ -18,6 +18,7 @@
 //! the store for nothing that it knows to be proven. A refusal elsewhere is seen within a tick. What is not known
 //! to be proven costs a get, because another worker may just have proven it.
 
+mod belief;
 mod proving;
 mod record;
 
@@ -26,8 +27,11 @@ mod tests;
 
 use alloc::vec::Vec;
 
+pub use self::belief::{Belief, Compared, Follows, Shown};
 pub use self::proving::{Ended, Proving, Release, Turn};
+pub use self::record::Counts;
 use self::record::{Entry, Kind, Record};
+use crate::hash::mixed;
 use crate::route::Rules;
 use crate::sabotage::{self, Sabotage};
 use crate::store::{CAS_ATTEMPTS_MAX, Expect, Keys, PutError, Store, Token};
@@ -89,9 +93,6 @@ pub enum Word {
     Neither,
 }
 
-/// Knuth's: the next prime below 2⁶⁴ times the golden ratio.
-const FACTOR: u64 = 0x9e37_79b9_7f4a_7c15;
-
 /// No caller's hash is 0.
 const NOBODY: (u64, u64) = (0, u64::MAX);
 
@@ -124,12 +125,11 @@ impl Subject {
     pub fn new(caller: u64, destination: u64, route: &str) -> Self {
         // Nobody outside can aim at a hash that is made of keyed ones, and a route's name is the operator's: at every
         // new value this is a tenth of what hashing them once more would take.
-        let mix = |hash: u64, word: u64| (hash.rotate_left(5) ^ word).wrapping_mul(FACTOR);
         let bytes = route.bytes();
         Self {
             // Never 0, which is nobody's.
-            caller: mix(destination, caller) | 1,
-            route: bytes.fold(destination, |hash, byte| mix(hash, u64::from(byte))),
+            caller: mixed(destination, caller) | 1,
+            route: bytes.fold(destination, |hash, byte| mixed(hash, u64::from(byte))),
             destination,
         }
     }
@@ -507,17 +507,18 @@ impl Proofs {
         }
     }
 
-    /// Callers that are proven, of all workers. For the leader, which reads all keys.
-    pub fn count(&mut self, store: &impl Store, keys: &Keys) -> u64 {
-        let mut count = 0_u64;
+    /// What is proven and what is not, of all workers. For the leader, which reads all keys.
+    pub fn count(&mut self, store: &impl Store, keys: &Keys) -> Counts {
+        let mut counts = Counts::default();
         for at in 0..KEYS {
             if self.copies.get(at).is_some_and(|copy| !copy.is_read) {
                 self.read(store, keys, at);
             }
-            let proven = self.copies.get(at).map_or(0, |copy| copy.record.proven());
-            count = count.saturating_add(proven);
+            if let Some(copy) = self.copies.get(at) {
+                copy.record.count(&mut counts);
+            }
         }
-        count
+        counts
     }
 
     /// Whether an entry is there and its proof has not ended; looks into the store where that is not known.

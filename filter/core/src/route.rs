@@ -3,6 +3,8 @@
 //! Recognition never fails. A request is either an update, or it is Laravel's business, and then it
 //! passes through with a [`Bypass`] that says why, for the operator's counters.
 
+mod barred;
+mod batch;
 mod body;
 mod clock;
 mod destination;
@@ -12,9 +14,10 @@ mod known;
 mod said;
 
 use alloc::string::String;
-use alloc::vec::Vec;
 use core::fmt;
 
+pub use self::barred::Barred;
+pub use self::batch::{BATCH_BYTES_MAX, Batch, BatchHead};
 pub(crate) use self::body::SEEN_UPDATE;
 pub use self::body::{Said, Update};
 pub use self::destination::{Destination, Encoded, Neutral};
@@ -22,15 +25,18 @@ pub use self::fresh::FreshHeader;
 pub use self::head::{Head, Origin};
 pub use self::known::{KnownHeads, Numbered};
 pub use self::said::KnownBodies;
-use crate::config::{Config, Place, Read, Route};
-use crate::hash::HashKey;
+use crate::config::{Config, Implies, Place, Read, Route};
+use crate::hash::{HashKey, folded, mixed};
 use crate::headers::Header;
 use crate::json::Unreadable;
-use crate::proof::Subject;
+use crate::proof::{Shown, Subject};
 use crate::query::decoded;
 
 /// Longest body that is queued, bytes. A QR as an image is 16 KiB at most; a batch must hold a few.
 pub const BODY_BYTES_MAX: usize = 64 * 1024;
+
+/// As much of a value tells it from the configuration's words, with its length, bytes: those are words, and a QR is not.
+const WORD_BYTES: usize = 64;
 
 /// The configuration and the hash key: everything that recognising and comparing needs.
 #[derive(Clone, Debug)]
@@ -91,6 +97,10 @@ pub enum Bypass {
     ShardFull,
     /// The host's shared data could not be read or written.
     Store,
+    /// A batch of the gateway's own that says more than its items, or whose route's callers wait.
+    Batch,
+    /// A barrier's request: it waits, and is nobody's update.
+    Barrier,
 }
 
 /// A request that goes on untouched: why, and what can be seen of its session all the same.
@@ -129,10 +139,23 @@ pub struct Asked {
     pub caller: u64,
     /// Keyed hash of cluster, authority and prefix.
     pub destination_hash: u64,
-    /// Whom it is about, as in [`Said::subject`].
+    /// Keyed hash of all its headers but tracing, ids and what tells nobody apart: whoever sends another language,
+    /// address or scheme may be answered otherwise.
+    pub reader: u64,
+    /// Who reads, and where.
     pub subject: Subject,
     /// The caller wants Laravel's own answer of this moment.
     pub no_cache: bool,
+    /// Its answer may be kept, and a kept one may answer it; else it is only shown what it must not be older than.
+    pub may_keep: bool,
+}
+
+/// What is within the quotes of a string.
+fn unquoted(raw: &[u8]) -> &[u8] {
+    match raw {
+        [b'"', text @ .., b'"'] => text,
+        raw => raw,
+    }
 }
 
 // === impl Rules ===
@@ -149,18 +172,12 @@ impl Rules {
     /// judge by itself.
     #[must_use]
     pub fn asked<'h>(&self, headers: impl Iterator<Item = Header<'h>> + Clone) -> Option<Asked> {
-        let mut no_cache = false;
-        for (name, value) in headers.clone() {
-            match name {
-                b":method" if value != b"GET" => return None,
-                b"cache-control" | b"pragma" => no_cache |= holds(value, b"no-cache"),
-                // What would change the answer's form, or make it a part of one.
-                b"range" => return None,
-                name if name == self.config.bypass_header.as_bytes() => return None,
-                _ => {}
-            }
+        let method = headers.clone().find(|(name, _)| *name == b":method");
+        if method.is_some_and(|(_, method)| method != b"GET") {
+            return None;
         }
-        let mut gathered = self.gathered(headers);
+        let mut gathered = self.gathered(headers, true);
+        let (path, query) = head::split_query(gathered.path);
         let (read, prefix, segment) =
             self.config
                 .reads
@@ -168,11 +185,11 @@ impl Rules {
                 .enumerate()
                 .find_map(|(index, read)| {
                     self.config.prefixes.iter().find_map(|prefix| {
-                        let rest = gathered.path.strip_prefix(prefix.as_bytes())?;
+                        let rest = path.strip_prefix(prefix.as_bytes())?;
                         Some((index, prefix.as_str(), read.path.fit(rest)?))
                     })
                 })?;
-        if segment.contains(&b'?') || gathered.is_odd {
+        if gathered.is_odd || gathered.asks.is_own {
             return None;
         }
         let session = decoded(segment)?;
@@ -194,9 +211,27 @@ impl Rules {
             session: self.session_hash(origin, tenant, &session),
             caller: origin.caller,
             destination_hash: origin.destination_hash,
+            reader: self.key.hash(&[&gathered.asks.told]) as u64,
             subject: Subject::new(origin.caller, origin.destination_hash, ""),
-            no_cache,
+            no_cache: gathered.asks.no_cache,
+            may_keep: query.is_none() && gathered.asks.origins < 2,
         })
+    }
+
+    /// What is believed of a caller's reads that show one state after another, as they are written there, in their quotes
+    /// or without.
+    #[must_use]
+    #[inline]
+    pub fn shown(&self, asked: &Asked, before: &[u8], state: &[u8]) -> Shown {
+        let name = self.read(asked.read).map_or("", |read| &read.name);
+        // The caller's is a keyed hash: nobody outside can aim at what is made of it, and these are made at every read.
+        let of = |hash: u64, text: &[u8]| mixed(folded(hash, text), text.len() as u64);
+        let reads = of(asked.subject.caller, name.as_bytes());
+        Shown {
+            key: of(of(reads, unquoted(before)), unquoted(state)),
+            reads,
+            destination: asked.destination_hash,
+        }
     }
 
     /// The read at an index that [`Asked`] carries.
@@ -224,23 +259,6 @@ impl Rules {
         self.key.hash(&[b"epoch"]) as u64
     }
 
-    /// The hash under which a value is remembered.
-    #[must_use]
-    #[inline]
-    pub fn value_hash(&self, route: &Route, value: &str, same: &[Option<u128>]) -> u128 {
-        use core::hash::Hasher;
-        let mut digest = self.key.digest();
-        for part in [route.name.as_bytes(), value.as_bytes()] {
-            digest.write_usize(part.len());
-            digest.write(part);
-        }
-        for part in same {
-            digest.write_u8(u8::from(part.is_some()));
-            digest.write(&part.unwrap_or_default().to_le_bytes());
-        }
-        digest.finish128()
-    }
-
     /// Whether the route of this name tells of the same state as `rule`.
     #[must_use]
     #[inline]
@@ -253,21 +271,30 @@ impl Rules {
                     .is_some_and(|(_, other)| rule.is_kin(other)))
     }
 
-    /// The hash of a value alone, all the `same` parts being absent.
+    /// The hash of a value alone, whatever is said beside it: it is held against the configuration's words, and a sender
+    /// that makes two of its own meet has said the other.
     #[must_use]
     #[inline]
-    pub fn plain_value_hash(&self, route: &Route, value: &str) -> u128 {
-        let none: Vec<Option<u128>> = route.same.iter().map(|_| None).collect();
-        self.value_hash(route, value, &none)
+    pub fn word_hash(&self, value: &str) -> u64 {
+        let seed = u128::from_le_bytes(self.key.bytes()) as u64;
+        let bytes = value.as_bytes();
+        let first = bytes.get(..WORD_BYTES).unwrap_or(bytes);
+        mixed(folded(seed, first), value.len() as u64)
+    }
+
+    /// Whether an update says what an item of another route implies, and nothing else.
+    #[must_use]
+    #[inline]
+    pub fn says_implied(&self, rule: &Route, implies: &Implies, said: &Said) -> bool {
+        said.word == self.word_hash(&implies.value) && self.is_bare(rule, implies, said.members)
     }
 
     /// The hash of what an item of this route implies.
     #[must_use]
     #[inline]
-    pub fn implied(&self, route: usize) -> Option<u128> {
-        let implies = self.route(route)?.implies.as_ref()?;
-        let target = self.route(implies.route)?;
-        Some(self.plain_value_hash(target, &implies.value))
+    pub fn implied(&self, route: usize) -> Option<u64> {
+        let implies = self.route(route)?.implied()?;
+        Some(self.word_hash(&implies.value))
     }
 
     /// The shard of a session.
@@ -293,13 +320,6 @@ fn named<'n>(names: &'n [String], header: &[u8]) -> Option<&'n str> {
 }
 
 #[inline]
-fn holds(value: &[u8], wanted: &[u8]) -> bool {
-    value
-        .windows(wanted.len())
-        .any(|part| part.eq_ignore_ascii_case(wanted))
-}
-
-#[inline]
 fn utf8(value: &[u8]) -> Result<String, Bypass> {
     core::str::from_utf8(value)
         .map(Into::into)
@@ -310,7 +330,7 @@ fn utf8(value: &[u8]) -> Result<String, Bypass> {
 
 impl Bypass {
     /// Every reason, in the order of [`Bypass::index`].
-    pub const ALL: [Self; 23] = [
+    pub const ALL: [Self; 25] = [
         Self::Path,
         Self::Query,
         Self::Header,
@@ -334,6 +354,8 @@ impl Bypass {
         Self::Misconfigured,
         Self::ShardFull,
         Self::Store,
+        Self::Batch,
+        Self::Barrier,
     ];
 
     /// Its place in [`Bypass::ALL`].
@@ -371,6 +393,8 @@ impl Bypass {
             Self::Misconfigured => "misconfigured",
             Self::ShardFull => "store_full",
             Self::Store => "store",
+            Self::Batch => "batch",
+            Self::Barrier => "barrier",
         }
     }
 }

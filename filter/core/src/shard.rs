@@ -18,12 +18,14 @@
 //! belongs to the session, not to the entry, because Laravel must never work on two updates of one
 //! session at once. `Implied` is a state whose news travels inside another route's item.
 
+mod barrier;
 mod claim;
 mod codec;
 mod ending;
 mod kept;
 mod offer;
 mod orphans;
+mod unsent;
 mod write_through;
 
 #[cfg(test)]
@@ -32,12 +34,14 @@ pub(crate) mod tests;
 use alloc::borrow::Cow;
 use alloc::vec::Vec;
 
+pub use self::barrier::Mark;
 pub use self::claim::{Claimed, Outcome, Settled, Wanted, balance};
 pub use self::codec::without_ring;
 pub use self::ending::{ENDED_MAX, End, Ended, Ending, Item};
-pub use self::kept::{Kept, Place, patch};
+pub use self::kept::{KEPT_MAX, Kept, PLACES_MAX, Place, Places, Settling, WAS_MAX, Was, patch};
 pub use self::offer::{Decision, Superseded};
 pub use self::orphans::ORPHAN_MS;
+pub use self::unsent::UNSENT_MAX;
 pub use self::write_through::{Ask, Before, Manner, Through, ThroughSettled};
 use crate::sabotage::{self, Sabotage};
 
@@ -153,7 +157,7 @@ pub struct Session<'a> {
     pub told_seq: u64,
     /// The call that Laravel may be working on.
     pub claim: Option<Claim<'a>>,
-    /// One for each (route, credential).
+    /// The last one of each (route, credential), and behind it what it does not say anew.
     pub entries: Vec<Entry<'a>>,
     /// Laravel's own answers, one for each (read, credential).
     pub kept: Vec<Kept<'a>>,
@@ -165,6 +169,10 @@ pub struct Session<'a> {
     pub held: Vec<HeldPlace>,
     /// Written through and refused: what comes again byte for byte after something newer is old.
     pub refused: Vec<RefusedBody>,
+    /// States that Laravel may still show.
+    pub settling: Option<Settling<'a>>,
+    /// Until then what it has queued goes at once, without its route's gap: a request waits for it. Monotonic.
+    pub hurry_until_ms: u64,
 }
 
 /// A held request's place in the order of its session.
@@ -236,7 +244,7 @@ pub struct ClaimId {
     pub counter: u64,
 }
 
-/// The last value of one route of a session.
+/// The last value of one route of a session, or one before it that has still to be sent.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Entry<'a> {
     /// The route's name: indexes change with the configuration, the store does not.
@@ -245,8 +253,10 @@ pub struct Entry<'a> {
     pub caller: u64,
     /// Sequence of the value.
     pub seq: u64,
-    /// Keyed hash of the value and of what else must be equal.
+    /// Keyed hash of all that it says; 0 where another's item implies it.
     pub value: u128,
+    /// Keyed hash of the value alone.
+    pub word: u64,
     /// When it was accepted. Monotonic.
     pub accepted_ms: u64,
     /// What the sender's own clock said.
@@ -291,6 +301,8 @@ pub struct Dirty<'a> {
     pub destination: Cow<'a, [u8]>,
     /// Encoded [`crate::route::Neutral`]: what it takes along if it goes alone.
     pub neutral: Cow<'a, [u8]>,
+    /// Hash of the names of its members.
+    pub members: u64,
     /// The caller's body, byte for byte.
     pub body: Cow<'a, [u8]>,
 }
@@ -360,13 +372,15 @@ impl<'a> Shard<'a> {
     /// occasion, since nobody can list the store.
     pub fn prune(&mut self, mono_ms: u64) {
         for session in &mut self.sessions {
+            session.forget_settling(mono_ms);
             // Of most sessions only the last values are known.
-            if session.claim.is_none() && session.has_only_entries() {
+            if session.claim.is_none() && session.has_little() {
                 continue;
             }
             session.kept.retain(|kept| kept.until_ms > mono_ms);
             session.forget_endings(mono_ms);
             session.forget_places(mono_ms);
+            session.forget_hurry(mono_ms);
             if session.forget_lost(mono_ms) {
                 session.unverify(&mut self.last_seq);
             }
@@ -418,6 +432,8 @@ impl<'a> Session<'a> {
             beside: Vec::new(),
             held: Vec::new(),
             refused: Vec::new(),
+            settling: None,
+            hurry_until_ms: 0,
         }
     }
 
@@ -455,33 +471,19 @@ impl<'a> Session<'a> {
                 .any(|other| other.holds_up(entry, refused))
     }
 
-    /// The entry of a route and credential.
-    #[must_use]
-    pub fn entry(&self, route: &str, caller: u64) -> Option<&Entry<'a>> {
-        self.entries.iter().find(|entry| entry.is(route, caller))
-    }
-
-    fn entry_mut(&mut self, route: &str, caller: u64) -> Option<&mut Entry<'a>> {
-        self.entries
-            .iter_mut()
-            .find(|entry| entry.is(route, caller))
-    }
-
-    /// Puts `entry` in the place of its predecessor.
-    fn replace(&mut self, entry: Entry<'a>) {
-        match self.entry_mut(&entry.route, entry.caller) {
-            Some(place) => *place = entry,
-            None => self.entries.push(entry),
-        }
-    }
-
     /// Whether nothing else of it is known, but for a claim.
     fn has_only_entries(&self) -> bool {
+        self.has_little() && self.settling.is_none()
+    }
+
+    /// The same, but for what has not settled.
+    fn has_little(&self) -> bool {
         self.beside.is_empty()
             && self.held.is_empty()
             && self.refused.is_empty()
             && self.kept.is_empty()
             && self.ended.is_empty()
+            && self.hurry_until_ms == 0
     }
 
     fn is_forgettable(&self, mono_ms: u64) -> bool {

@@ -51,6 +51,8 @@ pub(super) struct Waiting {
     pub(super) passed_over_until_ms: u64,
     /// Its unsent items, oldest first. Never empty unless there is a claim.
     pub(super) items: Vec<Item>,
+    /// Until then a request waits for it: it goes at once, without a gap. Monotonic; 0 where none does.
+    pub(super) hurry_until_ms: u64,
 }
 
 /// One unsent item.
@@ -94,6 +96,8 @@ pub(super) struct Partition {
     /// What is left of a batch goes on at once.
     pub(super) hurries: bool,
     pub(super) last_priority_ms: Option<u64>,
+    /// Until then an item may be among them that a request waits for. Monotonic.
+    pub(super) hurry_until_ms: u64,
     /// Items were rejected, and it was said.
     pub(super) rejects: bool,
     batch_route: BatchRouteKey,
@@ -206,6 +210,15 @@ impl Backlog {
         }
     }
 
+    /// Batch routes that take no batches now.
+    pub(super) fn singly(&self, mono_ms: u64) -> usize {
+        let is_one = |place: &&BatchRoute| {
+            let until_ms = place.singles_until_ms.unwrap_or(0);
+            place.is_said && mono_ms < until_ms
+        };
+        self.batch_routes.values().filter(is_one).count()
+    }
+
     /// How a partition's items travel now.
     pub(super) fn mode(&self, key: &PartitionKey, mono_ms: u64) -> Mode {
         match self.batch_route(key) {
@@ -271,6 +284,7 @@ impl Backlog {
         let mut seen = Vec::new();
         for session in &shard.sessions {
             let claim = session.under_way(mono_ms);
+            let hurries = session.hurries(mono_ms);
             let mut items: Vec<Item> = Vec::new();
             for entry in &session.entries {
                 let State::Dirty(dirty) = &entry.state else {
@@ -289,7 +303,7 @@ impl Backlog {
                     bytes: dirty.body.len(),
                     attempts: dirty.attempts,
                     trial: dirty.trial,
-                    priority: dirty.priority,
+                    priority: dirty.priority || hurries,
                 };
                 let at = items.partition_point(|other| other.seq <= item.seq);
                 items.insert(at, item);
@@ -307,13 +321,19 @@ impl Backlog {
                 told_seq: session.told_seq,
                 claim,
                 passed_over_until_ms: passed_over.unwrap_or(0),
+                hurry_until_ms: if hurries { session.hurry_until_ms } else { 0 },
                 items,
             });
         }
         self.forget(index);
-        for item in seen.iter().flat_map(|waiting| &waiting.items) {
+        let items = seen.iter().flat_map(|waiting| {
+            let hurry_until_ms = waiting.hurry_until_ms;
+            waiting.items.iter().map(move |item| (item, hurry_until_ms))
+        });
+        for (item, hurry_until_ms) in items {
             let partition = partition_mut(&mut self.partitions, &item.partition);
             let (together, bytes, urgent) = item.counts();
+            partition.hurry_until_ms = partition.hurry_until_ms.max(hurry_until_ms);
             partition.waiting = partition.waiting.saturating_add(1);
             partition.items = partition.items.saturating_add(together);
             partition.bytes = partition.bytes.saturating_add(bytes);
@@ -448,6 +468,11 @@ impl Item {
 // === impl Partition ===
 
 impl Partition {
+    /// Whether an urgent item may have a call of its own again, or one may that a request waits for.
+    pub(super) fn may_hurry(&self, rules: &Rules, mono_ms: u64) -> bool {
+        mono_ms < self.hurry_until_ms || self.is_past_gap(rules, mono_ms)
+    }
+
     /// Whether an urgent item may have a call of its own again.
     pub(super) fn is_past_gap(&self, rules: &Rules, mono_ms: u64) -> bool {
         let gap_ms = rules.config.priority_gap_ms;

@@ -29,6 +29,7 @@ mod slow;
 mod tests;
 
 use alloc::format;
+use alloc::rc::Rc;
 use alloc::string::String;
 use alloc::vec::Vec;
 
@@ -172,6 +173,24 @@ pub enum Gauge {
     Suspects,
     /// `embudo.proven`: callers of which Laravel has accepted something, each at its destination.
     Proven,
+    /// `embudo.beliefs`, as the others from here on: routes whose batch path has taken a batch.
+    BatchProven,
+    /// Routes whose batch path has not.
+    BatchUnproven,
+    /// Batch paths that take no batches now.
+    BatchDisproved,
+    /// Pairs of a caller's states whose reads were seen to differ in nothing else.
+    ReadsProven,
+    /// Those that were seen too seldom.
+    ReadsUnproven,
+    /// Those that were seen to differ.
+    ReadsDisproved,
+    /// 1 where the configuration says that reads do not.
+    ReadsAssumed,
+    /// Routes whose items set a state of another route, and nothing says so but their rule.
+    ImpliesUnproven,
+    /// The same, where the configuration says that Laravel sets it.
+    ImpliesAssumed,
 }
 
 /// The level of a log line. Never one for a request.
@@ -188,7 +207,7 @@ pub enum Level {
 /// One root context's dispatcher.
 #[derive(Debug)]
 pub struct Dispatcher {
-    rules: Rules,
+    rules: Rc<Rules>,
     keys: Keys,
     candidate: Candidate,
     rng: Rng,
@@ -265,9 +284,9 @@ struct Unsettled {
 impl Dispatcher {
     /// A root context's dispatcher. `seed` decides everything that looks random.
     #[must_use]
-    pub fn new(rules: Rules, keys: Keys, candidate: Candidate, seed: u64) -> Self {
+    pub fn new(rules: impl Into<Rc<Rules>>, keys: Keys, candidate: Candidate, seed: u64) -> Self {
         Self {
-            rules,
+            rules: rules.into(),
             keys,
             candidate,
             rng: Rng::new(seed),
@@ -504,7 +523,7 @@ impl Dispatcher {
             let Some((_, rule)) = self.rules.config.route_named(&key.route) else {
                 return false;
             };
-            let urgent = partition.urgent > 0 && partition.is_past_gap(&self.rules, now.mono_ms);
+            let urgent = partition.urgent > 0 && partition.may_hurry(&self.rules, now.mono_ms);
             // What goes one by one is never full: it waits for its quiet time, at a tick.
             let (items_max, bytes_max) = self.backlog.limits(key, rule, timeout_ms);
             let full = rule.batch.call.is_some()

@@ -69,10 +69,14 @@ pub(super) struct Plan {
 pub(super) struct Pick {
     pub(super) shard: u32,
     pub(super) session: u128,
+    /// The item; in its place goes whatever has taken it since.
+    pub(super) seq: u64,
     since_ms: u64,
     bytes: usize,
     attempts: u16,
     urgent: bool,
+    /// A request waits for it.
+    hurries: bool,
 }
 
 /// What could leave through one partition at this moment.
@@ -199,10 +203,14 @@ fn is_paced(
     let Some(partition) = backlog.partition(key) else {
         return true;
     };
+    let wait_ms = rule.batch.max_wait_ms;
+    // Half of it longer: what waited for its session's other call would make a rhythm of its own otherwise, and two
+    // calls of one.
+    let missed_ms = oldest_ms.saturating_add(wait_ms / 2);
     let from_ms = partition
         .last_flush_ms
-        .map_or(0, |last_ms| last_ms.min(oldest_ms));
-    partition.way != Way::Shut && mono_ms >= from_ms.saturating_add(rule.batch.max_wait_ms)
+        .map_or(0, |last_ms| last_ms.min(missed_ms));
+    partition.way != Way::Shut && mono_ms >= from_ms.saturating_add(wait_ms)
 }
 
 // === impl Pick ===
@@ -257,10 +265,12 @@ impl<'i> Partitions<'i> {
         let mut pick = Pick {
             shard,
             session: waiting.session,
+            seq: item.seq,
             since_ms: item.since_ms,
             bytes: item.bytes,
             attempts: item.attempts,
             urgent,
+            hurries: mono_ms < waiting.hurry_until_ms,
         };
         let is_excused = item.trial.alone && item.is_excused(partition.excused);
         let is_excused = is_excused || sabotage::is(Sabotage::RowsTravelTogether);
@@ -408,7 +418,8 @@ impl Seen<'_> {
         let partition = backlog.partition(key);
         let gap_is_over = partition.is_none_or(|known| known.is_past_gap(rules, mono_ms));
         let hurries = partition.is_some_and(|known| known.hurries);
-        if gap_is_over && ready.together.iter().any(Pick::is_urgent) {
+        let mut urgent = ready.together.iter().filter(|pick| pick.is_urgent());
+        if urgent.any(|pick| gap_is_over || pick.hurries) {
             return Some(true);
         }
         let timeout_ms = rules.config.times.call_timeout_ms;

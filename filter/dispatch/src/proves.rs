@@ -98,8 +98,36 @@ impl Dispatcher {
         for destination in self.destinations.suspensions(now.mono_ms) {
             self.proofs.suspend(store, &self.keys, destination, now);
         }
-        let proven = self.proofs.count(store, &self.keys);
-        effects.push(Effect::Set(Gauge::Proven, proven));
+        let counts = self.proofs.count(store, &self.keys);
+        effects.push(Effect::Set(Gauge::Proven, counts.callers));
+        let config = &self.rules.config;
+        let routes = config.routes.iter();
+        let implying = routes.filter_map(|route| route.implies.as_ref());
+        let implied = implying.clone().filter(|implies| implies.is_assumed);
+        let implied = implied.count();
+        let not_implied = implying.count().saturating_sub(implied);
+        // Nothing disproves what is assumed.
+        let assumed = u64::from(config.assume.reads);
+        let differ = match config.assume.reads {
+            true => 0,
+            false => counts.reads_disproved,
+        };
+        for (gauge, count) in [
+            (Gauge::BatchProven, counts.batches),
+            (Gauge::BatchUnproven, counts.batches_unproven),
+            (
+                Gauge::BatchDisproved,
+                self.backlog.singly(now.mono_ms) as u64,
+            ),
+            (Gauge::ReadsProven, counts.reads),
+            (Gauge::ReadsUnproven, counts.reads_unproven),
+            (Gauge::ReadsDisproved, differ),
+            (Gauge::ReadsAssumed, assumed),
+            (Gauge::ImpliesUnproven, not_implied as u64),
+            (Gauge::ImpliesAssumed, implied as u64),
+        ] {
+            effects.push(Effect::Set(gauge, count));
+        }
     }
 }
 

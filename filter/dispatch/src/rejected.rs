@@ -75,7 +75,8 @@ pub(super) fn excerpt(body: &[u8], destination: &[u8]) -> Rc<str> {
     let body = body.get(..EXCERPT_BYTES).unwrap_or(body);
     let text = String::from_utf8_lossy(body);
     let mut out = String::with_capacity(text.len());
-    let is_of_word = |c: char| c.is_ascii_alphanumeric() || "+/=_-.~".contains(c);
+    let is_of_word =
+        |c: char| c.is_ascii_alphanumeric() || matches!(c, '+' | '/' | '=' | '_' | '-' | '.' | '~');
     for part in text.split_inclusive(|c: char| !is_of_word(c)) {
         let word = part.trim_end_matches(|c: char| !is_of_word(c));
         let rest = part.get(word.len()..).unwrap_or_default();

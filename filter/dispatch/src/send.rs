@@ -330,6 +330,7 @@ impl Dispatcher {
                     let wanted = Wanted {
                         route: &plan.partition.route,
                         caller: plan.partition.caller,
+                        seq: pick.seq,
                         destination: &plan.partition.destination,
                         bytes_max: if first { usize::MAX } else { room },
                         refused,

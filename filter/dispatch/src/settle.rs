@@ -23,6 +23,8 @@ struct Ended {
     items: Vec<(FlightItem, Outcome)>,
     /// Routes of implied states that have to be sent by themselves now.
     revived: Vec<usize>,
+    /// Something of the same route and session was behind one of them.
+    followed: bool,
 }
 
 /// The same outcome for every item.
@@ -624,6 +626,10 @@ impl Dispatcher {
                     effects.push(Effect::Record(Histogram::StalenessMs, staleness_ms));
                 }
             }
+            // It has waited for this call, and need not for another pause.
+            if ended.followed && self.candidate.epoch(now.mono_ms).is_some() {
+                self.backlog.partition_mut(partition).hurries = true;
+            }
             let revived = ended.revived.into_iter().map(Counter::Revived);
             effects.extend(revived.map(|counter| Effect::Count(counter, 1)));
         }
@@ -658,8 +664,13 @@ impl Dispatcher {
             let mut changed = false;
             for (item, outcome) in items {
                 match shard.settle(&self.rules, item.session, claim, *outcome, item.status, now) {
-                    Settled::Ended { rejected, revived } => {
+                    Settled::Ended {
+                        rejected,
+                        revived,
+                        followed,
+                    } => {
                         changed = true;
+                        ended.followed |= followed;
                         let outcome = if rejected {
                             Outcome::Rejected
                         } else {

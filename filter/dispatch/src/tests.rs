@@ -9,13 +9,13 @@ mod turns;
 mod verdicts;
 pub(crate) mod world;
 
-use self::world::{OK, World, items, path, text, timestamp};
+use self::world::{IMPLIES, OK, World, items, path, text, timestamp};
 use super::*;
 use embudo_core::intake::Reply;
 
 #[test]
 fn a_lone_qr_leaves_as_soon_as_it_has_been_quiet() {
-    let mut world = World::new("{}");
+    let mut world = World::new(IMPLIES);
     let posted_ms = world.now.mono_ms;
     assert_eq!(world.post("qr", "a", "2@x"), Reply::Queued);
     assert_eq!(world.post("qr", "a", "2@x"), Reply::Duplicate);
@@ -101,12 +101,28 @@ fn what_is_urgent_leaves_on_the_ring_and_shares_the_calls_that_follow() {
 
 #[test]
 fn a_qr_that_ran_out_is_no_disconnect() {
-    let mut world = World::new("{}");
+    let mut world = World::new(IMPLIES);
     world.post("qr", "a", "2@x");
     world.deliver_for(1_000);
     assert_eq!(world.post("status", "a", "inactive"), Reply::Queued);
     assert!(world.made.is_empty(), "`inactive` after `pending` can wait");
     assert_eq!(world.deliver_for(300).len(), 1);
+}
+
+#[test]
+fn a_qr_is_not_believed_to_set_a_state() {
+    let mut world = World::new("{}");
+    world.post("qr", "a", "2@x");
+    assert_eq!(world.post("status", "a", "pending"), Reply::Queued);
+    assert_eq!(world.post("status", "a", "pending"), Reply::Duplicate);
+    let calls = world.deliver_for(2_500);
+    let paths: Vec<&str> = calls.iter().map(|(_, call)| path(call)).collect();
+    assert_eq!(paths, ["/qr/batch", "/whatsapp/status/batch"]);
+    assert!(text(&calls[0].1).contains(r#""estado_qr":"pending""#));
+    assert_eq!(world.post("status", "a", "pending"), Reply::Duplicate);
+    // Another QR may have changed the state, or not.
+    world.post("qr", "a", "2@y");
+    assert_eq!(world.post("status", "a", "pending"), Reply::Queued);
 }
 
 #[test]
@@ -371,7 +387,7 @@ fn the_answer_to_an_old_claim_changes_nothing_for_the_new_one() {
 
 #[test]
 fn a_qr_that_is_too_old_is_dropped_and_its_pending_sent_by_itself() {
-    let mut world = World::new("{}");
+    let mut world = World::new(IMPLIES);
     world.post("qr", "a", "2@x");
     world.advance(300);
     let qr_timestamp = timestamp(&world.made[0].1);
@@ -406,7 +422,7 @@ fn a_qr_that_is_too_old_is_dropped_and_its_pending_sent_by_itself() {
 
 #[test]
 fn a_revived_state_goes_where_the_gateway_would_have_posted_it() {
-    let mut world = World::new("{}");
+    let mut world = World::new(IMPLIES);
     world.post("qr", "a", "2@x");
     world.advance(300);
     let mut alone = Vec::new();

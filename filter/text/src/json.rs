@@ -77,6 +77,9 @@ pub struct Document<'a> {
     found: Vec<Option<Scalar<'a>>>,
     digests: Vec<Option<u128>>,
     keys: Vec<Cow<'a, str>>,
+    says: u128,
+    members: u64,
+    places: Vec<u64>,
 }
 
 /// A key, and its value as it is written.
@@ -92,15 +95,17 @@ pub fn read<'a>(
     same: &[Pointer],
     key: HashKey,
 ) -> Result<Document<'a>, Unreadable> {
-    read_rule(body, wanted, same, 0, key)
+    read_rule(body, wanted, same, 0, &[], key)
 }
 
-/// As [`read`]; of the subtrees at `same` the first `tenants` count as absent where they are null or empty text.
+/// As [`read`]; of the subtrees at `same` the first `tenants` count as absent where they are null or empty text, and
+/// what is at `volatile` is no part of what the document says.
 pub fn read_rule<'a>(
     body: &'a [u8],
     wanted: &[&Pointer],
     same: &[Pointer],
     tenants: usize,
+    volatile: &[Pointer],
     key: HashKey,
 ) -> Result<Document<'a>, Unreadable> {
     if body.iter().find(|byte| !byte.is_ascii_whitespace()) != Some(&b'{') {
@@ -112,6 +117,7 @@ pub fn read_rule<'a>(
         });
     }
     let mut walk = Walk::new(wanted, same, tenants, key);
+    walk.volatile = volatile;
     let mut scanner = Scanner::new(body);
     walk.whole(&mut scanner)?;
     scanner.end()?;
@@ -152,6 +158,30 @@ pub fn members(text: &[u8]) -> Result<Vec<Member<'_>>, Broken> {
     Ok(members)
 }
 
+/// What [`Document::members`] is of an object with these members, none of which is an object or a list.
+#[must_use]
+pub fn members_of(keys: &[&str]) -> u64 {
+    let places = keys.iter().map(|key| walk::member(0, key));
+    places.fold(0, |sum, place| sum.wrapping_add(walk::leaf(place)))
+}
+
+/// Whether an object has every member of another, whatever is in them, but for what is volatile.
+#[must_use]
+pub fn has_all(body: &[u8], other: &[u8], volatile: &[Pointer], key: HashKey) -> bool {
+    let places = |body| {
+        let mut walk = Walk::new(&[], &[], 0, key);
+        walk.volatile = volatile;
+        walk.names_members = true;
+        walk.whole(&mut Scanner::new(body))
+            .ok()
+            .map(|()| walk.out.places)
+    };
+    match (places(body), places(other)) {
+        (Some(has), Some(wanted)) => wanted.iter().all(|place| has.contains(place)),
+        _ => false,
+    }
+}
+
 /// A string decoded, or a number as it is written.
 pub fn word(raw: &[u8]) -> Option<Cow<'_, str>> {
     match Scanner::new(raw).value().ok()? {
@@ -177,6 +207,40 @@ pub fn elements(text: &[u8]) -> Result<Vec<&[u8]>, Broken> {
     }
     scanner.end()?;
     Ok(elements)
+}
+
+/// The elements of the array at `pointer`, as they are written, as far as the text can be read; and whether it is whole
+/// and says nothing else. `None` where there is no array.
+#[must_use]
+pub fn elements_at<'a>(text: &'a [u8], pointer: &Pointer) -> Option<(Vec<&'a [u8]>, bool)> {
+    let mut scanner = Scanner::new(text);
+    let mut is_lone = true;
+    for segment in pointer.segments() {
+        let Token::Object = scanner.value().ok()? else {
+            return None;
+        };
+        let mut is_first = true;
+        while scanner.key(is_first).ok()?? != segment {
+            scanner.skip().ok()?;
+            (is_first, is_lone) = (false, false);
+        }
+    }
+    let Token::Array = scanner.value().ok()? else {
+        return None;
+    };
+    let mut elements = Vec::new();
+    let mut rest = || {
+        while scanner.element(elements.is_empty())? {
+            elements.push(scanner.skip()?);
+        }
+        let mut ends = true;
+        for _ in pointer.segments() {
+            ends &= scanner.key(false)?.is_none();
+        }
+        scanner.end().map(|()| ends)
+    };
+    let is_whole = rest().unwrap_or(false);
+    Some((elements, is_whole && is_lone))
 }
 
 // === impl Pointer ===
@@ -241,6 +305,19 @@ impl<'a> Document<'a> {
     #[must_use]
     pub fn digests(&self) -> &[Option<u128>] {
         &self.digests
+    }
+
+    /// Keyed hash of everything that it says, but for what is volatile: the same for members in any order, and for text
+    /// with other escapes.
+    #[must_use]
+    pub const fn says(&self) -> u128 {
+        self.says
+    }
+
+    /// Hash of the members that it has, with whatever is in them, but for what is volatile.
+    #[must_use]
+    pub const fn members(&self) -> u64 {
+        self.members
     }
 
     /// Whether the object itself has this key.

@@ -14,6 +14,7 @@ mod figures;
 mod front;
 mod full_stack;
 mod fuzz;
+mod given_up;
 mod laravel;
 mod load;
 mod peers;
@@ -64,6 +65,7 @@ enum Command {
     Sim(sim::SimArguments),
     Scenario(scenario::ScenarioArguments),
     FullStack(full_stack::FullStackArguments),
+    GivenUp(given_up::GivenUpArguments),
     Chaos(chaos::ChaosArguments),
     Peers(peers::PeersArguments),
     Fuzz(fuzz::FuzzArguments),
@@ -91,6 +93,7 @@ impl Arguments {
             Command::Sim(sim) => unless_interrupted(sim::run(sim)).await,
             Command::Scenario(scenario) => unless_interrupted(scenario::run(scenario)).await,
             Command::FullStack(stack) => unless_interrupted(full_stack::run(stack)).await,
+            Command::GivenUp(given_up) => unless_interrupted(given_up::run(given_up)).await,
             Command::Chaos(chaos) => unless_interrupted(chaos::run(chaos)).await,
             Command::Peers(peers) => unless_interrupted(peers::run(peers)).await,
             Command::Fuzz(fuzz) => unless_interrupted(fuzz::run(fuzz)).await,

@@ -10,7 +10,7 @@ use comfy_table::{Cell, CellAlignment, Table};
 use embudo::check::{Failure, Outcome, check};
 use embudo::live::{self, wasm};
 use embudo::scenario::{Measure, Scenario};
-use embudo::sim::{self, Machine};
+use embudo::sim::{self, Detail, Machine};
 
 const SIM: &str = "sim";
 const LIVE: &str = "live";
@@ -40,6 +40,9 @@ pub(crate) struct ScenarioArguments {
     /// Break a rule on purpose, on the simulated host, and see whether it is noticed
     #[arg(long, conflicts_with = "arm")]
     sabotage: Option<String>,
+    /// Print what happened on the simulated host, run by run
+    #[arg(long, conflicts_with = "arm")]
+    trace: bool,
 }
 
 /// Which arms.
@@ -69,6 +72,10 @@ pub(crate) async fn run(arguments: ScenarioArguments) -> Result<()> {
             Some(tokio::task::spawn_blocking(move || machine(broken)).await??)
         }
     };
+    let detail = match arguments.trace {
+        true => Detail::Events,
+        false => Detail::Hash,
+    };
     let mut table = table(arguments.arm);
     let mut wrong = Vec::new();
     for path in &arguments.files {
@@ -88,8 +95,11 @@ pub(crate) async fn run(arguments: ScenarioArguments) -> Result<()> {
             if let Some(machine) = machine.clone() {
                 let scenario = ran.scenario.clone();
                 let chance = scenario.seed.wrapping_add(run);
-                let run = move || sim::scenario::run_with_chance(&machine, &scenario, chance);
-                ran.ended(SIM, tokio::task::spawn_blocking(run).await??);
+                let run =
+                    move || sim::scenario::run_with_chance(&machine, &scenario, chance, detail);
+                let (outcome, lines) = tokio::task::spawn_blocking(run).await??;
+                print!("{}", sim::table(&lines));
+                ran.ended(SIM, outcome);
             }
             if arguments.arm != Arms::Sim {
                 ran.ended(LIVE, live::scenario::run(&ran.scenario).await?);

@@ -7,7 +7,7 @@ use anyhow::{Context as _, Result, bail};
 use clap::Args;
 use embudo::live::{paths, wasm};
 use embudo::sim::sabotage::{self, Caught};
-use embudo::sim::{self, Cut, Detail, Machine, Swarm, SwarmOptions};
+use embudo::sim::{self, Cut, Detail, Machine, Swarm, SwarmOptions, Transition};
 use serde_json::json;
 
 use super::progress::Progress;
@@ -239,6 +239,23 @@ fn print_summary(swarm: &Swarm) {
         swarm.updates,
         swarm.calls,
         swarm.vms
+    );
+    let counted = |wanted: Transition| {
+        let mut all = swarm.coverage.iter();
+        all.find(|(known, _)| *known == wanted)
+            .map_or(0, |(_, n)| n)
+    };
+    let [cached, stale, fresh] = [
+        Transition::ReadCached,
+        Transition::ReadStale,
+        Transition::ReadFresh,
+    ]
+    .map(counted);
+    let reads = cached + stale + fresh;
+    println!(
+        "{reads} reads: {} % answered from the store, {} % while Laravel failed",
+        100 * (cached + stale) / reads.max(1),
+        100 * stale / reads.max(1)
     );
     let faults: Vec<String> = swarm
         .faults

@@ -43,6 +43,10 @@ const TEXT_COLUMNS: u16 = 110;
 ///   outlier       whether Envoy's own breaker has ejected Laravel from the cluster
 ///   answers       what the gateway's POSTs were answered, by route ("none": no rule fitted)
 ///   reads         status reads: from the store (cached, stale) or by Laravel (fresh)
+///   beliefs       batch: routes whose batch path takes batches, by what was seen of it
+///                 reads: pairs of states (of a caller) whose answers differ in nothing else, as answers showed that
+///                 were compared; late: Laravel showed the state from before what it had taken
+///                 implies: routes whose items set another's state, as far as it is assumed
 ///   calls         calls to Laravel by route and verdict
 ///   items         where accepted updates ended
 ///   times         percentiles: upper edges of Envoy's bins, at most 10 % too high
@@ -80,6 +84,8 @@ Fields of --once --json (null: Envoy has no such figure; counts are since Envoy'
   requests_total.<route>.<outcome>    queued, duplicate, implied, stale, write_through, held, outside, busy,
                                       bypass; reads (get_<name>): cached, stale, fresh, bypass
   items_total.<route>.<end>           delivered, superseded, expired, rejected, voided
+  beliefs.<belief>.<state>            batch, reads, implies; proven, unproven, disproved, assumed
+  reads_compared_total.<result>       same, differs, late
   calls.<route>.<verdict>.total, .per_minute       calls_total, calls_per_minute
   call_ms, staleness_ms, batch_items: samples, p50, p90, p99, max
   accepted_total, ledger_balances

@@ -185,6 +185,20 @@ impl Bootstrap {
         Ok(())
     }
 
+    /// Adds a route for a barrier, as the comment in the shipped file has it.
+    ///
+    /// # Errors
+    /// When the shipped file has no route for status reads.
+    pub fn barrier_route(&mut self, method: &str, regex: &str) -> Result<()> {
+        self.read_route(regex)?;
+        let manager = at(named(&mut self.value, LISTENERS, LISTENER)?, MANAGER)?;
+        let routes = array(at(manager, ROUTES)?)?;
+        let route = routes.first_mut().context("no routes")?;
+        *at(route, "/match/headers/0/string_match/exact")? = json!(method);
+        *at(route, "/name")? = json!("embudo.barrier");
+        Ok(())
+    }
+
     /// Sets any value of the configuration's `static_resources`: what an operator may have written there, and the
     /// shipped file has not. `place` is keys between slashes; an element of a list is named by its `name` or its
     /// number, `+` adds one at the end and `+1` after the first. What lacks on the way is made; a null takes the key out.

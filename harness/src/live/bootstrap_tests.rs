@@ -39,7 +39,7 @@ fn the_shipped_file_takes_every_change_a_run_makes() {
 }
 
 #[test]
-fn the_shipped_file_enables_the_filter_on_four_posts_and_one_get_and_nowhere_else() {
+fn the_shipped_file_enables_the_filter_on_four_posts_their_batches_and_one_get_and_nowhere_else() {
     let mut shipped = Bootstrap::shipped().unwrap();
     let listener = named(&mut shipped.value, LISTENERS, LISTENER).unwrap();
     let routes = at(
@@ -69,6 +69,7 @@ fn the_shipped_file_enables_the_filter_on_four_posts_and_one_get_and_nowhere_els
             ("POST", "/api/qr"),
             ("POST", "/whatsapp/status"),
             ("POST", "/api/whatsapp/status"),
+            ("POST", "(/api)?/(qr|whatsapp/status)/batch"),
             ("GET", "(/api)?/whatsapp/status/[^/]+"),
         ]
     );
@@ -121,10 +122,14 @@ fn the_shipped_file_keeps_what_the_filter_depends_on() {
 fn every_snippet_fits_into_the_shipped_file() {
     for preset in [
         "evolution",
+        "evolution-go",
+        "codechat",
         "waha",
         "wppconnect",
         "wwebjs-api",
+        "open-wa",
         "baileys-api",
+        "baileys-api-fazer",
         "wa-gateway",
     ] {
         let mut shipped = Bootstrap::shipped().unwrap();
@@ -258,7 +263,7 @@ fn a_twin_differs_from_the_gateways_listener_in_one_thing() {
         let marked = marked.iter().filter(|route| enables_filter(route)).count();
         let expected = match twin {
             Twin::WithoutEmbudo => (1, 0),
-            Twin::Module(_) | Twin::Backend(_) => (2, 5),
+            Twin::Module(_) | Twin::Backend(_) => (2, 6),
             Twin::DirectResponse(_) => (2, 0),
         };
         assert_eq!((filters, marked), expected, "{twin:?}");

@@ -51,5 +51,5 @@ pub use admin::Admin;
 pub use bootstrap::{Bootstrap, Endpoint, Twin};
 pub use envoy::{Envoy, EnvoyOptions, Restart, Starter};
 pub use filter_config::scaled;
-pub use real_laravel::{RealLaravel, RealLaravelOptions};
+pub use real_laravel::{Application, RealLaravel, RealLaravelOptions};
 pub use stats::{Ledger, Stats};

@@ -1,5 +1,8 @@
 //! A real Laravel: the application in `tests/laravel-app`, on SQLite, behind PHP-FPM and nginx.
 //!
+//! There are two: the project's own, whose QR sets a state and whose answers show nothing else, and a panel, whose QR
+//! sets none and whose answers show the QR, the phone and the time beside it ([`Application`]).
+//!
 //! The stand-in answers as Laravel does because somebody wrote it so; this one answers as Laravel does because it is
 //! Laravel. It is run as in production: routes and configuration cached, opcode cache on, a fixed number of PHP
 //! processes. Everything it writes is in a run folder, and the ports are free ones, so that any number of them run
@@ -24,15 +27,17 @@ use std::time::{Duration, Instant};
 use anyhow::{Context as _, Result, bail, ensure};
 use nix::sys::signal::{Signal, kill};
 use nix::unistd::Pid;
+use serde::Serialize;
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 use tokio::net::TcpStream;
 
 use self::files::Files;
-pub use self::records::Rows;
+pub use self::records::{Details, Rows};
 use super::supervise::{Supervised, descendants};
 use super::tools::LaravelTools;
 use super::{Endpoint, paths, proc};
 use crate::model::laravel::Journal;
+use crate::model::reads::Words;
 
 /// A small machine's worth; more would fight for two cores.
 const WORKERS: usize = 4;
@@ -46,12 +51,29 @@ const READY_MAX: Duration = Duration::from_secs(20);
 /// How often a starting Laravel is asked.
 const POLL: Duration = Duration::from_millis(10);
 
+/// Before the routes of a panel's own users.
+const PANEL: &str = "/api/panel/";
+
 /// A session that no test has.
 const NOBODY: &str = "/api/whatsapp/status/00000000-0000-0000-0000-000000000000";
+
+/// Whose routes and controllers Laravel runs.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, clap::ValueEnum)]
+#[serde(rename_all = "snake_case")]
+pub enum Application {
+    /// The project's own: a QR sets `pending`, and a status read shows the state.
+    #[default]
+    Own,
+    /// A panel: a QR sets no state, `active` comes with a phone and `inactive` with a reason, a status read shows all of
+    /// it, and a user of the panel stops a session without the gateway's knowing.
+    Panel,
+}
 
 /// How a real Laravel is set up.
 #[derive(Clone, Debug)]
 pub struct RealLaravelOptions {
+    /// Whose routes these are.
+    pub application: Application,
     /// The beginning of the run folder's name.
     pub name: String,
     /// Whether the application has the package `embudo/laravel`, and with it the batch routes.
@@ -77,11 +99,24 @@ pub struct RealLaravel {
     php_fpm: Supervised,
 }
 
+// === impl Application ===
+
+impl Application {
+    /// The name of its routes in `tests/laravel-app/routes`.
+    fn routes(self) -> &'static str {
+        match self {
+            Self::Own => "api",
+            Self::Panel => "panel",
+        }
+    }
+}
+
 // === impl RealLaravelOptions ===
 
 impl Default for RealLaravelOptions {
     fn default() -> Self {
         Self {
+            application: Application::Own,
             name: "real-laravel".to_owned(),
             with_package: true,
             throttle_per_minute: None,
@@ -177,6 +212,35 @@ impl RealLaravel {
     /// When the database cannot be read.
     pub fn rows(&self) -> Result<Rows> {
         records::rows(&self.files.database())
+    }
+
+    /// What a status read of each session was answered since the last reset, and at it.
+    ///
+    /// # Errors
+    /// When the database cannot be read.
+    pub fn words(&self) -> Result<Words> {
+        let clock = records::Clock::new(self.epoch);
+        records::words(&self.files.database(), clock)
+    }
+
+    /// Of each session whose phone it is, and why it ended, where it is told so.
+    ///
+    /// # Errors
+    /// When the database cannot be read.
+    pub fn details(&self) -> Result<Vec<Details>> {
+        records::details(&self.files.database())
+    }
+
+    /// A user of the panel stops a session; the gateway is told nothing.
+    ///
+    /// # Errors
+    /// When Laravel does not take it.
+    pub async fn stop_session(&self, session: &str) -> Result<()> {
+        let path = format!("{PANEL}stop/{session}");
+        let answer = ask(self.addr, "POST", &path).await?;
+        let line = answer.lines().next().unwrap_or_default();
+        ensure!(line.contains(" 200 "), "{path}: {line}");
+        Ok(())
     }
 
     /// What arrived and what took effect since the start or the last reset.
@@ -277,9 +341,14 @@ fn artisan(tools: &LaravelTools, files: &Files, command: &[&str]) -> Result<()> 
 
 /// One GET on a connection of its own, as text.
 async fn get(addr: SocketAddr, path: &str) -> Result<String> {
+    ask(addr, "GET", path).await
+}
+
+/// One request without a body.
+async fn ask(addr: SocketAddr, method: &str, path: &str) -> Result<String> {
     let mut stream = TcpStream::connect(addr).await?;
     let head = format!(
-        "GET {path} HTTP/1.1\r\nhost: {addr}\r\naccept: application/json\r\nconnection: close\r\n\r\n"
+        "{method} {path} HTTP/1.1\r\nhost: {addr}\r\naccept: application/json\r\ncontent-length: 0\r\nconnection: close\r\n\r\n"
     );
     stream.write_all(head.as_bytes()).await?;
     let mut answer = Vec::new();

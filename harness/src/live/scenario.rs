@@ -9,10 +9,10 @@ use tokio::time::{Instant, sleep_until};
 use super::envoy::{Envoy, EnvoyOptions};
 use super::filter_config::scaled;
 use super::laravel::{LaravelOptions, LaravelServer, WebhookServer};
-use super::load::{self, Load, LoadOptions, LoadProgress};
+use super::load::{self, Load, LoadOptions, LoadProgress, LoadReport};
 use super::stats::{Ledger, Stats};
 use super::wait;
-use crate::check::Outcome;
+use crate::check::{Failure, Outcome};
 use crate::measure::measures;
 use crate::model::gateway::RetryPolicy;
 use crate::model::order::final_states;
@@ -50,6 +50,9 @@ pub async fn run(scenario: &Scenario) -> Result<Outcome> {
 
     let load = load_options(scenario, &envoy, epoch);
     if scenario.warm_up {
+        load::introduce(&load).await?;
+        // What is said from here on is compared with what Laravel gets from here on.
+        settled(scenario, &mut envoy).await?;
         load::warm_up(&load).await?;
     }
     laravel.reset();
@@ -93,11 +96,18 @@ pub async fn run(scenario: &Scenario) -> Result<Outcome> {
         processed: journal.entries().to_vec(),
         handed_over,
         ledger: stats.ledger(),
-        sent: report.sent,
         finals,
         traps,
-        found_inside: Vec::new(),
+        found_inside: wrong_reads(&report),
+        sent: report.sent,
     })
+}
+
+/// The reads of the script that were not answered as they must be.
+pub(crate) fn wrong_reads(report: &LoadReport) -> Vec<Failure> {
+    let wrong = report.wrong_reads.iter().cloned();
+    let rule = "reads_are_answered_as_they_must_be";
+    wrong.map(|what| Failure { rule, what }).collect()
 }
 
 /// Lets everything happen at its time after `started`.
@@ -122,6 +132,19 @@ pub(super) async fn happen(
                 if let Some(webhook) = &mut webhook {
                     webhook.up().await?;
                 }
+            }
+            Verb::SetState { session, state } => {
+                let (name, now_ms) = (scenario.account(*session), laravel.now_ms());
+                laravel.with(|laravel| laravel.set_state(now_ms, &name, state));
+            }
+            Verb::Reads(reads) => laravel.with(|laravel| laravel.set_reads(reads.clone())),
+            Verb::AddAccount(session) => {
+                let name = scenario.account(*session);
+                laravel.with(|laravel| laravel.add_account(&name));
+            }
+            Verb::RemoveAccount(session) => {
+                let name = scenario.account(*session);
+                laravel.with(|laravel| laravel.remove_account(&name));
             }
             Verb::UpdateFilter(config) => {
                 let config = scaled(config, scenario.compression);

@@ -10,9 +10,11 @@
 //! * [`webhook`]: where updates go while Laravel cannot take them, and what it does not want.
 //! * [`gateway`]: the sender: sessions, their QR cycles, and the retries that multiply a slow answer.
 //! * [`order`]: what the two together must show: never an older value after a newer one.
+//! * [`reads`]: and that every read was answered with Laravel's own word.
 
 pub mod gateway;
 pub mod http;
 pub mod laravel;
 pub mod order;
+pub mod reads;
 pub mod webhook;

@@ -151,7 +151,8 @@ pub fn check_overlap(entries: &[Entry]) -> Vec<Violation> {
 pub fn final_states(laravel: &Laravel, sent: &SentLog) -> FinalStates {
     let row = |session: &str| {
         let account = laravel.account(session)?;
-        let is_wanted = !laravel.is_poison(session, u64::MAX);
+        let is_changed = laravel.journal().changed().contains_key(session);
+        let is_wanted = !laravel.is_poison(session, u64::MAX) && !is_changed;
         is_wanted.then(|| Row {
             state: account.estado_qr.clone(),
             qr: account.last_qr.clone(),
@@ -387,7 +388,7 @@ impl Sent {
     }
 
     /// Whether it was taken as something new: no duplicate, and not implied.
-    fn is_news(&self) -> bool {
+    pub(crate) fn is_news(&self) -> bool {
         let is_known = matches!(self.outcome.as_deref(), Some("duplicate" | "implied"));
         self.is_accepted() && !is_known
     }

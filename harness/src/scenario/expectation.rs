@@ -92,6 +92,18 @@ pub enum Measure {
     DeadLetters,
     /// Items that came to it once more although it had taken them.
     WebhookRepeats,
+    /// Requests of other routes that got no 2xx.
+    OtherFailures,
+    /// Those of them that Embudo held first.
+    OtherHeld,
+    /// Batches of the gateway's own that were queued.
+    BatchesQueued,
+    /// Those that went to Laravel as they came.
+    BatchesPassed,
+    /// Status reads that were answered `inactive`.
+    ReadsInactive,
+    /// Updates that Laravel stored after another route had changed their account.
+    StoredAfterChange,
     /// Items of the largest batch.
     BatchItemsMax,
     /// 99th percentile of the age of a QR when Laravel had it, milliseconds.
@@ -105,7 +117,7 @@ pub type Measures = BTreeMap<Measure, f64>;
 
 impl Measure {
     /// Every measure, in the order reports show them.
-    pub const ALL: [Self; 36] = [
+    pub const ALL: [Self; 42] = [
         Self::GatewayPosts,
         Self::GatewayFailures,
         Self::GatewayGets,
@@ -140,6 +152,12 @@ impl Measure {
         Self::WebhookItems,
         Self::DeadLetters,
         Self::WebhookRepeats,
+        Self::OtherFailures,
+        Self::OtherHeld,
+        Self::BatchesQueued,
+        Self::BatchesPassed,
+        Self::ReadsInactive,
+        Self::StoredAfterChange,
         Self::BatchItemsMax,
         Self::QrStalenessP99Ms,
     ];
@@ -182,6 +200,12 @@ impl Measure {
             Self::WebhookItems => "webhook_items",
             Self::DeadLetters => "dead_letters",
             Self::WebhookRepeats => "webhook_repeats",
+            Self::OtherFailures => "other_failures",
+            Self::OtherHeld => "other_held",
+            Self::BatchesQueued => "batches_queued",
+            Self::BatchesPassed => "batches_passed",
+            Self::ReadsInactive => "reads_inactive",
+            Self::StoredAfterChange => "stored_after_change",
             Self::BatchItemsMax => "batch_items_max",
             Self::QrStalenessP99Ms => "qr_staleness_p99_ms",
         }

@@ -10,10 +10,11 @@
 //! VM's; they change with the compiler, so they are shown and not held.
 //!
 //! Every kind is measured once all is warm: the doorbell is resolved and every metric defined, as it is
-//! for all requests of a VM's life but the first.
+//! for all requests of a VM's life but the first. Reads have sessions, and a process, of their own.
 
 mod allocations;
 mod core;
+mod reads;
 
 use std::fmt;
 
@@ -27,8 +28,8 @@ use super::host::{
     Body, Guest, Job, JobResult, Machine, Out, SharedHub, StreamEnd, StreamFate, Tally, Vm,
 };
 
-/// One shard, so that all sessions meet in it.
-const CONFIGURATION: &str = r#"{"max_sessions":8}"#;
+/// One shard, so that all sessions meet in it; and a state that a QR sets is implied only where that is assumed.
+const CONFIGURATION: &str = r#"{"max_sessions":8,"assume":{"implies":true}}"#;
 
 /// A kind of request.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
@@ -43,6 +44,10 @@ pub enum Kind {
     NewWithRing,
     /// A new value in the place of one that waits.
     Superseding,
+    /// A read that is answered from the store, as Laravel said it.
+    Kept,
+    /// The same, with a newer state in its place.
+    KeptPatched,
     /// Passed on for its headers: no rule has its path.
     BypassedByHead,
     /// Passed on for its body: it is no JSON.
@@ -96,6 +101,7 @@ impl Cost {
             cost.allocations = self::core::allocations_of(kind);
             costs.push(cost);
         }
+        costs.extend(Self::of_reads(machine)?);
         costs.sort_by_key(|cost| cost.kind);
         Ok(costs)
     }
@@ -241,7 +247,8 @@ impl Post {
             Kind::New => Self::qr("b", 1),
             Kind::Superseding => Self::qr("a", 2),
             Kind::Implied => Self::pending("a"),
-            Kind::BypassedByHead | Kind::Untouched => Self {
+            // A read has no body.
+            Kind::BypassedByHead | Kind::Untouched | Kind::Kept | Kind::KeptPatched => Self {
                 path: "/api/message",
                 body: Self::qr("a", 1).body,
             },
@@ -262,9 +269,13 @@ impl Post {
     }
 
     pub(super) fn pending(session: &str) -> Self {
+        Self::state(session, "pending")
+    }
+
+    pub(super) fn state(session: &str, state: &str) -> Self {
         Self {
             path: "/api/whatsapp/status",
-            body: format!(r#"{{"session_id":"{session}","estado_qr":"pending"}}"#),
+            body: format!(r#"{{"session_id":"{session}","estado_qr":"{state}"}}"#),
         }
     }
 
@@ -312,6 +323,7 @@ impl Kind {
             Self::Duplicate => "duplicate",
             Self::Implied => "implied",
             Self::New | Self::NewWithRing | Self::Superseding => "queued",
+            Self::Kept | Self::KeptPatched => "cached",
             Self::BypassedByHead => "bypass; path",
             Self::BypassedByBody => "bypass; syntax",
             Self::Untouched => "",
@@ -327,6 +339,8 @@ impl fmt::Display for Kind {
             Self::New => "new",
             Self::NewWithRing => "new, with a ring",
             Self::Superseding => "new, superseding",
+            Self::Kept => "kept read",
+            Self::KeptPatched => "kept read, patched",
             Self::BypassedByHead => "bypassed by its head",
             Self::BypassedByBody => "bypassed by its body",
             Self::Untouched => "untouched",

@@ -6,7 +6,7 @@
 
 use anyhow::Result;
 
-use super::{Machine, world};
+use super::{Detail, Line, Machine, world};
 use crate::check::Outcome;
 use crate::scenario::Scenario;
 
@@ -16,14 +16,21 @@ use crate::scenario::Scenario;
 /// If the module does not start, or the run does not end. What does not hold is no error: the checker
 /// says it.
 pub fn run(machine: &Machine, scenario: &Scenario) -> Result<Outcome> {
-    run_with_chance(machine, scenario, scenario.seed)
+    let (outcome, _) = run_with_chance(machine, scenario, scenario.seed, Detail::Hash)?;
+    Ok(outcome)
 }
 
 /// The same scenario with other luck: gateway and faults keep the scenario's seed, while the host's
-/// timing and the module's own dice have this one. Many of them show how much is noise.
+/// timing and the module's own dice have this one. Many of them show how much is noise. With what happened, as far
+/// as `detail` wants it.
 ///
 /// # Errors
 /// As [`run`].
-pub fn run_with_chance(machine: &Machine, scenario: &Scenario, chance: u64) -> Result<Outcome> {
-    world::run_file(machine, scenario, chance)
+pub fn run_with_chance(
+    machine: &Machine,
+    scenario: &Scenario,
+    chance: u64,
+    detail: Detail,
+) -> Result<(Outcome, Vec<Line>)> {
+    world::run_file(machine, scenario, chance, detail)
 }

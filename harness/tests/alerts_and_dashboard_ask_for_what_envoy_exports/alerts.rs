@@ -73,6 +73,7 @@ fn every_alert_says_what_is_wrong_how_bad_it_is_and_has_its_own_name() {
         "EmbudoSuspects",
         "EmbudoOutside",
         "EmbudoStoreFull",
+        "EmbudoAssumptionContradicted",
         "EmbudoVmReloads",
     ] {
         assert!(names.contains(expected), "{expected}: {names:?}");

@@ -117,6 +117,8 @@ fn whatever_an_operator_looks_for_is_on_some_panel() {
         "embudo_held",
         "embudo_suspects",
         "embudo_proven",
+        "embudo_beliefs",
+        "embudo_reads_compared",
         "envoy_wasm_embudo_vm_reload_success",
     ] {
         let asked = format!("{metric}{{");

@@ -37,6 +37,8 @@ return [
     'cipher' => 'AES-256-CBC',
     'providers' => $providers,
     'aliases' => [],
+    // Whose routes these are: the project's own, or a panel's.
+    'application' => env('EMBUDO_APPLICATION', 'api'),
     // Requests a minute that throttle:api lets through; 0 takes the throttle away.
     'throttle_per_minute' => (int) env('EMBUDO_THROTTLE', 0),
 ];

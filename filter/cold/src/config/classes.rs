@@ -4,6 +4,7 @@ use alloc::borrow::ToOwned;
 use alloc::format;
 use alloc::string::String;
 use alloc::vec::Vec;
+use core::cmp::Ordering;
 
 use super::fields::Fields;
 use super::parse::is_header_name;
@@ -15,12 +16,17 @@ pub enum Class {
     Framing,
     /// Tells nobody apart. A batch has its own, a single carries those of its newest update.
     Neutral,
+    /// As [`Class::Neutral`] to an update; but a read with another value may have another answer.
+    Varying,
     /// Carried, and part of the partition: Laravel may redirect by scheme or allow by address. Nobody's identity.
     Parting,
     /// Part of the session's name and of the caller, carried.
     Tenant,
     /// Part of the caller, carried, never printed.
     Credential,
+    /// What a browser says of its page. Beside a cookie, which it may guard, as [`Class::Credential`]; without one as
+    /// [`Class::Varying`].
+    Page,
     /// Signs the body: the request bypasses.
     Signature,
     /// Makes something else of the request in Laravel: it bypasses.
@@ -50,89 +56,89 @@ const KEYS: [(&str, Class); 5] = [
     ("rotating", Class::Rotating),
 ];
 
-/// Whole names, in order, so that they are found by halving.
+/// Whole names, the short ones first, so that they are found by halving: most steps look at a length only.
 const NAMES: [(&str, Class); 80] = [
+    ("b3", Class::Neutral),
+    ("te", Class::Framing),
+    ("dnt", Class::Varying),
+    ("via", Class::Varying),
+    ("date", Class::Neutral),
+    ("host", Class::Framing),
+    ("range", Class::Framing),
+    ("apikey", Class::Credential),
+    ("cf-ray", Class::Neutral),
+    ("cookie", Class::Credential),
+    ("digest", Class::Signature),
+    ("expect", Class::Framing),
+    ("origin", Class::Page),
+    ("pragma", Class::Neutral),
+    ("baggage", Class::Neutral),
+    ("referer", Class::Page),
+    ("rndr-id", Class::Neutral),
+    ("trailer", Class::Framing),
+    ("upgrade", Class::Framing),
+    ("cdn-loop", Class::Varying),
+    ("newrelic", Class::Neutral),
+    ("priority", Class::Neutral),
+    ("cf-ew-via", Class::Varying),
+    ("cf-worker", Class::Varying),
+    ("forwarded", Class::Parting),
+    ("signature", Class::Signature),
+    ("x-api-key", Class::Credential),
+    ("x-arr-ssl", Class::Varying),
+    ("x-real-ip", Class::Parting),
+    ("cf-visitor", Class::Varying),
+    ("connection", Class::Framing),
+    ("keep-alive", Class::Framing),
+    ("tracestate", Class::Neutral),
+    ("user-agent", Class::Neutral),
+    ("webhook-id", Class::Neutral),
+    ("x-batch-id", Class::Framing),
+    ("content-md5", Class::Signature),
+    ("repr-digest", Class::Signature),
+    ("x-amz-cf-id", Class::Neutral),
+    ("x-azure-ref", Class::Neutral),
+    ("x-dynatrace", Class::Neutral),
+    ("x-vercel-id", Class::Neutral),
+    ("cf-ipcountry", Class::Varying),
+    ("content-type", Class::Parting),
+    ("x-account-id", Class::Tenant),
+    ("x-arr-log-id", Class::Neutral),
+    ("x-batch-size", Class::Framing),
+    ("x-csrf-token", Class::Page),
+    ("x-xsrf-token", Class::Page),
+    ("authorization", Class::Credential),
+    ("cache-control", Class::Neutral),
+    ("x-queue-start", Class::Neutral),
+    ("content-digest", Class::Signature),
+    ("content-length", Class::Framing),
+    ("grpc-trace-bin", Class::Neutral),
+    ("http2-settings", Class::Framing),
+    ("true-client-ip", Class::Varying),
     // It would ask for an answer that the dispatcher could not read.
     ("accept-encoding", Class::Framing),
-    ("ali-cdn-real-ip", Class::Neutral),
-    ("apikey", Class::Credential),
-    ("authorization", Class::Credential),
-    ("b3", Class::Neutral),
-    ("baggage", Class::Neutral),
-    ("cache-control", Class::Neutral),
-    ("cdn-loop", Class::Neutral),
-    ("cf-connecting-ip", Class::Neutral),
-    ("cf-ew-via", Class::Neutral),
-    ("cf-ipcountry", Class::Neutral),
-    ("cf-ray", Class::Neutral),
-    ("cf-visitor", Class::Neutral),
-    ("cf-worker", Class::Neutral),
-    ("connection", Class::Framing),
-    ("content-digest", Class::Signature),
-    ("content-encoding", Class::Framing),
-    ("content-length", Class::Framing),
-    ("content-md5", Class::Signature),
-    ("content-type", Class::Parting),
-    ("cookie", Class::Credential),
-    ("date", Class::Neutral),
-    ("digest", Class::Signature),
-    ("dnt", Class::Neutral),
-    ("expect", Class::Framing),
-    ("forwarded", Class::Parting),
-    ("grpc-trace-bin", Class::Neutral),
-    ("host", Class::Framing),
-    ("http2-settings", Class::Framing),
+    ("ali-cdn-real-ip", Class::Varying),
     ("idempotency-key", Class::Neutral),
-    ("keep-alive", Class::Framing),
-    ("newrelic", Class::Neutral),
-    ("origin", Class::Credential),
-    ("pragma", Class::Neutral),
-    ("priority", Class::Neutral),
+    ("x-forwarded-for", Class::Parting),
+    ("x-original-host", Class::Tenant),
+    ("x-request-start", Class::Neutral),
+    ("cf-connecting-ip", Class::Varying),
+    ("content-encoding", Class::Framing),
     ("proxy-connection", Class::Framing),
-    ("range", Class::Framing),
-    ("referer", Class::Credential),
-    ("repr-digest", Class::Signature),
-    ("rndr-id", Class::Neutral),
-    ("signature", Class::Signature),
-    ("te", Class::Framing),
-    ("tracestate", Class::Neutral),
-    ("trailer", Class::Framing),
-    ("transfer-encoding", Class::Framing),
-    ("true-client-ip", Class::Neutral),
-    ("upgrade", Class::Framing),
-    ("user-agent", Class::Neutral),
-    ("via", Class::Neutral),
-    ("webhook-id", Class::Neutral),
-    ("webhook-timestamp", Class::Neutral),
-    ("x-account-id", Class::Tenant),
-    ("x-amz-cf-id", Class::Neutral),
     ("x-amzn-requestid", Class::Neutral),
-    ("x-api-key", Class::Credential),
     ("x-appgw-trace-id", Class::Neutral),
     ("x-arr-clientcert", Class::Credential),
-    ("x-arr-log-id", Class::Neutral),
-    ("x-arr-ssl", Class::Neutral),
-    ("x-azure-ref", Class::Neutral),
-    ("x-batch-id", Class::Framing),
-    ("x-batch-size", Class::Framing),
-    ("x-cloud-trace-context", Class::Neutral),
-    ("x-csrf-token", Class::Credential),
-    ("x-dynatrace", Class::Neutral),
-    ("x-forwarded-client-cert", Class::Credential),
-    ("x-forwarded-for", Class::Parting),
     ("x-forwarded-host", Class::Tenant),
     ("x-forwarded-port", Class::Parting),
-    ("x-forwarded-prefix", Class::Tenant),
+    ("x-requested-with", Class::Varying),
+    ("transfer-encoding", Class::Framing),
+    ("webhook-timestamp", Class::Neutral),
     ("x-forwarded-proto", Class::Parting),
+    ("x-forwarded-prefix", Class::Tenant),
+    ("x-cloud-trace-context", Class::Neutral),
     ("x-http-method-override", Class::Override),
-    ("x-original-forwarded-for", Class::Neutral),
-    ("x-original-host", Class::Tenant),
-    ("x-queue-start", Class::Neutral),
-    ("x-real-ip", Class::Parting),
-    ("x-request-start", Class::Neutral),
-    ("x-requested-with", Class::Neutral),
-    ("x-vercel-id", Class::Neutral),
-    ("x-xsrf-token", Class::Credential),
+    ("x-forwarded-client-cert", Class::Credential),
+    ("x-original-forwarded-for", Class::Varying),
 ];
 
 /// Beginnings.
@@ -143,8 +149,8 @@ const BEGINNINGS: [(&str, Class); 17] = [
     // Embudo's own; nobody else may say which item this is.
     ("x-embudo-", Class::Framing),
     ("if-", Class::Framing),
-    ("accept", Class::Neutral),
-    ("sec-", Class::Neutral),
+    ("accept", Class::Varying),
+    ("sec-", Class::Varying),
     ("x-b3-", Class::Neutral),
     ("sentry-", Class::Neutral),
     ("x-datadog-", Class::Neutral),
@@ -164,8 +170,8 @@ const ENDS: [(&str, Class); 11] = [
     ("-correlation-id", Class::Neutral),
     ("-trace-id", Class::Neutral),
     ("traceparent", Class::Neutral),
-    ("-client-ip", Class::Neutral),
-    ("-clientip", Class::Neutral),
+    ("-client-ip", Class::Varying),
+    ("-clientip", Class::Varying),
     ("-webhook-timestamp", Class::Neutral),
     ("-signature", Class::Signature),
     ("-signature-256", Class::Signature),
@@ -232,15 +238,26 @@ impl Classes {
     }
 }
 
+fn in_order(one: &[u8], other: &[u8]) -> Ordering {
+    one.len().cmp(&other.len()).then_with(|| one.cmp(other))
+}
+
 fn built_in(name: &[u8]) -> Class {
-    let known = NAMES.binary_search_by(|(known, _)| known.as_bytes().cmp(name));
+    let known = NAMES.binary_search_by(|(known, _)| in_order(known.as_bytes(), name));
     if let Some((_, class)) = known.ok().and_then(|at| NAMES.get(at)) {
         return *class;
     }
-    let begins = |text: &&str| name.starts_with(text.as_bytes());
+    // At every header of a read: one byte before a call.
+    let begins = |text: &&str| {
+        let text = text.as_bytes();
+        name.first() == text.first() && name.starts_with(text)
+    };
     let begun = BEGINNINGS.iter().find(|(text, _)| begins(text));
     let ended = || {
-        let ends = |(text, _): &&(&str, Class)| name.ends_with(text.as_bytes());
+        let ends = |(text, _): &&(&str, Class)| {
+            let text = text.as_bytes();
+            name.last() == text.last() && name.ends_with(text)
+        };
         ENDS.iter().find(ends)
     };
     match begun.or_else(ended) {
@@ -299,17 +316,20 @@ mod tests {
 
     #[test]
     fn the_names_are_in_order() {
-        assert!(NAMES.is_sorted_by(|(a, _), (b, _)| a < b));
+        assert!(NAMES.is_sorted_by(|(a, _), (b, _)| in_order(a.as_bytes(), b.as_bytes()).is_lt()));
     }
 
     #[test]
     fn each_header_has_the_class_of_the_design() {
         for (class, names) in [
             (
+                Class::Varying,
+                "accept accept-language x-requested-with sec-fetch-mode sec-ch-ua dnt via cdn-loop cf-connecting-ip \
+                 true-client-ip fastly-client-ip x-real-clientip x-original-forwarded-for",
+            ),
+            (
                 Class::Neutral,
-                "accept accept-language user-agent date cache-control pragma x-requested-with sec-fetch-mode \
-                 sec-ch-ua dnt priority via cdn-loop cf-ray cf-connecting-ip true-client-ip fastly-client-ip \
-                 x-real-clientip x-original-forwarded-for x-ms-request-id x-ms-client-request-id \
+                "user-agent date cache-control pragma priority cf-ray x-ms-request-id x-ms-client-request-id \
                  traceparent elastic-apm-traceparent tracestate b3 x-b3-traceid x-request-id \
                  x-webhook-request-id x-correlation-id x-trace-id sentry-trace x-datadog-parent-id \
                  x-webhook-timestamp idempotency-key webhook-id webhook-timestamp x-tenant-request-id",
@@ -327,8 +347,9 @@ mod tests {
                 Class::Credential,
                 "authorization cookie x-api-key apikey x-forwarded-client-cert x-client-cert \
                  x-client-cert-subject x-arr-clientcert cf-access-jwt-assertion x-ms-client-principal-id \
-                 x-ms-token-aad-id-token origin referer x-csrf-token x-xsrf-token",
+                 x-ms-token-aad-id-token",
             ),
+            (Class::Page, "origin referer x-csrf-token x-xsrf-token"),
             (
                 Class::Signature,
                 "signature x-webhook-signature x-hub-signature x-hub-signature-256 x-webhook-hmac \
@@ -349,7 +370,7 @@ mod tests {
             for name in names.split_whitespace() {
                 // Whatever begins like it is one of them.
                 let wanted = match name {
-                    "acceptance-free" => Class::Neutral,
+                    "acceptance-free" => Class::Varying,
                     _ => class,
                 };
                 assert_eq!(self::class(name), wanted, "{name}");

@@ -9,6 +9,10 @@ use super::fields::Fields;
 use super::parse::{check_header_name, is_path};
 use super::rules::PATH_FORM;
 
+/// Longest header that is added to each call, bytes. It stands in each item that goes to Laravel, with its length in 16
+/// bits.
+const HEADER_BYTES_MAX: usize = 4096;
+
 /// Where updates go while Laravel takes none, and those that it never will.
 #[derive(Clone, Debug)]
 pub struct Fallback {
@@ -54,6 +58,13 @@ pub(super) fn headers(fields: &mut Fields<'_>) -> Vec<(String, String)> {
     let headers = fields.pairs("headers");
     for (name, value) in &headers {
         if let Err(message) = check_header_name(name) {
+            fields.report("headers", message);
+        }
+        let bytes = name.len().saturating_add(value.len());
+        if bytes > HEADER_BYTES_MAX {
+            let message = format!(
+                "{name} and its value have at most {HEADER_BYTES_MAX} bytes, found {bytes}"
+            );
             fields.report("headers", message);
         }
         if value.chars().any(char::is_control) {

@@ -143,12 +143,19 @@ impl<'p> Fields<'p> {
     }
 
     /// A whole number within `range`.
+    #[inline(always)]
     pub(super) fn whole(
         &mut self,
         name: &'static str,
         default: u64,
         range: RangeInclusive<u64>,
     ) -> u64 {
+        self.within(name, default, *range.start(), *range.end())
+    }
+
+    /// The same: a range is three numbers in memory, and there are thirty of them.
+    #[inline(never)]
+    fn within(&mut self, name: &'static str, default: u64, least: u64, most: u64) -> u64 {
         let Some(value) = self.take(name) else {
             return default;
         };
@@ -157,9 +164,8 @@ impl<'p> Fields<'p> {
             _ => None,
         };
         match number {
-            Some(number) if range.contains(&number) => number,
+            Some(number) if (least..=most).contains(&number) => number,
             _ => {
-                let (least, most) = (range.start(), range.end());
                 let found = match &value {
                     Value::Number(digits) => digits.clone(),
                     other => kind(other).to_owned(),

@@ -9,7 +9,7 @@ use alloc::vec::Vec;
 use super::fields::{Fields, problem};
 use super::{
     ACK_TIMEOUT_MAX_MS, Assume, BackoffRange, Config, Dedup, KeptTimes, Pace, Place, Problem,
-    Route, SESSIONS_PER_SHARD, Times, Upstream, classes, fallback, presets, rules,
+    Route, SESSIONS_PER_SHARD, Times, Upstream, barriers, classes, fallback, presets, rules,
 };
 use crate::json::{self, Object, Value};
 
@@ -68,17 +68,19 @@ pub(super) fn config(json: &[u8]) -> Result<Config, Vec<Problem>> {
     let slow_ms = fields.whole("slow_ms", 2_000, 1..=TIMER_MAX_MS);
     let prefixes = prefixes(&mut fields);
     let kept = KeptTimes {
-        refresh_ms: fields.whole("read_refresh_ms", 1_800_000, 1..=24 * TIMER_MAX_MS),
+        refresh_ms: fields.whole("read_refresh_ms", 1_200_000, 1..=24 * TIMER_MAX_MS),
         stale_if_error_ms: fields.whole("stale_if_error_ms", 1_800_000, 0..=24 * TIMER_MAX_MS),
+        settle_ms: fields.whole("settle_ms", 30_000, 0..=300_000),
         refresh_timeout_ms: fields.whole("refresh_timeout_ms", 1_000, 1..=60_000),
     };
-    let preset = presets::chosen(&mut fields);
+    let built_in = presets::chosen(&mut fields).rules();
     let webhooks = rules::Webhooks {
-        path: webhook_path(&mut fields),
+        path: webhook_path(&mut fields, built_in.webhook_path),
         batch: fields.flag("batch_webhooks", false),
     };
     let over_routes = fields.array("routes").unwrap_or_default();
     let over_reads = fields.array("reads").unwrap_or_default();
+    let own_barriers = fields.array("barriers").unwrap_or_default();
     #[cfg(feature = "sabotage")]
     if let Some(name) = fields.text("sabotage")
         && !crate::sabotage::choose(&name)
@@ -86,9 +88,15 @@ pub(super) fn config(json: &[u8]) -> Result<Config, Vec<Problem>> {
         fields.report("sabotage", "there is none of this name");
     }
     fields.end();
-    let (built_in_routes, built_in_reads) = preset.rules();
-    let mut routes = rules::routes(built_in_routes, over_routes, &webhooks, &mut problems);
-    let reads = rules::reads(built_in_reads, over_reads, &mut routes, &mut problems);
+    let (mut routes, splits) = rules::routes(
+        built_in.routes,
+        over_routes,
+        &webhooks,
+        &assume,
+        &mut problems,
+    );
+    let reads = rules::reads(built_in.reads, over_reads, &mut routes, &mut problems);
+    let barriers = barriers::barriers(own_barriers, &routes, &reads, &mut problems);
 
     if !problems.is_empty() {
         return Err(problems);
@@ -112,6 +120,8 @@ pub(super) fn config(json: &[u8]) -> Result<Config, Vec<Problem>> {
         prefixes,
         session_headers: session_headers(&routes),
         routes,
+        splits,
+        barriers,
         reads,
         kept,
     })
@@ -127,7 +137,7 @@ fn header_name(fields: &mut Fields<'_>, name: &'static str, default: &str) -> St
 }
 
 pub(super) fn is_header_name(text: &str) -> bool {
-    let fits = |c: char| c.is_ascii_lowercase() || c.is_ascii_digit() || "-_".contains(c);
+    let fits = |c: char| c.is_ascii_lowercase() || c.is_ascii_digit() || matches!(c, '-' | '_');
     !text.is_empty() && text.chars().all(fits)
 }
 
@@ -150,6 +160,8 @@ const CREDENTIALS_GONE: &str = "is no key any more: every header that is not lis
 fn assume(mut fields: Fields<'_>) -> Assume {
     let assume = Assume {
         callers: fields.flag("callers", false),
+        implies: fields.flag("implies", false),
+        reads: fields.flag("reads", false),
     };
     fields.end();
     assume
@@ -204,10 +216,8 @@ fn prefixes(fields: &mut Fields<'_>) -> Vec<String> {
     prefixes
 }
 
-fn webhook_path(fields: &mut Fields<'_>) -> String {
-    let path = fields
-        .text("webhook_path")
-        .unwrap_or_else(|| "/webhook".to_owned());
+fn webhook_path(fields: &mut Fields<'_>, default: String) -> String {
+    let path = fields.text("webhook_path").unwrap_or(default);
     if !is_path(&path) {
         fields.report("webhook_path", rules::PATH_FORM);
     }

@@ -1,5 +1,6 @@
 //! The rules that need no configuration, for each common gateway.
 
+use alloc::borrow::ToOwned;
 use alloc::format;
 use alloc::string::String;
 use alloc::vec::Vec;
@@ -12,6 +13,14 @@ use crate::json::{self, Object, Value};
 pub(super) struct Preset {
     name: &'static str,
     json: &'static [u8],
+}
+
+/// What a preset says.
+pub(super) struct BuiltIn {
+    pub(super) routes: Vec<Value>,
+    pub(super) reads: Vec<Value>,
+    /// Where its gateway posts, if the configuration does not say.
+    pub(super) webhook_path: String,
 }
 
 /// A preset's JSON without the white space that it has for its readers: a third of it.
@@ -27,13 +36,17 @@ macro_rules! preset {
 }
 
 /// The first one is the default: the gateway and the Laravel that exist.
-const PRESETS: [Preset; 7] = [
+const PRESETS: [Preset; 11] = [
     preset!("laravel"),
     preset!("evolution"),
+    preset!("evolution-go"),
+    preset!("codechat"),
     preset!("waha"),
     preset!("wppconnect"),
     preset!("wwebjs-api"),
+    preset!("open-wa"),
     preset!("baileys-api"),
+    preset!("baileys-api-fazer"),
     preset!("wa-gateway"),
 ];
 
@@ -89,17 +102,25 @@ pub(super) fn chosen(fields: &mut Fields<'_>) -> Preset {
 // === impl Preset ===
 
 impl Preset {
-    /// Its routes and its reads, as JSON.
-    pub(super) fn rules(self) -> (Vec<Value>, Vec<Value>) {
+    /// What it says, as JSON.
+    pub(super) fn rules(self) -> BuiltIn {
         let mut all = match json::parse(self.json) {
             Ok(Value::Object(all)) => all,
             _ => Object::default(),
+        };
+        let webhook_path = match all.remove("webhook_path") {
+            Some(Value::Text(path)) => path,
+            _ => "/webhook".to_owned(),
         };
         let mut take = |key: &str| match all.remove(key) {
             Some(Value::Array(rules)) => rules,
             _ => Vec::new(),
         };
-        (take("routes"), take("reads"))
+        BuiltIn {
+            routes: take("routes"),
+            reads: take("reads"),
+            webhook_path,
+        }
     }
 }
 
@@ -119,6 +140,75 @@ mod tests {
                 lines.join("; ")
             });
             assert!(!problems.expect(preset.name).routes.is_empty());
+        }
+    }
+
+    #[test]
+    fn every_rule_says_what_changes_with_each_delivery() {
+        for preset in PRESETS {
+            let updates = preset.rules().routes;
+            for rule in updates.iter().filter(|rule| rule.get("split").is_none()) {
+                let volatile = rule.get("volatile");
+                assert!(
+                    matches!(volatile, Some(Value::Array(_))),
+                    "{}: {:?} has a list, be it empty",
+                    preset.name,
+                    rule.get("name")
+                );
+            }
+        }
+    }
+
+    /// What other routes follow on, by preset and rule.
+    const GATES: [(&str, &str, &[&str]); 14] = [
+        (
+            "laravel",
+            "status",
+            &[
+                "active",
+                "open",
+                "connected",
+                "CONNECTED",
+                "WORKING",
+                "ready",
+            ],
+        ),
+        ("evolution", "connection", &["open"]),
+        ("evolution", "status_instance", &["open"]),
+        ("evolution-go", "pair_success", &["open"]),
+        ("evolution-go", "connected", &["open"]),
+        ("codechat", "connection", &["open"]),
+        ("waha", "session_status", &["WORKING"]),
+        ("wppconnect", "status_find", &["isLogged", "inChat"]),
+        ("wwebjs-api", "change_state", &["CONNECTED"]),
+        ("wwebjs-api", "ready", &["ready"]),
+        ("open-wa", "state", &["CONNECTED"]),
+        ("baileys-api", "connection", &["connected"]),
+        ("baileys-api-fazer", "connection", &["open"]),
+        ("wa-gateway", "session", &["connected"]),
+    ];
+
+    #[test]
+    fn every_state_that_opens_a_gate_leaves_at_once_and_voids_a_waiting_qr() {
+        for preset in PRESETS {
+            let json = format!(r#"{{"preset":"{}"}}"#, preset.name);
+            let config = Config::parse(json.as_bytes()).unwrap();
+            let qr = config.route_named("qr").map(|(at, _)| at);
+            let mut gates = GATES.iter().filter(|gate| gate.0 == preset.name).peekable();
+            assert!(gates.peek().is_some(), "{}", preset.name);
+            for (_, name, values) in gates {
+                let (_, rule) = config.route_named(name).unwrap();
+                for value in *values {
+                    let what = format!("{}: {value} of {name}", preset.name);
+                    assert!(rule.priority.holds(value), "{what}");
+                    let Some(qr) = qr else {
+                        continue;
+                    };
+                    let voids = rule.voids.as_ref().expect(&what);
+                    assert_eq!(voids.routes, [qr], "{what}");
+                    assert!(voids.values.iter().any(|known| known == value), "{what}");
+                }
+            }
         }
     }
 }

@@ -1,6 +1,7 @@
 //! The rules: built-in ones with the operator's laid over them.
 
 mod places;
+mod split;
 
 use alloc::borrow::ToOwned;
 use alloc::format;
@@ -8,11 +9,12 @@ use alloc::string::{String, ToString};
 use alloc::vec::Vec;
 
 use self::places::{fits, places, pointers};
+use self::split::SplitDraft;
 use super::fields::{Fields, problem};
 use super::parse::{TIMER_MAX_MS, is_path};
 use super::{
-    Ack, Batch, BatchCall, Implies, Path, Place, Priority, Problem, ROUTES_MAX, Read, Route, Voids,
-    pointers as pointers_in,
+    Ack, Assume, Batch, BatchCall, Implies, Path, Place, Priority, Problem, ROUTES_MAX, Read,
+    Route, Split, Voids, pointers as pointers_in,
 };
 use crate::json::{Pointer, Value};
 
@@ -20,6 +22,13 @@ pub(super) const PATH_FORM: &str = "a path starts with '/' and has no query stri
 
 const PATTERN_FORM: &str = "a path starts with '/', has no query string and at most one segment \
                             \"{session}\", as in \"/whatsapp/status/{session}\"";
+
+/// A list from before whole bodies were compared.
+const SAME_GONE: &str =
+    "is no key any more: all of a body is compared but what \"volatile\" and \"order\" name";
+
+/// Longest name, bytes: it stands in each of its items in the store, and in the names of its metrics.
+const NAME_MAX: usize = 64;
 
 /// For gateways that post all their events to one URL.
 pub(super) struct Webhooks {
@@ -43,27 +52,36 @@ pub(super) fn routes(
     built_in: Vec<Value>,
     overrides: Vec<Value>,
     webhooks: &Webhooks,
+    assume: &Assume,
     problems: &mut Vec<Problem>,
-) -> Vec<Route> {
+) -> (Vec<Route>, Vec<Split>) {
     let mut off = Vec::new();
     let before = problems.len();
-    let drafts: Vec<Draft> = merged("/routes", built_in, overrides)
-        .into_iter()
-        .filter_map(|(pointer, rule)| {
-            draft(Fields::of(pointer, rule, problems), webhooks, &mut off)
-        })
-        .collect();
+    let (mut drafts, mut splits) = (Vec::new(), Vec::new());
+    for (pointer, rule) in merged("/routes", built_in, overrides) {
+        let is_own = pointer.len() > "/routes".len();
+        let is_batch = rule.get("split").is_some();
+        let fields = Fields::of(pointer, rule, problems);
+        match is_batch {
+            true => splits.extend(split::draft(fields, is_own)),
+            false => drafts.extend(draft(fields, webhooks, &mut off)),
+        }
+    }
+    // The rules of a preset that names the session by its path all miss the same segment.
+    problems.dedup();
     if drafts.len() > ROUTES_MAX {
         let message = format!("at most {ROUTES_MAX} rules, found {}", drafts.len());
         problems.push(problem("/routes", message));
     }
-    unique(&drafts, problems);
+    unique(&drafts, &splits, problems);
     if problems.len() > before {
         // A rule that could not be read would be missed by those that name it.
-        return Vec::new();
+        return (Vec::new(), Vec::new());
     }
     reachable(&drafts, problems);
-    link(drafts, &off, problems)
+    let routes = link(drafts, &off, assume, problems);
+    let splits = split::link(splits, &routes, problems);
+    (routes, splits)
 }
 
 /// The reads, and which routes they show.
@@ -169,22 +187,28 @@ fn name(fields: &mut Fields<'_>) -> Option<String> {
             "a name is a label in metrics: letters, digits and '_' only",
         );
     }
+    let bytes = name.as_ref().map_or(0, String::len);
+    if bytes > NAME_MAX {
+        fields.report(
+            "name",
+            format!("a name has at most {NAME_MAX} bytes, found {bytes}"),
+        );
+    }
     name
 }
 
+/// Of its own: where all of this is one function, a local of it takes two bytes to name.
+#[inline(never)]
 fn draft(mut fields: Fields<'_>, webhooks: &Webhooks, off: &mut Vec<String>) -> Option<Draft> {
     let enabled = fields.flag("enabled", true);
     let name = name(&mut fields);
-    let method = fields.text("method").unwrap_or_else(|| "POST".to_owned());
-    if method.bytes().any(|byte| !byte.is_ascii_uppercase()) {
-        fields.report("method", "a method is in upper case, as in \"POST\"");
-    }
+    let method = method(&mut fields);
     let path = pattern(&mut fields, Some(&webhooks.path));
     let fits = fits(&mut fields);
     let session = places(&mut fields, "session", path.as_ref());
     let tenant = places(&mut fields, "tenant", path.as_ref());
     let value = pointers(&mut fields, "value", true);
-    let same = pointers(&mut fields, "same", false);
+    fields.gone("same", SAME_GONE);
     let order = pointers(&mut fields, "order", false);
     let volatile = pointers(&mut fields, "volatile", false);
     let priority = match fields.get("priority") {
@@ -200,6 +224,13 @@ fn draft(mut fields: Fields<'_>, webhooks: &Webhooks, off: &mut Vec<String>) -> 
         _ => Priority::Values(fields.texts("priority").unwrap_or_default()),
     };
     let not_priority_after = fields.texts("not_priority_after").unwrap_or_default();
+    let priority_after = fields.texts("priority_after").unwrap_or_default();
+    for (index, value) in priority_after.iter().enumerate() {
+        if not_priority_after.contains(value) {
+            let message = format!("\"{value}\" is in \"not_priority_after\", too");
+            fields.report(&format!("priority_after/{index}"), message);
+        }
+    }
     let no_dedup = fields.texts("no_dedup").unwrap_or_default();
     let family = fields.text("family");
     let ack = match fields.text("ack").as_deref() {
@@ -265,15 +296,16 @@ fn draft(mut fields: Fields<'_>, webhooks: &Webhooks, off: &mut Vec<String>) -> 
             method,
             path: path?,
             fits,
-            digested: pointers_in(&tenant).chain(&same).cloned().collect(),
+            digested: pointers_in(&tenant).cloned().collect(),
             session,
             tenant,
             value,
-            same,
+            unsaid: volatile.iter().chain(&order).cloned().collect(),
             order,
             volatile,
             priority,
             not_priority_after,
+            priority_after,
             no_dedup,
             family,
             implies: None,
@@ -293,8 +325,16 @@ fn draft(mut fields: Fields<'_>, webhooks: &Webhooks, off: &mut Vec<String>) -> 
     })
 }
 
+pub(super) fn method(fields: &mut Fields<'_>) -> String {
+    let method = fields.text("method").unwrap_or_else(|| "POST".to_owned());
+    if method.bytes().any(|byte| !byte.is_ascii_uppercase()) {
+        fields.report("method", "a method is in upper case, as in \"POST\"");
+    }
+    method
+}
+
 /// A path that may have a `{session}` segment.
-fn pattern(fields: &mut Fields<'_>, default: Option<&str>) -> Option<Path> {
+pub(super) fn pattern(fields: &mut Fields<'_>, default: Option<&str>) -> Option<Path> {
     let text = match default {
         Some(default) => fields.text("path").or_else(|| Some(default.to_owned())),
         None => fields.needed("path"),
@@ -339,17 +379,18 @@ fn batch(mut fields: Fields<'_>, max_wait_ms: u64) -> Option<Batch> {
 }
 
 /// Two rules of one name would share their entries in the store.
-fn unique(drafts: &[Draft], problems: &mut Vec<Problem>) {
-    for (index, draft) in drafts.iter().enumerate() {
-        let name = &draft.route.name;
-        if drafts
-            .iter()
-            .take(index)
-            .any(|other| other.route.name == *name)
-        {
+fn unique(drafts: &[Draft], splits: &[SplitDraft], problems: &mut Vec<Problem>) {
+    let drafts = drafts
+        .iter()
+        .map(|draft| (&draft.route.name, &draft.pointer));
+    let splits = splits.iter().map(|split| (&split.name, &split.pointer));
+    let mut known: Vec<&String> = Vec::new();
+    for (name, pointer) in drafts.chain(splits) {
+        if known.contains(&name) {
             let message = format!("another route is called \"{name}\" already");
-            problems.push(problem(&format!("{}/name", draft.pointer), message));
+            problems.push(problem(&format!("{pointer}/name"), message));
         }
+        known.push(name);
     }
 }
 
@@ -379,7 +420,13 @@ fn reachable(drafts: &[Draft], problems: &mut Vec<Problem>) {
 }
 
 /// Resolves the names of routes within routes.
-fn link(drafts: Vec<Draft>, off: &[String], problems: &mut Vec<Problem>) -> Vec<Route> {
+#[inline(never)]
+fn link(
+    drafts: Vec<Draft>,
+    off: &[String],
+    assume: &Assume,
+    problems: &mut Vec<Problem>,
+) -> Vec<Route> {
     let names: Vec<String> = drafts
         .iter()
         .map(|draft| draft.route.name.clone())
@@ -419,6 +466,7 @@ fn link(drafts: Vec<Draft>, off: &[String], problems: &mut Vec<Problem>) -> Vec<
                     match (session_key, key) {
                         (Some(session_key), Some(key)) => {
                             route.implies = Some(Implies {
+                                is_assumed: assume.implies,
                                 route: target,
                                 value,
                                 key,

@@ -1,7 +1,9 @@
+use alloc::format;
 use alloc::string::{String, ToString};
 use alloc::vec::Vec;
 
 use super::*;
+use crate::json::PATHS_MAX;
 
 fn problems(json: &str) -> Vec<String> {
     match Config::parse(json.as_bytes()) {
@@ -58,20 +60,67 @@ fn every_problem_is_reported_at_its_place() {
 #[test]
 fn a_rule_has_no_more_pointers_than_a_walk_can_follow() {
     let many = |count: usize| {
-        let pointers: Vec<_> = (0..count).map(|n| alloc::format!("\"/{n}\"")).collect();
-        let list = pointers.join(",");
-        problems(&alloc::format!(
-            r#"{{"routes":[{{"name":"qr","session":[{list}],"tenant":[{list}],"value":[{list}],"same":[{list}],"order":[{list}],"volatile":[{list}]}}]}}"#
-        ))
+        let list = |name: char| -> String {
+            let pointers: Vec<_> = (0..count).map(|n| format!("\"/{name}{n}\"")).collect();
+            pointers.join(",")
+        };
+        let [s, t, v, o, w] = ['s', 't', 'v', 'o', 'w'].map(list);
+        format!(
+            r#"{{"routes":[{{"name":"qr","session":[{s}],"tenant":[{t}],"value":[{v}],"order":[{o}],"volatile":[{w}]}}]}}"#
+        )
     };
-    assert_eq!(many(12), [""; 0]);
-    let too_many = |name| alloc::format!("/routes/0/{name}: at most 12, found 13");
-    let mut found = many(13);
+    let config = Config::parse(many(10).as_bytes()).expect("each list is as long as it may be");
+    let (_, rule) = config.route_named("qr").unwrap();
+    let wanted = rule.session_pointers().count() + rule.value.len() + rule.order.len();
+    let walked = wanted + rule.digested.len() + rule.unsaid.len();
+    assert!(walked <= PATHS_MAX, "a walk follows {walked}");
+
+    let too_many = |name| format!("/routes/0/{name}: at most 10, found 11");
+    let mut found = problems(&many(11));
     found.sort();
     assert_eq!(
         found,
-        ["order", "same", "session", "tenant", "value", "volatile"].map(too_many)
+        ["order", "session", "tenant", "value", "volatile"].map(too_many)
     );
+}
+
+#[test]
+fn what_is_compared_is_no_list_any_more() {
+    let json = |same: &str| format!(r#"{{"routes":[{{"name":"qr","same":{same}}}]}}"#);
+    let told = "/routes/0/same: is no key any more: all of a body is compared but what \"volatile\" and \"order\" name";
+    assert_eq!(problems(&json(r#"["/numero"]"#)), [told]);
+    assert_eq!(problems(&json("[]")), [told], "not even an empty one");
+}
+
+#[test]
+fn names_that_records_hold_and_headers_of_each_call_are_bounded() {
+    let named = |length: usize| {
+        let name = |first: &str| format!("{first}{}", "x".repeat(length - first.len()));
+        let (rule, split, read) = (name("rule"), name("split"), name("read"));
+        format!(
+            r#"{{"routes":[{{"name":"{rule}","path":"/mine","session":["/s"],"value":["/v"]}},
+                {{"name":"{split}","path":"/all","split":{{"at":"/all","as":"{rule}"}}}}],
+                "reads":[{{"name":"{read}","path":"/mine/{{session}}","state":"{rule}","value":["/v"]}}]}}"#
+        )
+    };
+    assert_eq!(problems(&named(64)), [""; 0]);
+    let mut found = problems(&named(65));
+    found.sort();
+    let places = ["/reads/0/name", "/routes/0/name", "/routes/1/name"];
+    let told = places.map(|place| format!("{place}: a name has at most 64 bytes, found 65"));
+    assert_eq!(found, told);
+
+    let added = |key: &str, length: usize| {
+        let value = "v".repeat(length - "x-name".len());
+        problems(&format!(
+            r#"{{"{key}":{{"headers":{{"x-name":"{value}"}}}}}}"#
+        ))
+    };
+    for key in ["upstream", "fallback"] {
+        assert_eq!(added(key, 4096), [""; 0]);
+        let told = "headers: x-name and its value have at most 4096 bytes, found 4097";
+        assert_eq!(added(key, 4097), [format!("/{key}/{told}")]);
+    }
 }
 
 #[test]

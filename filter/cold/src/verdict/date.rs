@@ -8,8 +8,8 @@ const MONTHS: [&str; 12] = [
 
 /// Milliseconds since 1970 of `Sun, 06 Nov 1994 08:49:37 GMT`, the one form that servers still send.
 pub(super) fn epoch_ms(text: &str) -> Option<u64> {
-    let (_, rest) = text.split_once(", ")?;
-    let mut parts = rest.split(' ');
+    let (_, rest) = text.split_once(',')?;
+    let mut parts = rest.strip_prefix(' ')?.split(' ');
     let (day, month, year) = (parts.next()?, parts.next()?, parts.next()?);
     let (time, zone) = (parts.next()?, parts.next()?);
     if zone != "GMT" || parts.next().is_some() {
@@ -28,8 +28,11 @@ pub(super) fn epoch_ms(text: &str) -> Option<u64> {
 }
 
 fn number(text: &str) -> Option<i64> {
-    let digits = text.bytes().all(|byte| byte.is_ascii_digit());
-    if digits { text.parse().ok() } else { None }
+    let all = text.bytes().try_fold(0_i64, |number, byte| {
+        let digit = char::from(byte).to_digit(10)?;
+        number.checked_mul(10)?.checked_add(i64::from(digit))
+    });
+    all.filter(|_| !text.is_empty())
 }
 
 #[cfg(test)]

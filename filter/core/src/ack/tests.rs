@@ -31,7 +31,7 @@ impl World {
     fn new() -> Self {
         Self {
             rules: rules(
-                r#"{"max_sessions":1,"routes":[
+                r#"{"max_sessions":1,"assume":{"implies":true},"routes":[
                     {"name":"qr","ack":"delivered"},{"name":"status","ack":"delivered"}]}"#,
             ),
             store: MemoryStore::default(),

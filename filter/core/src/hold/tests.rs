@@ -770,7 +770,7 @@ fn what_is_held_for_the_proof_of_its_caller_is_queued_in_its_place_once_that_is_
 #[test]
 fn a_qr_that_is_held_for_the_proof_of_its_caller_is_queued_with_the_state_that_it_implies() {
     let mut it = World::with(
-        r#"{"max_sessions":8,"routes":[{"name":"qr","implies":{"route":"status","value":"pending"}},{"name":"status"}]}"#,
+        r#"{"max_sessions":8,"assume":{"implies":true},"routes":[{"name":"qr","implies":{"route":"status","value":"pending"}},{"name":"status"}]}"#,
     );
     let first = it.goes("qr", "one", "a");
     let second = it.held("qr", "one", "b");

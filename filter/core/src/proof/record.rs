@@ -2,7 +2,7 @@
 
 use alloc::vec::Vec;
 
-use super::USED_MS;
+use super::{USED_MS, belief};
 use crate::verdict::{Members, Path, Voice};
 
 /// It was accepted again.
@@ -34,6 +34,8 @@ pub(super) enum Kind {
     Reader = 2,
     /// A route at a destination.
     Route = 3,
+    /// What is believed of a caller's reads, from one state to another; and when one was compared.
+    Belief = 4,
 }
 
 /// Somebody, or something, that Laravel has accepted.
@@ -57,6 +59,23 @@ pub(super) struct Entry {
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub(super) struct Record(Vec<Entry>);
 
+/// How much is proven, of all keys.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Counts {
+    /// Callers whose proof has not ended.
+    pub callers: u64,
+    /// Routes whose batch path has taken a batch.
+    pub batches: u64,
+    /// Routes whose batch path has not.
+    pub batches_unproven: u64,
+    /// Pairs of a caller's states that reads are served for.
+    pub reads: u64,
+    /// Those that were seen, and not often enough.
+    pub reads_unproven: u64,
+    /// Those whose answers differ in more than the state.
+    pub reads_disproved: u64,
+}
+
 // === impl Kind ===
 
 impl Kind {
@@ -68,6 +87,7 @@ impl Kind {
         match self {
             Self::Caller | Self::Route => (8, 56),
             Self::Reader => (2, 14),
+            Self::Belief => (8, 56),
         }
     }
 
@@ -77,6 +97,7 @@ impl Kind {
             1 => Some(Self::Caller),
             2 => Some(Self::Reader),
             3 => Some(Self::Route),
+            4 => Some(Self::Belief),
             _ => None,
         }
     }
@@ -223,15 +244,26 @@ impl Record {
         entries.find(|entry| entry.key == key && entry.kind == kind)
     }
 
-    /// Callers whose proof has not ended.
+    /// Adds what is here.
     #[inline]
-    pub(super) fn proven(&self) -> u64 {
-        let mut count = 0_u64;
+    pub(super) fn count(&self, counts: &mut Counts) {
         for entry in &self.0 {
-            let is_one = entry.kind == Kind::Caller && !entry.is(ENDED);
-            count = count.saturating_add(u64::from(is_one));
+            let ended = entry.is(ENDED);
+            let place = match entry.kind {
+                Kind::Caller if !ended => &mut counts.callers,
+                Kind::Route if !ended && entry.is(BATCH) => &mut counts.batches,
+                Kind::Route => &mut counts.batches_unproven,
+                Kind::Belief if ended => &mut counts.reads_disproved,
+                Kind::Belief => match belief::seen(entry.flags) {
+                    // That says when one was compared.
+                    0 => continue,
+                    belief::SEEN_MIN.. => &mut counts.reads,
+                    _ => &mut counts.reads_unproven,
+                },
+                Kind::Caller | Kind::Reader => continue,
+            };
+            *place = place.saturating_add(1);
         }
-        count
     }
 
     /// An acceptance: who is here already is here for the second time.

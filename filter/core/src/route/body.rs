@@ -27,7 +27,7 @@ pub struct Update<'a> {
     /// The body, byte for byte.
     pub body: &'a [u8],
     /// What it implies, as [`Rules::implied`] has it, for a route whose head was recognised before.
-    pub(crate) implied: Option<(usize, u128)>,
+    pub(crate) implied: Option<(usize, u64)>,
 }
 
 /// What an update says.
@@ -38,8 +38,12 @@ pub struct Said {
     /// What the store calls the session: a keyed hash of the destination, the tenant by headers and by the rule's
     /// place, and the session's own name.
     pub session: u128,
-    /// Keyed hash of the value and of what else must be equal.
+    /// Keyed hash of all that it says, but for what is volatile.
     pub value: u128,
+    /// Keyed hash of the value alone.
+    pub word: u64,
+    /// Hash of the names of its members.
+    pub members: u64,
     /// The value itself, where a kept answer shows it.
     pub text: Option<String>,
     /// What the sender's own clock says.
@@ -80,6 +84,8 @@ impl Said {
             route: seen.route,
             session: seen.session,
             value: if is_update { SEEN_UPDATE } else { 0 },
+            word: 0,
+            members: 0,
             text: None,
             order: None,
             priority: false,
@@ -168,8 +174,8 @@ impl Rules {
             .chain(&rule.value)
             .chain(&rule.order)
             .collect();
-        let tenants = rule.tenant_pointers().count();
-        let document = json::read_rule(body, &wanted, &rule.digested, tenants, self.key)?;
+        let (tenants, unsaid) = (&rule.digested, &rule.unsaid);
+        let document = json::read_rule(body, &wanted, tenants, tenants.len(), unsaid, self.key)?;
 
         let in_body = rule.session_pointers().count();
         let session = self
@@ -191,12 +197,14 @@ impl Rules {
             in_body.saturating_add(rule.value.len()),
             rule.order.len(),
         );
-        let same = document.digests().get(tenants..).unwrap_or_default();
         let is_in = |values: &[String]| values.iter().any(|known| known == value);
         Ok(Said {
             route: index,
             session: session.session,
-            value: self.value_hash(rule, value, same),
+            // Compared with those of its own route only.
+            value: document.says(),
+            word: self.word_hash(value),
+            members: document.members(),
             text: rule.is_shown.then(|| value.clone().into_owned()),
             order: order.and_then(Scalar::as_text).and_then(clock::read),
             priority: rule.priority.holds(value) && !sabotage::is(Sabotage::NothingIsUrgent),
@@ -252,9 +260,8 @@ impl Rules {
         let seen = self.rules_of(head.candidates).find_map(|(index, rule)| {
             let condition = rule.fits.iter().map(|fits| &fits.pointer);
             let wanted: Vec<&Pointer> = condition.chain(rule.session_pointers()).collect();
-            let tenants = rule.tenant_pointers().count();
-            let same = rule.digested.get(..tenants).unwrap_or_default();
-            let document = json::glimpse(start, &wanted, same, tenants, self.key);
+            let tenants = rule.digested.len();
+            let document = json::glimpse(start, &wanted, &rule.digested, tenants, self.key);
             let fits = rule.fits.is_none() || fits(rule, document.at(0));
             let at = usize::from(rule.fits.is_some());
             fits.then(|| self.session(index, rule, head, &document, at))?
@@ -329,7 +336,7 @@ impl Rules {
     #[must_use]
     #[inline]
     pub fn implied_body(&self, route: usize, body: &[u8]) -> Option<Vec<u8>> {
-        let implies = self.route(route)?.implies.as_ref()?;
+        let implies = self.route(route)?.implied()?;
         let session = self.item(route, body)?.session_json;
         let session_key = json::quoted(&implies.session_key);
         let key = json::quoted(&implies.key);
@@ -395,9 +402,13 @@ mod tests {
         let plain = update(1, r#"{"session_id":"s","estado_qr":"active"}"#).unwrap();
         let data = r#"{"session_id":"s","estado_qr":"active","session_data":{"phone":"1"}}"#;
         assert_ne!(plain.value, update(1, data).unwrap().value);
-        let rules = rules("{}");
-        let (_, status) = rules.config.route_named("status").unwrap();
-        assert_eq!(plain.value, rules.plain_value_hash(status, "active"));
+        assert_eq!(
+            plain.word,
+            update(1, data).unwrap().word,
+            "the state is the same"
+        );
+        let again = r#"{ "estado_qr":"\u0061ctive", "session_id":"s" }"#;
+        assert_eq!(plain.value, update(1, again).unwrap().value);
     }
 
     #[test]
@@ -436,7 +447,7 @@ mod tests {
 
     #[test]
     fn the_implied_state_is_what_the_gateway_would_have_posted() {
-        let body = rules("{}")
+        let body = rules(r#"{"assume":{"implies":true}}"#)
             .implied_body(0, br#"{"sessionId":"s\"1","qr":"x"}"#)
             .unwrap();
         assert_eq!(body, br#"{"session_id":"s\"1","estado_qr":"pending"}"#);

@@ -72,11 +72,27 @@ pub(super) struct Gathered<'h> {
     pub(super) named: Vec<(String, String)>,
     pub(super) refusal: Option<Bypass>,
     pub(super) neutral: u128,
+    /// What a browser says of its page, until it is known whether there is a cookie. Few requests have any: nothing is
+    /// allocated for the others.
+    page: Vec<(Header<'h>, u128)>,
     /// Headers that are compared otherwise than they came, and whether any does differ.
     compared: (u128, bool),
     /// A header that is carried is not UTF-8, or there are too many.
     pub(super) is_odd: bool,
-    json: bool,
+    pub(super) json: bool,
+    /// Only for a read.
+    pub(super) asks: Asks,
+}
+
+/// What a read asks for.
+#[derive(Default)]
+pub(super) struct Asks {
+    /// Names and values of whatever may make another answer of it, a line each.
+    pub(super) told: Vec<u8>,
+    pub(super) no_cache: bool,
+    pub(super) origins: usize,
+    /// It is Laravel's own to answer: the filter is asked to keep out, or not all of the answer is wanted.
+    pub(super) is_own: bool,
 }
 
 /// How a method and a path fit the rules.
@@ -92,6 +108,63 @@ struct Fit<'r, 'p> {
     stray: Option<Bypass>,
 }
 
+/// Room for what most reads tell.
+const TOLD_BYTES: usize = 512;
+
+// === impl Asks ===
+
+impl Asks {
+    fn take(&mut self, role: &Role<'_>, name: &[u8], value: &[u8]) {
+        match (role, name) {
+            (Role::Bypass, _) | (_, b"range") => self.is_own = true,
+            (_, b"cache-control" | b"pragma") => {
+                let asks = [&b"no-cache"[..], b"no-store", b"max-age=0"];
+                self.no_cache |= asks.iter().any(|wanted| holds(value, wanted));
+            }
+            // Envoy makes one line of two.
+            (_, b"origin") => {
+                let more = value.iter().filter(|byte| **byte == b',').count();
+                self.origins = self.origins.saturating_add(1).saturating_add(more);
+            }
+            _ => {}
+        }
+        let is_hidden = match name {
+            b"origin" => sabotage::is(Sabotage::AnyOrigin),
+            _ => matches!(role, Role::Class(Class::Varying)) && sabotage::is(Sabotage::AnyLanguage),
+        };
+        if role.tells() && !is_hidden {
+            for part in [name, value] {
+                // Neither has a line's end in it: no HTTP has.
+                self.told.extend_from_slice(part);
+                self.told.push(b'\n');
+            }
+        }
+    }
+}
+
+// === impl Role ===
+
+impl Role<'_> {
+    /// Whether Laravel may answer a read otherwise by it.
+    const fn tells(&self) -> bool {
+        match self {
+            Self::Class(class) => !matches!(class, Class::Framing | Class::Neutral),
+            Self::Session(_) => true,
+            _ => false,
+        }
+    }
+
+    /// Whether it is part of the names of its sessions.
+    fn parts_tenants(&self) -> bool {
+        let is_tenants = match self {
+            Self::Class(Class::Tenant) => true,
+            Self::Class(Class::Identity) => sabotage::is(Sabotage::OwnersAreTenants),
+            _ => false,
+        };
+        is_tenants && !sabotage::is(Sabotage::IgnoreTenants)
+    }
+}
+
 // === impl Rules ===
 
 impl Rules {
@@ -100,7 +173,7 @@ impl Rules {
     /// # Errors
     /// The reason to pass it through.
     pub fn head<'h>(&self, headers: impl Iterator<Item = Header<'h>>) -> Result<Head, Bypass> {
-        let mut gathered = self.gathered(headers);
+        let mut gathered = self.gathered(headers, false);
         let Fit {
             route,
             candidates,
@@ -161,8 +234,15 @@ impl Rules {
     }
 
     /// One pass over the headers; they come in one host call.
-    pub(super) fn gathered<'h>(&self, headers: impl Iterator<Item = Header<'h>>) -> Gathered<'h> {
+    pub(super) fn gathered<'h>(
+        &self,
+        headers: impl Iterator<Item = Header<'h>>,
+        is_read: bool,
+    ) -> Gathered<'h> {
         let mut all = Gathered::default();
+        if is_read {
+            all.asks.told.reserve(TOLD_BYTES);
+        }
         for (at, (name, value)) in headers.enumerate() {
             let place = u32::try_from(at)
                 .ok()
@@ -171,7 +251,11 @@ impl Rules {
             if name == b"content-type" {
                 all.json = is_json(value);
             }
-            match self.role(name) {
+            let role = self.role(name);
+            if is_read {
+                all.asks.take(&role, name, value);
+            }
+            match role {
                 Role::Method => all.method = value,
                 Role::Path => all.path = value,
                 Role::Authority => match utf8(value) {
@@ -186,7 +270,8 @@ impl Rules {
                 Role::Class(Class::Signature) if sabotage::is(Sabotage::QueueTheSigned) => {}
                 Role::Class(Class::Signature) => all.refuse(Bypass::Signature),
                 Role::Class(Class::Override) => all.refuse(Bypass::Override),
-                Role::Class(Class::Neutral) => all.neutral |= place,
+                Role::Class(Class::Neutral | Class::Varying) => all.neutral |= place,
+                Role::Class(Class::Page) => all.page.push(((name, value), place)),
                 Role::Class(Class::Parting) if sabotage::is(Sabotage::PartNothing) => {}
                 Role::Class(Class::Identity) if sabotage::is(Sabotage::CarryNoIdentity) => {}
                 Role::Class(_) => all.carry(name, value, place),
@@ -199,11 +284,32 @@ impl Rules {
                 }
             }
         }
+        if !all.page.is_empty() {
+            self.judge_page(&mut all);
+        }
         if let (raw, true) = all.compared {
             // A single has them as they came.
             all.neutral |= raw;
         }
         all
+    }
+
+    /// Laravel holds what a browser says of its page against a cookie, the caller's or one that every call has: then it is
+    /// carried, and part of the caller. Without one it is nobody's.
+    #[inline]
+    fn judge_page(&self, all: &mut Gathered<'_>) {
+        let mut carried = all
+            .destination
+            .headers
+            .iter()
+            .chain(&self.config.upstream.headers);
+        let has_cookie = carried.any(|(name, _)| name == "cookie");
+        for ((name, value), place) in core::mem::take(&mut all.page) {
+            match has_cookie {
+                true => all.carry(name, value, place),
+                false => all.neutral |= place,
+            }
+        }
     }
 
     /// Says where a destination is in this configuration, and whose what goes there is.
@@ -234,18 +340,27 @@ impl Rules {
         if destination.headers.len() > CARRIED_MAX || destination.size() > DESTINATION_BYTES_MAX {
             return Err(Bypass::HeaderBytes);
         }
+        let authority = normalised(&destination.authority);
+        let place = [&*destination.cluster, &*authority, &*destination.prefix].map(str::as_bytes);
+        let mut tenant = Vec::from(place);
         let mut caller: Vec<&[u8]> = Vec::new();
         for (name, value) in &destination.headers {
             let header = [name.as_bytes(), value.as_bytes()];
-            match self.role(name.as_bytes()) {
-                Role::Class(Class::Tenant) => caller.extend(header),
-                Role::Class(Class::Credential | Class::Identity) => caller.extend(header),
-                _ => {}
+            let role = self.role(name.as_bytes());
+            // What is carried of a page came beside a cookie.
+            if let Role::Class(Class::Tenant | Class::Credential | Class::Page | Class::Identity) =
+                role
+            {
+                caller.extend(header);
+            }
+            if role.parts_tenants() {
+                tenant.extend(header);
             }
         }
         let origin = Origin {
-            destination_hash: destination.hash(self.key),
-            tenant: self.tenant_hash(destination),
+            // As `Destination::hash` and `tenant_hash` make them, in one pass.
+            destination_hash: self.key.hash(&place) as u64,
+            tenant: self.key.hash(&tenant),
             caller: match caller.as_slice() {
                 [] => 0,
                 // Never 0, which means none.
@@ -268,12 +383,7 @@ impl Rules {
         let place = [&*destination.cluster, &*authority, &*destination.prefix].map(str::as_bytes);
         let mut parts = Vec::from(place);
         for (name, value) in &destination.headers {
-            let is_tenants = match self.role(name.as_bytes()) {
-                Role::Class(Class::Tenant) => true,
-                Role::Class(Class::Identity) => sabotage::is(Sabotage::OwnersAreTenants),
-                _ => false,
-            };
-            if is_tenants && !sabotage::is(Sabotage::IgnoreTenants) {
+            if self.role(name.as_bytes()).parts_tenants() {
                 parts.extend([name.as_bytes(), value.as_bytes()]);
             }
         }
@@ -388,7 +498,7 @@ pub(super) fn value_of<'n>(named: &'n [(String, String)], name: &str) -> Option<
 
 /// The path before its query string, and the query string.
 #[inline]
-fn split_query(path: &[u8]) -> (&[u8], Option<&[u8]>) {
+pub(super) fn split_query(path: &[u8]) -> (&[u8], Option<&[u8]>) {
     match path.iter().position(|byte| *byte == b'?') {
         Some(at) => {
             let (bare, query) = path.split_at(at);
@@ -430,4 +540,11 @@ pub(super) fn declares_too_much(content_length: &[u8]) -> bool {
         .ok()
         .and_then(|text| text.parse::<u64>().ok())
         .is_none_or(|length| length > BODY_BYTES_MAX as u64)
+}
+
+#[inline]
+fn holds(value: &[u8], wanted: &[u8]) -> bool {
+    value
+        .windows(wanted.len())
+        .any(|part| part.eq_ignore_ascii_case(wanted))
 }

@@ -64,7 +64,7 @@ struct Recognised {
     destination: Vec<u8>,
     neutral: Option<Template>,
     /// The first of its routes, and what that implies.
-    implied: Option<(usize, u128)>,
+    implied: Option<(usize, u64)>,
 }
 
 // === impl KnownHeads ===
@@ -73,9 +73,9 @@ impl KnownHeads {
     /// Recognises a request by the buffer of its headers, as [`Rules::head`] does.
     ///
     /// # Errors
-    /// The reason to pass it through.
+    /// The reason to pass it through, and the buffer.
     #[inline]
-    pub fn head(&mut self, rules: &Rules, buffer: Vec<u8>) -> Result<Numbered, Bypass> {
+    pub fn head(&mut self, rules: &Rules, buffer: Vec<u8>) -> Result<Numbered, (Bypass, Vec<u8>)> {
         if let Some(at) = self.known.iter().position(|known| known.is_like(&buffer)) {
             // The last one is the first to be looked at.
             self.known.swap(0, at);
@@ -87,7 +87,10 @@ impl KnownHeads {
                 });
             }
         }
-        let head = rules.head(Headers::new(&buffer))?;
+        let head = match rules.head(Headers::new(&buffer)) {
+            Ok(head) => head,
+            Err(reason) => return Err((reason, buffer)),
+        };
         self.count = self.count.wrapping_add(1);
         self.note(rules, &head);
         let head = Rc::new(Recognised::new(rules, head, &buffer));
@@ -121,7 +124,7 @@ impl KnownHeads {
     #[inline]
     fn note(&mut self, rules: &Rules, head: &Head) {
         for (name, value) in &head.destination.headers {
-            if let Role::Class(Class::Tenant | Class::Credential | Class::Identity) =
+            if let Role::Class(Class::Tenant | Class::Credential | Class::Page | Class::Identity) =
                 rules.role(name.as_bytes())
             {
                 let value = rules.key.hash(&[value.as_bytes()]) as u64;
@@ -144,7 +147,7 @@ impl Numbered {
 
     /// What an update of its first route implies.
     #[inline]
-    pub(super) fn implied(&self) -> Option<(usize, u128)> {
+    pub(super) fn implied(&self) -> Option<(usize, u64)> {
         self.head.implied
     }
 
@@ -196,10 +199,12 @@ impl Known {
         let mut same = Vec::new();
         let mut length = None;
         let mut start = 0;
-        for (name, value) in Headers::new(&buffer).places() {
+        for (at, (name, value)) in (0_u32..).zip(Headers::new(&buffer).places()) {
             let role = rules.role(buffer.get(name).unwrap_or_default());
+            let is_neutral = || head.head.neutral.checked_shr(at).unwrap_or(0) & 1 == 1;
             match role {
-                Role::Class(Class::Neutral | Class::Framing) => {}
+                Role::Class(Class::Page) if is_neutral() => {}
+                Role::Class(Class::Neutral | Class::Varying | Class::Framing) => {}
                 Role::ContentLength => length = Some(value.clone()),
                 _ => continue,
             }
@@ -305,6 +310,21 @@ mod tests {
     }
 
     #[test]
+    fn another_page_is_the_same_head_unless_there_is_a_cookie() {
+        let rules = rules("{}");
+        let mut known = KnownHeads::default();
+        let mut of = |more: &[Header<'_>]| {
+            let headers: Vec<Header<'_>> = POST.iter().chain(more).copied().collect();
+            known.head(&rules, encode(&headers)).unwrap()
+        };
+        let (one, two) = ((&b"referer"[..], &b"/1"[..]), (&b"referer"[..], &b"/2"[..]));
+        assert!(Rc::ptr_eq(&of(&[one]).head, &of(&[two]).head));
+        let cookie = (&b"cookie"[..], &b"a=1"[..]);
+        let (one, two) = (of(&[one, cookie]), of(&[two, cookie]));
+        assert_ne!(one.origin.caller, two.origin.caller);
+    }
+
+    #[test]
     fn a_length_is_looked_at_each_time() {
         let rules = rules("{}");
         let mut known = KnownHeads::default();
@@ -372,6 +392,9 @@ mod tests {
                 b"authorization",
                 &[b"Bearer 1", b"Bearer 2", b"\xffearer 2"]
             ),
+            one(b"cookie", &[b"a=1", b"a=2", b"\xff=2"]),
+            one(b"origin", &[b"http://a", b"http://b", b"\xffttp://b"]),
+            one(b"referer", &[b"http://a", b"http://b"]),
             one(b"x-session", &[b"s", b"t", b"long"]),
             one(b"x-embudo-bypass", &[b"1", b"2"]),
             one(b"x-hmac-signature", &[b"1", b"2"]),
@@ -406,7 +429,7 @@ mod tests {
                 let along = neutral(&rules, &buffer);
                 let found = known.head(&rules, buffer);
                 prop_assert_eq!(found.as_ref().ok().map(|head| head.neutral().encode()), along);
-                let found = found.map(|head| Head::clone(&head));
+                let found = found.map(|head| Head::clone(&head)).map_err(|(reason, _)| reason);
                 prop_assert_eq!(found, fresh);
             }
         }

@@ -9,6 +9,7 @@ use alloc::vec::Vec;
 
 use super::{Bypassed, Numbered, Rules, Said, Update};
 use crate::bytes;
+use crate::hash::folded;
 
 /// Places for bodies, two for those that meet in one. A thousand sessions have one of each kind of call, a worker
 /// sees some of them.
@@ -101,18 +102,7 @@ impl core::fmt::Debug for KnownBodies {
 
 /// Where a body is looked for. Whoever aims many bodies at one place only has them read.
 fn place(head: u64, body: &[u8]) -> usize {
-    // Knuth's: the next prime below 2⁶⁴ times the golden ratio.
-    const FACTOR: u64 = 0x9e37_79b9_7f4a_7c15;
-    let (words, rest) = body.as_chunks::<8>();
-    let mut hash = head;
-    let mut take = |word: u64| hash = (hash.rotate_left(5) ^ word).wrapping_mul(FACTOR);
-    for word in words {
-        take(u64::from_le_bytes(*word));
-    }
-    for byte in rest {
-        take(u64::from(*byte));
-    }
-    (hash >> 32) as usize % PLACES
+    (folded(head, body) >> 32) as usize % PLACES
 }
 
 #[cfg(test)]

@@ -141,7 +141,8 @@ fn what_laravel_could_tell_apart_is_told_apart() {
         ("x-forwarded-host", "acme.test", (true, true, true)),
         ("authorization", "Bearer t", (false, true, true)),
         ("cookie", "session=1", (false, true, true)),
-        ("referer", "http://a/", (false, true, true)),
+        ("referer", "http://a/", (false, false, false)),
+        ("x-csrf-token", "1", (false, false, false)),
         ("x-webhook-secret", "s", (false, true, true)),
         ("resource-owner", "1@s.whatsapp.net", (false, true, true)),
         ("x-forwarded-proto", "https", (false, false, true)),
@@ -167,6 +168,63 @@ fn what_laravel_could_tell_apart_is_told_apart() {
         of_two(("x-b", "2"), ("x-a", "1")),
         "in whatever order they come"
     );
+}
+
+#[test]
+fn what_a_browser_says_of_its_page_is_a_credential_beside_a_cookie_only() {
+    const COOKIE: (&str, &str) = ("cookie", "laravel_session=1");
+    let names = ["origin", "referer", "x-csrf-token", "x-xsrf-token"];
+    let caller = |json: &str, more: &[(&str, &str)]| origin(json, more).0.origin.caller;
+    let of = |more: &[(&str, &str)]| caller("{}", more);
+    for name in names {
+        let (one, two) = ((name, "https://a.test"), (name, "https://b.test"));
+        assert_eq!(of(&[one]), 0, "{name} is nobody's");
+        assert_ne!(of(&[COOKIE, one]), of(&[COOKIE]), "{name}");
+        assert_ne!(of(&[COOKIE, one]), of(&[COOKIE, two]), "{name}");
+        assert_eq!(of(&[COOKIE, one]), of(&[one, COOKIE]), "{name}");
+
+        let (alone, beside) = (origin("{}", &[one]).0, origin("{}", &[one, COOKIE]).0);
+        let is_carried = |head: &Head| head.destination.headers.iter().any(|(n, _)| n == name);
+        let base = headers("POST", "/api/qr", &[]).len() as u32;
+        let is_neutral = |head: &Head| head.neutral & 1 << base != 0;
+        assert!(
+            !is_carried(&alone) && is_neutral(&alone),
+            "{name} goes with a single"
+        );
+        assert!(is_carried(&beside) && !is_neutral(&beside), "{name}");
+
+        // What the operator says counts; and so does a cookie that every call has.
+        let credential = format!(r#"{{"headers":{{"credential":["{name}"]}}}}"#);
+        assert_ne!(caller(&credential, &[one]), caller(&credential, &[two]));
+        let neutral = r#"{"headers":{"neutral":["cookie"]}}"#;
+        assert_eq!(caller(neutral, &[COOKIE, one]), 0, "{name}");
+        let added = r#"{"upstream":{"headers":{"cookie":"a=b"}}}"#;
+        assert_ne!(caller(added, &[one]), caller(added, &[two]), "{name}");
+        // An item in the store is its caller's.
+        let rules = rules("{}");
+        assert_eq!(
+            rules
+                .head_to(beside.route, beside.destination.clone())
+                .origin,
+            beside.origin
+        );
+    }
+}
+
+#[test]
+fn another_page_is_another_reader_and_the_same_caller() {
+    let rules = rules("{}");
+    let asked = |more: &[(&str, &str)]| {
+        let all = headers("GET", "/api/whatsapp/status/s", more);
+        rules.asked(borrowed(&all)).unwrap()
+    };
+    for name in ["origin", "referer", "x-csrf-token", "x-xsrf-token"] {
+        let (none, one, two) = (asked(&[]), asked(&[(name, "a")]), asked(&[(name, "b")]));
+        assert_eq!((none.caller, one.caller), (0, 0), "{name}");
+        assert_eq!(one.subject, two.subject, "{name}");
+        assert_ne!(one.reader, two.reader, "{name}");
+        assert_ne!(one.reader, none.reader, "{name}");
+    }
 }
 
 #[test]
@@ -307,7 +365,15 @@ fn a_rule_that_finds_no_session_or_no_value_gives_way_to_the_next() {
 
 #[test]
 fn null_and_empty_text_are_no_hit_in_any_list() {
-    let of = |body: &str| recognised(body, &[]).map(|(_, said)| said);
+    // But for what is compared: that is all of it.
+    let of = |body: &str| {
+        let said = recognised(body, &[]).map(|(_, said)| said);
+        said.map(|said| Said {
+            value: 0,
+            members: 0,
+            ..said
+        })
+    };
     let plain = of(r#"{"event":"c","id":"s","data":{"state":"open"},"at":5}"#).unwrap();
     for blank in ["null", "\"\""] {
         let body = format!(

@@ -6,6 +6,7 @@ use alloc::vec::Vec;
 
 use super::{Claim, ClaimId, DOUBTED, Dirty, Ending, Entry, Item, Session, Shard, State, Trial};
 use crate::config::Route;
+use crate::json;
 use crate::route::{Destination, Rules};
 use crate::sabotage::{self, Sabotage};
 use crate::time::Now;
@@ -20,6 +21,8 @@ pub struct Wanted<'w> {
     pub route: &'w str,
     /// Fingerprint of the credentials.
     pub caller: u64,
+    /// Of the unsent ones that one, or whatever has taken its place: what is older was passed over.
+    pub seq: u64,
     /// Encoded destination.
     pub destination: &'w [u8],
     /// Longest body that still fits.
@@ -85,6 +88,8 @@ pub enum Settled {
         rejected: bool,
         /// The route of the implied state that has to be sent by itself now, if there is one.
         revived: Option<usize>,
+        /// What was said after it on its route is still to be sent.
+        followed: bool,
     },
     /// The claim is gone; the entry, if it is still there, is to be sent again, or holds a newer value.
     Released,
@@ -174,12 +179,15 @@ impl<'a> Shard<'a> {
         let Wanted {
             route,
             caller,
+            seq,
             destination,
             bytes_max,
             refused,
         } = *wanted;
-        let entry = session
-            .entry(route, caller)
+        let own = session.entries_of(route, caller);
+        let own = own.filter(|entry| entry.is_dirty() && entry.seq >= seq);
+        let entry = own
+            .last()
             .filter(|entry| session.may_go(entry, refused, now.mono_ms))?;
         // Whoever is held and older goes first.
         let held_up = session.held_up_until(caller, entry.seq, now.mono_ms);
@@ -221,9 +229,8 @@ impl<'a> Shard<'a> {
     #[inline]
     pub fn unsent(&self, session: u128, route: &str, caller: u64, seq: u64) -> Option<Claimed> {
         let session = self.session(session)?;
-        let entry = session
-            .entry(route, caller)
-            .filter(|entry| entry.seq == seq)?;
+        let at = session.unsent_at(route, caller, seq)?;
+        let entry = session.entries.get(at)?;
         let State::Dirty(dirty) = &entry.state else {
             return None;
         };
@@ -290,14 +297,18 @@ impl<'a> Shard<'a> {
             // Whatever became of the entry since, Laravel has this one's value now.
             Outcome::Delivered | Outcome::Skipped => {
                 match outcome {
+                    Outcome::Skipped if sabotage::is(Sabotage::KeepTheSkipped) => {}
                     Outcome::Skipped => session.doubt_kept(claim.seq),
-                    _ => session.delivered(claim.caller, claim.seq, &mut self.last_seq),
+                    _ => {
+                        let place = (&*claim.route, claim.caller);
+                        session.delivered(rules, place, claim.seq, &mut self.last_seq, now);
+                    }
                 }
                 session.forgive(&claim);
                 let whose = (
                     claim.caller,
                     Overtaken {
-                        own: false,
+                        own: true,
                         all: true,
                     },
                 );
@@ -314,15 +325,12 @@ impl<'a> Shard<'a> {
             Outcome::Rejected => session.doubt_kept(claim.seq),
             _ => {}
         }
-        let Some(entry) = session
-            .entry_mut(&claim.route, claim.caller)
-            .filter(|entry| {
-                entry.is_dirty()
-                    && (entry.seq == claim.seq
-                        || outcome.is_inherited()
-                        || sabotage::is(Sabotage::SettleAnyValue))
-            })
-        else {
+        let is_any = outcome.is_inherited() || sabotage::is(Sabotage::SettleAnyValue);
+        let Some(at) = session.claimed_at(&claim, is_any) else {
+            return Settled::Released;
+        };
+        let is_last = session.is_last(at);
+        let Some(entry) = session.entries.get_mut(at) else {
             return Settled::Released;
         };
         // What Laravel passed over is not what it has: it answers for no duplicate.
@@ -343,6 +351,10 @@ impl<'a> Shard<'a> {
                         implied.state = State::Clean { until_ms };
                     }
                 }
+                // What was said after it is still to be sent, and is the last.
+                if !is_last {
+                    session.entries.remove(at);
+                }
                 self.adopt(name, claim.caller);
                 if !sabotage::is(Sabotage::LedgerForgets) {
                     self.ledger.delivered = self.ledger.delivered.saturating_add(1);
@@ -350,12 +362,13 @@ impl<'a> Shard<'a> {
                 return Settled::Ended {
                     rejected: false,
                     revived: None,
+                    followed: !is_last,
                 };
             }
             (Outcome::Rejected, _) => {
                 let status = status.filter(|status| (300..600).contains(status));
                 let how = Ending::Rejected(status.unwrap_or(UNPROCESSABLE));
-                let revived = session.end_unsent(rules, &claim.route, claim.caller, how, now);
+                let revived = session.end_unsent(rules, at, how, now);
                 self.orphan(name, claim.caller, now.mono_ms);
                 self.ledger.rejected = self.ledger.rejected.saturating_add(1);
                 if revived.is_some() {
@@ -364,6 +377,7 @@ impl<'a> Shard<'a> {
                 return Settled::Ended {
                     rejected: true,
                     revived,
+                    followed: !is_last,
                 };
             }
             (Outcome::Refused | Outcome::Unknown, State::Dirty(dirty)) => {
@@ -399,14 +413,15 @@ impl<'a> Shard<'a> {
             {
                 continue;
             }
-            while let Some((name, caller, route)) = session.entries.iter().find_map(|entry| {
+            let mut entries = session.entries.iter().enumerate();
+            while let Some((at, route)) = entries.find_map(|(at, entry)| {
                 let (route, rule) = rules.config.route_named(&entry.route)?;
                 let limit = rule.expire_after_ms.filter(|_| entry.is_dirty())?;
-                (now.mono_ms.saturating_sub(entry.accepted_ms) > limit)
-                    .then(|| (entry.route.clone(), entry.caller, route))
+                (now.mono_ms.saturating_sub(entry.accepted_ms) > limit).then_some((at, route))
             }) {
                 dropped.push(route);
-                revived.extend(session.end_unsent(rules, &name, caller, Ending::Expired, now));
+                revived.extend(session.end_unsent(rules, at, Ending::Expired, now));
+                entries = session.entries.iter().enumerate();
             }
         }
         self.ledger.expired = self.ledger.expired.saturating_add(dropped.len() as u64);
@@ -503,11 +518,32 @@ impl Session<'_> {
     /// What has happened to the claimed update alone, if it is still the one to be sent.
     #[inline]
     fn trial(&self, claim: &Claim<'_>) -> Option<Trial> {
-        let entry = self.entry(&claim.route, claim.caller)?;
-        match &entry.state {
-            State::Dirty(dirty) if entry.seq == claim.seq => Some(dirty.trial),
+        let at = self.unsent_at(&claim.route, claim.caller, claim.seq)?;
+        match &self.entries.get(at)?.state {
+            State::Dirty(dirty) => Some(dirty.trial),
             _ => None,
         }
+    }
+
+    /// Where the claimed update is; or, if that is of use, what has taken its place.
+    #[inline]
+    fn claimed_at(&self, claim: &Claim<'_>, is_any: bool) -> Option<usize> {
+        let heir = |entry: &Entry<'_>| {
+            let is_own = entry.is_dirty() && entry.is(&claim.route, claim.caller);
+            is_own && (entry.seq > claim.seq || sabotage::is(Sabotage::SettleAnyValue))
+        };
+        let it = self.unsent_at(&claim.route, claim.caller, claim.seq);
+        it.or_else(|| self.entries.iter().rposition(heir).filter(|_| is_any))
+    }
+
+    /// Whether this entry is the last one of its route and caller.
+    #[inline]
+    fn is_last(&self, at: usize) -> bool {
+        let Some(entry) = self.entries.get(at) else {
+            return false;
+        };
+        let before = at.checked_sub(1).and_then(|at| self.entries.get(at));
+        !before.is_some_and(|before| before.is(&entry.route, entry.caller))
     }
 
     /// Laravel has taken something of this session: what has failed together with others may have failed for them.
@@ -553,13 +589,18 @@ impl Session<'_> {
         };
         while let Some(entry) = self.entries.iter().find(|entry| is_overtaken(entry)) {
             let older = (entry.caller, entry.seq, entry.is_dirty());
+            let shows = entry.text.is_some();
+            let is_it = |entry: &Entry<'_>| entry.is(route, older.0) && entry.seq == older.1;
             let how = Ending::Voided(Item {
                 place: rules.place(route, caller),
                 seq,
             });
-            self.entries_end(rules, how, now, &|entry| entry.is(route, older.0));
-            self.entries.retain(|entry| !entry.is(route, older.0));
+            self.entries_end(rules, how, now, &is_it);
+            self.entries.retain(|entry| !is_it(entry));
             self.drop_implied(rules, &[older.1], how, now);
+            if !shows {
+                self.distrust_kept(older.1);
+            }
             ended = ended.saturating_add(older.2.into());
         }
         let is_late = self.entries.iter().any(|entry| {
@@ -582,20 +623,14 @@ impl Session<'_> {
     /// Takes an item away that Laravel will never have. Gives the route of the state that it implied, if that
     /// has to be sent by itself now.
     #[inline]
-    fn end_unsent(
-        &mut self,
-        rules: &Rules,
-        route: &str,
-        caller: u64,
-        how: Ending,
-        now: Now,
-    ) -> Option<usize> {
-        self.entries_end(rules, how, now, &|entry| entry.is(route, caller));
-        let at = self
-            .entries
-            .iter()
-            .position(|entry| entry.is(route, caller))?;
-        let item = self.entries.swap_remove(at);
+    fn end_unsent(&mut self, rules: &Rules, at: usize, how: Ending, now: Now) -> Option<usize> {
+        if at >= self.entries.len() {
+            return None;
+        }
+        let item = self.entries.remove(at);
+        if rules.config.holds_callers() {
+            self.ends(rules, item.item(rules), how, now);
+        }
         // Laravel may have it all the same, after a call of unknown outcome: no older value of the route is
         // surely what Laravel has. It answers for no duplicate.
         // Nor is any of its kin's, where something in between was delivered and then replaced.
@@ -607,9 +642,7 @@ impl Session<'_> {
                 entry.accepted_ms = DOUBTED;
             }
         }
-        if item.text.is_some() {
-            self.doubt_kept(item.seq);
-        }
+        self.forgets(item.seq, item.text.is_some());
         let State::Dirty(dirty) = item.state else {
             return None;
         };
@@ -617,7 +650,7 @@ impl Session<'_> {
             .entries
             .iter_mut()
             .find(|entry| matches!(entry.state, State::Implied { by } if by == item.seq))?;
-        let (route, _) = rules.config.route_named(route)?;
+        let (route, _) = rules.config.route_named(&item.route)?;
         let target = rules.config.route_named(&implied.route);
         // Of a session that Laravel does not know, or of an item that it does not want, it wants nothing else.
         let is_rejected =
@@ -625,7 +658,7 @@ impl Session<'_> {
         let is_wanted = !sabotage::is(Sabotage::NeverRevive) && !is_rejected;
         match (target, rules.implied_body(route, &dirty.body)) {
             (Some((target, rule)), Some(body)) if is_wanted => {
-                implied.revive(dirty, rule, body, now.mono_ms);
+                implied.revive(rules, dirty, rule, body, now.mono_ms);
                 Some(target)
             }
             _ => {
@@ -664,7 +697,14 @@ impl<'a> Entry<'a> {
     // the item whose sequence it bears is gone. It goes where the item would have gone, but for the path:
     // alone it would end at the item's route, which refuses it.
     #[inline]
-    fn revive(&mut self, item: Dirty<'a>, rule: &Route, body: Vec<u8>, mono_ms: u64) {
+    fn revive(
+        &mut self,
+        rules: &Rules,
+        item: Dirty<'a>,
+        rule: &Route,
+        body: Vec<u8>,
+        mono_ms: u64,
+    ) {
         let destination = Destination::decode(&item.destination).map(|destination| Destination {
             method: rule.method.clone(),
             path: rule.path.fixed().to_owned(),
@@ -679,6 +719,8 @@ impl<'a> Entry<'a> {
             destination: destination.map_or(item.destination, |new| Cow::Owned(new.encode())),
             // Nothing of the item's own request: this is another one.
             neutral: Cow::Borrowed(&[]),
+            members: json::read_rule(&body, &[], &[], 0, &rule.unsaid, rules.key)
+                .map_or(0, |document| document.members()),
             body: Cow::Owned(body),
         });
     }

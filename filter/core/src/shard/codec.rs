@@ -12,8 +12,8 @@ use crate::bytes;
 
 use super::{
     BESIDE_MAX, Beside, Claim, ClaimId, Dirty, ENDED_MAX, Ended, Ending, Entry, HELD_MAX,
-    HeldPlace, Item, Kept, Ledger, ORPHANS_MAX, Orphan, Place, REFUSED_MAX, RefusedBody,
-    SESSIONS_THROUGH_MAX, Session, Shard, State, Trial,
+    HeldPlace, Item, KEPT_MAX, Kept, Ledger, ORPHANS_MAX, Orphan, PLACES_MAX, Place, Places,
+    REFUSED_MAX, RefusedBody, SESSIONS_THROUGH_MAX, Session, Settling, Shard, State, Trial, Was,
 };
 
 /// A value that is no shard: another program uses the key, or memory is corrupt.
@@ -44,6 +44,8 @@ const ENDED: u8 = 4;
 const BESIDE: u8 = 8;
 const HELD: u8 = 16;
 const REFUSED: u8 = 32;
+const SETTLING: u8 = 64;
+const HURRIED: u8 = 128;
 
 // A status where Laravel has rejected an update.
 const DELIVERED: u16 = 0;
@@ -85,8 +87,8 @@ impl<'a> Shard<'a> {
         }
     }
 
-    /// What every writer keeps and every reader leans on: a session is there once, an entry is there once,
-    /// and there is an end to them. A dispatcher that finds one session twice would plan the second one's
+    /// What every writer keeps and every reader leans on: a session is there once, a route's last value is
+    /// there once, and there is an end to them. A dispatcher that finds one session twice would plan the second one's
     /// item, find the first one's, and never come to anybody else's.
     fn is_sound(&self) -> bool {
         let mut rest = self.sessions.as_slice();
@@ -156,12 +158,17 @@ impl Session<'_> {
         let bounded = self.ended.len() <= ENDED_MAX
             && self.beside.len() <= BESIDE_MAX
             && self.held.len() <= HELD_MAX
-            && self.refused.len() <= REFUSED_MAX;
+            && self.refused.len() <= REFUSED_MAX
+            && self.kept.len() <= KEPT_MAX
+            && self.settling.as_ref().is_none_or(|it| it.was.is_sound());
         let mut rest = self.entries.as_slice();
         let mut unique = true;
         while let Some((entry, earlier)) = rest.split_last() {
-            let mut earlier_ones = earlier.iter();
-            unique &= earlier_ones.all(|other| !other.is(&entry.route, entry.caller));
+            let is_own = |other: &Entry<'_>| other.is(&entry.route, entry.caller);
+            // Behind the last value of its route and caller stands what has still to be sent before it.
+            let is_behind =
+                |before: &Entry<'_>| is_own(before) && before.seq > entry.seq && entry.is_dirty();
+            unique &= !earlier.iter().any(is_own) || earlier.last().is_some_and(is_behind);
             rest = earlier;
         }
         bounded && unique
@@ -186,6 +193,8 @@ impl Session<'_> {
         let more = has(HELD, !self.held.is_empty())
             | has(BESIDE, !self.beside.is_empty())
             | has(REFUSED, !self.refused.is_empty())
+            | has(SETTLING, self.settling.is_some())
+            | has(HURRIED, self.hurry_until_ms > 0)
             | has(KEPT, !self.kept.is_empty())
             | has(ENDED, !self.ended.is_empty());
         out.push(has(CLAIMED, self.claim.is_some()) | more);
@@ -204,8 +213,12 @@ impl Session<'_> {
         for entry in &self.entries {
             entry.encode(out);
         }
+        if let Some(Settling { was, delivered_ms }) = &self.settling {
+            put_numbers(out, [*delivered_ms]);
+            put_bytes(out, &was.0);
+        }
         // Of most sessions nothing else is known.
-        if more != 0 {
+        if more & !SETTLING != 0 {
             self.encode_more(out, more);
         }
     }
@@ -253,6 +266,9 @@ impl Session<'_> {
                 put_rare(out, &[refused.body, refused.seq, refused.until_ms]);
             }
         }
+        if more & HURRIED != 0 {
+            put_rare(out, &[self.hurry_until_ms]);
+        }
     }
 }
 
@@ -284,13 +300,20 @@ impl Kept<'_> {
         put_bytes(out, self.read.as_bytes());
         put_rare(
             out,
-            &[self.caller, self.fetched_ms, self.until_ms, self.floor],
+            &[
+                self.caller,
+                self.reader,
+                self.fetched_ms,
+                self.until_ms,
+                self.floor,
+            ],
         );
         put_count(out, self.places.len());
-        for Place { start, end } in &self.places {
+        for Place { start, end } in self.places.iter() {
             out.extend_from_slice(&start.to_le_bytes());
             out.extend_from_slice(&end.to_le_bytes());
         }
+        put_bytes(out, &self.headers);
         put_bytes(out, &self.body);
     }
 }
@@ -299,9 +322,6 @@ impl Kept<'_> {
 
 impl Entry<'_> {
     fn encode(&self, out: &mut Vec<u8>) {
-        put_bytes(out, self.route.as_bytes());
-        let [low, high] = halves(self.value);
-        put_numbers(out, [low, high, self.caller, self.seq, self.accepted_ms]);
         let mut flags = match &self.state {
             State::Clean { .. } => CLEAN,
             State::Implied { .. } => IMPLIED,
@@ -313,20 +333,32 @@ impl Entry<'_> {
         if self.text.is_some() {
             flags |= SHOWN;
         }
-        out.push(flags);
+        let [low, high] = halves(self.value);
+        let (route, text) = (&*self.route, self.text.as_deref().unwrap_or_default());
+        put_numbers(
+            out,
+            [
+                low,
+                high,
+                self.word,
+                self.caller,
+                self.seq,
+                self.accepted_ms,
+                u64::from(flags) | length(route.as_bytes()) << 8 | length(text.as_bytes()) << 32,
+            ],
+        );
+        out.extend_from_slice(route.as_bytes());
         if let Some(order) = self.order {
             put_numbers(out, [order]);
         }
-        if let Some(text) = &self.text {
-            put_bytes(out, text.as_bytes());
+        if !text.is_empty() {
+            out.extend_from_slice(text.as_bytes());
         }
         match &self.state {
             State::Clean { until_ms: number } | State::Implied { by: number } => {
                 put_numbers(out, [*number]);
             }
             State::Dirty(dirty) => {
-                put_numbers(out, [dirty.since_ms, dirty.timestamp_ms]);
-                out.extend_from_slice(&dirty.attempts.to_le_bytes());
                 let Trial {
                     alone,
                     not_before_ms,
@@ -337,16 +369,34 @@ impl Entry<'_> {
                 } = dirty.trial;
                 // Most items have never been alone.
                 let tried = dirty.trial != Trial::default();
-                out.push(if alone { 2 } else { u8::from(tried) });
+                let trial: u64 = if alone { 2 } else { tried.into() };
+                let Dirty {
+                    destination,
+                    neutral,
+                    body,
+                    ..
+                } = dirty;
+                put_numbers(
+                    out,
+                    [
+                        dirty.since_ms,
+                        dirty.timestamp_ms,
+                        dirty.members,
+                        u64::from(dirty.attempts)
+                            | trial << 16
+                            | u64::from(dirty.priority) << 24
+                            | length(destination) << 32,
+                        length(neutral) | length(body) << 32,
+                    ],
+                );
                 if tried {
                     put_rare(out, &[not_before_ms, failed_since_ms, refused_ms]);
                     out.extend_from_slice(&failures.to_le_bytes());
                     out.extend_from_slice(&refusals.to_le_bytes());
                 }
-                out.push(u8::from(dirty.priority));
-                put_bytes(out, &dirty.destination);
-                put_bytes(out, &dirty.neutral);
-                put_bytes(out, &dirty.body);
+                for part in [destination, neutral, body] {
+                    out.extend_from_slice(part);
+                }
             }
         }
     }
@@ -359,6 +409,11 @@ fn joined(low: u64, high: u64) -> u128 {
 /// Counts and lengths are bounded far below `u32::MAX` by the limits on bodies and shards.
 fn put_count(out: &mut Vec<u8>, count: usize) {
     out.extend_from_slice(&u32::try_from(count).unwrap_or(u32::MAX).to_le_bytes());
+}
+
+/// A length as part of a number: one write, and one read, for all that an entry is made of.
+fn length(bytes: &[u8]) -> u64 {
+    bytes.len() as u64
 }
 
 fn put_numbers<const N: usize>(out: &mut Vec<u8>, numbers: [u64; N]) {
@@ -426,7 +481,13 @@ impl<'a> Reader<'a> {
     #[inline(always)]
     fn bytes(&mut self) -> Option<&'a [u8]> {
         let length = self.count()?;
-        let (head, rest) = self.rest.split_at_checked(length)?;
+        self.part(length as u64)
+    }
+
+    /// What is so long.
+    #[inline(always)]
+    fn part(&mut self, length: u64) -> Option<&'a [u8]> {
+        let (head, rest) = self.rest.split_at_checked(length as usize)?;
         self.rest = rest;
         Some(head)
     }
@@ -438,8 +499,8 @@ impl<'a> Reader<'a> {
 
     /// A route's name: whether it is UTF-8 is looked at once.
     #[inline(always)]
-    fn name(&mut self) -> Option<Cow<'a, str>> {
-        let found = self.bytes()?;
+    fn name(&mut self, length: u64) -> Option<Cow<'a, str>> {
+        let found = self.part(length)?;
         let [last, before] = self.names;
         for known in [before, last] {
             if bytes::same(known.as_bytes(), found) {
@@ -529,7 +590,14 @@ impl<'a> Reader<'a> {
             session.claim = Some(self.claim()?);
         }
         session.entries = self.each(Self::entry)?;
-        if flags & !CLAIMED != 0 {
+        // Of many sessions a state has come, and of few is anything else known.
+        if flags & SETTLING != 0 {
+            session.settling = Some(Settling {
+                delivered_ms: self.u64()?,
+                was: Was(Cow::Borrowed(self.bytes()?)),
+            });
+        }
+        if flags & !(CLAIMED | SETTLING) != 0 {
             self.more(session, flags)?;
         }
         Some(())
@@ -569,6 +637,9 @@ impl<'a> Reader<'a> {
                 until_ms,
             })
         })?;
+        if flags & HURRIED != 0 {
+            session.hurry_until_ms = self.u64()?;
+        }
         Some(())
     }
 
@@ -619,30 +690,39 @@ impl<'a> Reader<'a> {
     }
 
     fn kept(&mut self) -> Option<Kept<'a>> {
+        let read = self.text()?;
+        let [caller, reader, fetched_ms, until_ms, floor] = self.numbers()?;
+        let count = self.count()?;
+        if count > PLACES_MAX {
+            return None;
+        }
+        let place = |both: u64| Place {
+            start: both as u32,
+            end: (both >> 32) as u32,
+        };
+        let places = (0..count).map(|_| self.u64().map(place));
+        let places = places.collect::<Option<Places>>()?;
         Some(Kept {
-            read: self.text()?,
-            caller: self.u64()?,
-            fetched_ms: self.u64()?,
-            until_ms: self.u64()?,
-            floor: self.u64()?,
-            places: self.many(|reader| {
-                Some(Place {
-                    start: reader.array().map(u32::from_le_bytes)?,
-                    end: reader.array().map(u32::from_le_bytes)?,
-                })
-            })?,
+            read,
+            caller,
+            reader,
+            fetched_ms,
+            until_ms,
+            floor,
+            places,
+            headers: Cow::Borrowed(self.bytes()?),
             body: Cow::Borrowed(self.bytes()?),
         })
     }
 
     #[inline(always)]
     fn entry(&mut self, all: &mut Vec<Entry<'a>>) -> Option<()> {
-        let route = self.name()?;
-        let [low, high, caller, seq, accepted_ms] = self.numbers()?;
-        let flags = self.byte()?;
+        let [low, high, word, caller, seq, accepted_ms, parts] = self.numbers()?;
+        let flags = parts as u8;
         all.push(Entry {
-            route,
+            route: self.name(parts >> 8 & 0xff_ffff)?,
             value: joined(low, high),
+            word,
             caller,
             seq,
             accepted_ms,
@@ -652,26 +732,33 @@ impl<'a> Reader<'a> {
             },
             text: match flags & SHOWN {
                 0 => None,
-                _ => Some(self.text()?),
+                _ => {
+                    let text = self.part(parts >> 32)?;
+                    Some(Cow::Borrowed(core::str::from_utf8(text).ok()?))
+                }
             },
             state: match flags & STATE {
                 CLEAN => State::Clean {
                     until_ms: self.u64()?,
                 },
                 IMPLIED => State::Implied { by: self.u64()? },
-                DIRTY => State::Dirty(Dirty {
-                    since_ms: self.u64()?,
-                    timestamp_ms: self.u64()?,
-                    attempts: self.array().map(u16::from_le_bytes)?,
-                    trial: match self.byte()? {
-                        0 => Trial::default(),
-                        kind => self.trial(kind == 2)?,
-                    },
-                    priority: self.byte()? != 0,
-                    destination: Cow::Borrowed(self.bytes()?),
-                    neutral: Cow::Borrowed(self.bytes()?),
-                    body: Cow::Borrowed(self.bytes()?),
-                }),
+                DIRTY => {
+                    let [since_ms, timestamp_ms, members, parts, more] = self.numbers()?;
+                    State::Dirty(Dirty {
+                        since_ms,
+                        timestamp_ms,
+                        members,
+                        attempts: parts as u16,
+                        trial: match parts >> 16 & 0xff {
+                            0 => Trial::default(),
+                            kind => self.trial(kind == 2)?,
+                        },
+                        priority: parts >> 24 & 0xff != 0,
+                        destination: Cow::Borrowed(self.part(parts >> 32)?),
+                        neutral: Cow::Borrowed(self.part(more & 0xffff_ffff)?),
+                        body: Cow::Borrowed(self.part(more >> 32)?),
+                    })
+                }
                 _ => return None,
             },
         });

@@ -1,11 +1,13 @@
 //! What intake does to a shard: the one transition that accepts an update.
 
 use alloc::borrow::Cow;
+use alloc::string::String;
 use alloc::vec::Vec;
 
+use super::unsent::Covers;
 use super::{
     DOUBTED, Dirty, ENTRIES_MAX, End, Ending, Entry, Item, Ledger, SESSIONS_MAX, Session, Shard,
-    State, Trial,
+    State,
 };
 use crate::config::Route;
 use crate::route::{Rules, Said, Update};
@@ -68,7 +70,7 @@ impl<'a> Shard<'a> {
             }
             // A caller that is new in each request would push everybody else out.
             if session.entries.len() >= ENTRIES_MAX
-                && session.entry(&rule.name, update.caller).is_none()
+                && session.needs_place(rules, rule, update, update.body)
             {
                 return Decision::Full;
             }
@@ -102,59 +104,53 @@ impl<'a> Shard<'a> {
         let timestamp_ms = now.wall_ms.max(self.last_wall_ms.saturating_add(1));
         // The state that an item implies may have to be sent by itself one day, after the item and before
         // whatever follows: its timestamp is set aside now.
-        self.last_wall_ms = timestamp_ms.saturating_add(u64::from(rule.implies.is_some()));
+        self.last_wall_ms = timestamp_ms.saturating_add(u64::from(rule.implied().is_some()));
         let rung = self.rung;
 
         let Some(session) = self.session_mut(update.session) else {
             return Decision::Full;
         };
         session.newest_seq = seq;
+        session.forget_settled(
+            rules,
+            (rule, update.caller),
+            update.text.as_deref(),
+            now.mono_ms,
+        );
         let claimed = session.live_claim(now.mono_ms).map(|claim| claim.seq);
         let previous = session.entry(&rule.name, update.caller);
-        let mut since_ms = now.mono_ms;
-        let mut priority =
-            update.priority && !previous.is_some_and(|p| soothes(rules, rule, update, p));
+        let is_urgent = update.priority
+            && !previous.is_some_and(|p| soothes(rules, rule, update, p))
+            || alarms(rules, rule, previous);
+        let covers = Covers {
+            rules,
+            rule,
+            members: update.members,
+            body: update.body,
+        };
+        let own = (&*rule.name, update.caller, seq);
+        let heir = session.supersede(own, claimed, &|dirty| covers.all_of(dirty));
         let mut superseded = Superseded::new();
-        let mut known = false;
-        let (mut attempts, mut trial) = (0, Trial::default());
-        if let Some(Entry {
-            seq,
-            state: State::Dirty(dirty),
-            ..
-        }) = previous
-        {
-            superseded.push(update.route);
-            // A row that throws may well throw again: a session that says something new all the time would spoil
-            // every batch.
-            if !sabotage::is(Sabotage::AttemptsAreForgotten) {
-                (attempts, trial) = (dirty.attempts, dirty.trial);
-            }
-            // What is under way is no longer unsent, and neither is its urgency.
-            if claimed != Some(*seq) {
-                known = true;
-                since_ms = dirty.since_ms;
-                priority |= dirty.priority;
-            }
-        }
-        let was_priority = matches!(
-            previous, Some(Entry { state: State::Dirty(dirty), .. }) if dirty.priority
-        );
-        session.replace(Entry {
+        superseded.push(update.route, heir.count);
+        let priority = is_urgent || heir.priority;
+        session.put(Entry {
             route: Cow::Borrowed(&rule.name),
             caller: update.caller,
             seq,
             value: update.value,
+            word: update.word,
             accepted_ms: now.mono_ms,
             order: update.order,
             text: update.text.as_deref().map(Cow::Borrowed),
             state: State::Dirty(Dirty {
-                since_ms,
+                since_ms: heir.since_ms.unwrap_or(now.mono_ms),
                 timestamp_ms,
-                attempts,
-                trial,
+                attempts: heir.attempts,
+                trial: heir.trial,
                 priority,
                 destination: Cow::Borrowed(update.destination.bytes()),
                 neutral: Cow::Owned(update.neutral.encode()),
+                members: update.members,
                 body: Cow::Borrowed(update.body),
             }),
         });
@@ -173,7 +169,7 @@ impl<'a> Shard<'a> {
 
         // The dispatcher reads a shard again before it sends from it, so it need not hear of a newer
         // value of an item that it knows. One ring in the queue is enough, whoever it was for.
-        let ring = !rung && (!known || (priority && !was_priority));
+        let ring = !rung && (!heir.is_known || (priority && !heir.was_priority));
         self.rung |= ring;
         self.ledger.accepted = self.ledger.accepted.saturating_add(1);
         superseded.count_in(&mut self.ledger);
@@ -202,6 +198,29 @@ impl Shard<'_> {
 // === impl Session ===
 
 impl<'a> Session<'a> {
+    /// Whether there is no entry whose place an update takes.
+    #[cold]
+    #[inline(never)]
+    pub(super) fn needs_place(
+        &self,
+        rules: &Rules,
+        rule: &Route,
+        said: &Said,
+        body: &[u8],
+    ) -> bool {
+        let covers = Covers {
+            rules,
+            rule,
+            members: said.members,
+            body,
+        };
+        let mut own = self.entries_of(&rule.name, said.caller);
+        !own.any(|entry| match &entry.state {
+            State::Dirty(dirty) => covers.all_of(dirty),
+            State::Clean { .. } | State::Implied { .. } => true,
+        })
+    }
+
     /// `Some(slid)` where the update is a duplicate of what Laravel has or will get.
     ///
     /// The comparison is with the *last* value and never with a set of seen ones: A→B→A are three
@@ -310,10 +329,10 @@ impl<'a> Session<'a> {
         let Some(by) = rule.implied_by.and_then(|index| rules.route(index)) else {
             return false;
         };
-        let Some(implies) = &by.implies else {
+        let Some(implies) = by.implied() else {
             return false;
         };
-        update.value == rules.plain_value_hash(rule, &implies.value)
+        rules.says_implied(rule, implies, update)
             && !self.is_in_doubt()
             && self.entry(&by.name, update.caller).is_some_and(|item| {
                 (item.seq == self.newest_seq || sabotage::is(Sabotage::ImpliedByOlder))
@@ -352,12 +371,12 @@ impl<'a> Session<'a> {
                     && !matches!(entry.state, State::Clean { .. })
             });
             let mut gone = Vec::new();
-            let mut shown = None;
+            let mut shows = false;
             self.entries.retain(|entry| {
                 let voided = entry.route == name && entry.is_void_to(update.caller);
                 if voided {
                     gone.push(entry.seq);
-                    shown = shown.max(entry.text.as_ref().map(|_| entry.seq));
+                    shows |= entry.text.is_some();
                     if entry.is_dirty() {
                         superseded.void(index);
                     }
@@ -365,8 +384,8 @@ impl<'a> Session<'a> {
                 !voided
             });
             self.drop_implied(rules, &gone, how, now);
-            if let Some(seq) = shown {
-                self.doubt_kept(seq);
+            if let Some(seq) = gone.into_iter().max() {
+                self.forgets(seq, shows);
             }
         }
     }
@@ -377,28 +396,34 @@ impl<'a> Session<'a> {
         &mut self,
         rules: &'a Rules,
         rule: &'a Route,
-        (said, hashed): (&Said, Option<&(usize, u128)>),
+        (said, hashed): (&Said, Option<&(usize, u64)>),
         seq: u64,
         mono_ms: u64,
         superseded: &mut Superseded,
     ) {
-        let Some(implies) = &rule.implies else { return };
+        let Some(implies) = rule.implied() else {
+            return;
+        };
         let Some(target) = rules.route(implies.route) else {
             return;
         };
-        if self
-            .entry(&target.name, said.caller)
-            .is_some_and(Entry::is_dirty)
-        {
-            superseded.push(implies.route);
+        // What its own caller has said is no news to it.
+        if self.entries.iter().any(|entry| entry.caller != said.caller) {
+            let place = (target, said.caller);
+            self.forget_settled(rules, place, Some(&implies.value), mono_ms);
         }
-        self.replace(Entry {
+        let own = (&*target.name, said.caller, seq);
+        let says_it = |dirty: &Dirty<'_>| rules.is_bare(target, implies, dirty.members);
+        let heir = self.supersede(own, None, &says_it);
+        superseded.push(implies.route, heir.count);
+        self.put(Entry {
             route: Cow::Borrowed(&target.name),
             caller: said.caller,
             seq,
-            value: match hashed {
+            value: 0,
+            word: match hashed {
                 Some((route, hash)) if *route == said.route => *hash,
-                _ => rules.plain_value_hash(target, &implies.value),
+                _ => rules.word_hash(&implies.value),
             },
             accepted_ms: mono_ms,
             order: None,
@@ -433,10 +458,10 @@ impl Superseded {
         Self::default()
     }
 
-    /// A newer update has taken the place of this route's item.
+    /// A newer update has taken the place of so many of this route's items.
     #[inline]
-    pub(super) fn push(&mut self, route: usize) {
-        self.newer.push(route);
+    pub(super) fn push(&mut self, route: usize, count: usize) {
+        self.newer.extend(core::iter::repeat_n(route, count));
     }
 
     /// A state that opens a gate has made this route's item meaningless.
@@ -501,7 +526,23 @@ fn soothes(rules: &Rules, rule: &Route, update: &Update<'_>, previous: &Entry<'_
     if update.voids {
         return false;
     }
-    rule.not_priority_after
+    was_one_of(rules, &rule.not_priority_after, previous)
+}
+
+/// Whether the session's last value makes urgent what follows: a `notLogged` after `inChat` is all that is heard of an
+/// unlink.
+///
+/// Last values are forgotten after some minutes, and a session stays in its chat for days: where none is known, it may
+/// have been one of these.
+#[inline]
+fn alarms(rules: &Rules, rule: &Route, previous: Option<&Entry<'_>>) -> bool {
+    let values = &rule.priority_after;
+    !values.is_empty() && previous.is_none_or(|last| was_one_of(rules, values, last))
+}
+
+#[inline]
+fn was_one_of(rules: &Rules, values: &[String], last: &Entry<'_>) -> bool {
+    values
         .iter()
-        .any(|value| previous.value == rules.plain_value_hash(rule, value))
+        .any(|value| last.word == rules.word_hash(value))
 }

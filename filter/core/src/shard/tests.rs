@@ -74,6 +74,7 @@ pub(crate) fn claim_due(
     let wanted = Wanted {
         route: &route,
         caller: due.caller,
+        seq: 0,
         destination: &destination,
         bytes_max: usize::MAX,
         refused: &[],
@@ -356,7 +357,7 @@ fn a_shard_keeps_its_limits_and_never_drops_for_space() {
 
 #[test]
 fn a_state_that_outlives_its_qr_goes_to_its_own_path() {
-    let rules = rules("{}");
+    let rules = rules(r#"{"assume":{"implies":true}}"#);
     let mut now = Now {
         mono_ms: 1,
         wall_ms: 1,
@@ -447,6 +448,7 @@ fn a_write_through_that_is_given_back_leaves_the_session_as_it_was() {
     let newer = rules.update(&b, inactive).unwrap();
     let mut shard = delivered_and_rejected(&rules, &older, &newer);
     let session = older.session;
+    shard.prune(BOOT.mono_ms);
     let before = shard.session(session).cloned();
     let ask = Ask {
         body: stranger.body,
@@ -588,6 +590,56 @@ fn a_state_voids_what_its_own_caller_has_queued_and_nobody_elses() {
     shard.offer(&rules, &own, BOOT);
     assert_eq!((shard.ledger.voided, shard.pending()), (1, 2));
     balance(&shard).expect("the ledger balances");
+}
+
+#[test]
+fn what_follows_one_of_these_values_is_urgent_and_so_is_a_first_one() {
+    let rules =
+        rules(r#"{"routes":[{"name":"status","priority":[],"priority_after":["active"]}]}"#);
+    let (qr, state) = (head_of(&rules, "qr", "a"), head_of(&rules, "status", "a"));
+    let said = |word: &str| match word.starts_with("2@") {
+        true => (&qr, alloc::format!(r#"{{"session_id":"s","qr":"{word}"}}"#)),
+        false => (
+            &state,
+            alloc::format!(r#"{{"session_id":"s","estado_qr":"{word}"}}"#),
+        ),
+    };
+    // Each is delivered before the next, which comes `quiet_ms` later; but for the last one.
+    let is_urgent = |story: &[&str], quiet_ms: u64| {
+        let story: Vec<_> = story.iter().map(|word| said(word)).collect();
+        let updates: Vec<_> = story
+            .iter()
+            .map(|(head, body)| rules.update(head, body.as_bytes()).unwrap())
+            .collect();
+        let mut shard = Shard::default();
+        let (mut now, mut counter) = (BOOT, 0);
+        for update in &updates {
+            if shard.pending() > 0 {
+                counter += 1;
+                let id = ClaimId { epoch: 1, counter };
+                claim_due(&mut shard, &rules, update.session, id, now).unwrap();
+                shard.settle(&rules, update.session, id, Outcome::Delivered, None, now);
+                now.mono_ms += quiet_ms;
+            }
+            let decision = shard.offer(&rules, update, now);
+            assert!(matches!(decision, Decision::Queued { .. }), "{decision:?}");
+        }
+        unsent(&mut shard, "status", updates[0].caller).priority
+    };
+    let week_ms = 7 * 24 * 3_600_000;
+    for (story, quiet_ms, wanted) in [
+        (&["inactive"][..], 0, true),
+        (&["connecting", "inactive"], 0, false),
+        (&["connecting", "active"], 0, false),
+        (&["active", "inactive"], 0, true),
+        (&["active", "2@a", "inactive"], 0, true),
+        (&["active", "connecting", "inactive"], 0, false),
+        // What is that old has been forgotten when the QR comes.
+        (&["active", "2@a", "inactive"], week_ms, true),
+    ] {
+        let found = is_urgent(story, quiet_ms);
+        assert_eq!(found, wanted, "{story:?}, {quiet_ms} ms apart");
+    }
 }
 
 #[test]

@@ -24,6 +24,7 @@ use alloc::string::String;
 use alloc::vec::Vec;
 
 use super::claim::Overtaken;
+use super::unsent::Covers;
 use super::{
     BESIDE_MAX, BYTES_MAX, Beside, Claim, ClaimId, Decision, Dirty, ENTRIES_MAX, Ending, Entry,
     HELD_MAX, HELD_STRANGERS_MAX, HeldPlace, Item, SESSIONS_THROUGH_MAX, Session, Shard, State,
@@ -185,7 +186,9 @@ impl<'a> Shard<'a> {
         self.last_seq = seq;
         let timestamp_ms = now.wall_ms.max(self.last_wall_ms.saturating_add(1));
         // One more for the state that it may imply, where it is queued in the end.
-        let implies = rules.route(said.route).is_some_and(|r| r.implies.is_some());
+        let implies = rules
+            .route(said.route)
+            .is_some_and(|r| r.implied().is_some());
         self.last_wall_ms = timestamp_ms.saturating_add(implies.into());
         let mut sessions = self.sessions.iter_mut();
         let Some(session) = sessions.find(|session| session.id == said.session) else {
@@ -319,13 +322,23 @@ impl<'a> Shard<'a> {
             }
         }
         let mut superseded = Superseded::new();
-        if is_newer || session.supersedes(rule, said, seq) {
-            superseded.push(said.route);
+        let covers = Covers {
+            rules,
+            rule,
+            members: said.members,
+            body: &item.body,
+        };
+        let is_said_anew = session.is_said_anew(&covers, said.caller, seq);
+        if is_said_anew {
+            superseded.push(said.route, 1);
         }
         session.void_older(rules, rule, said, seq, now, &mut superseded);
+        if !is_said_anew {
+            let count = session.queue(covers, said, item, seq, before.timestamp_ms, now);
+            superseded.push(said.route, count);
+        }
         if !is_newer {
-            session.queue(rule, said, item, seq, before.timestamp_ms, now);
-            let implied = rule.implies.as_ref().and_then(|i| rules.route(i.route));
+            let implied = rule.implied().and_then(|i| rules.route(i.route));
             let newest = implied.and_then(|rule| session.entry(&rule.name, said.caller));
             if newest.is_none_or(|newest| newest.seq < seq) {
                 let said = (said, None);
@@ -382,6 +395,12 @@ impl<'a> Shard<'a> {
             queued: false,
         };
         let mut says_again = false;
+        let covers = Covers {
+            rules,
+            rule,
+            members: said.members,
+            body: through.item.as_ref().map_or(&[], |item| &item.body),
+        };
         session.remember_refusal(through, fate, now);
         // What is at Laravel at this moment may be stored after it.
         let is_alone = session.live_claim(now.mono_ms).is_none();
@@ -393,25 +412,30 @@ impl<'a> Shard<'a> {
                 all: matches!(through.manner, Manner::Claimed | Manner::Beside),
             };
             let whose = (said.caller, whose);
-            for _ in 0..session.end_overtaken(rules, &rule.name, seq, whose, now) {
-                settled.superseded.push(said.route);
-            }
+            let ended = session.end_overtaken(rules, &rule.name, seq, whose, now);
+            settled.superseded.push(said.route, ended as usize);
         }
         match fate {
-            Fate::NeverHad | Fate::Refused | Fate::Failed => match through.manner {
-                Manner::Claimed | Manner::Beside => {
-                    // It never happened: what it stood before is the newest again, even where that has left no
-                    // entry.
-                    session.undo_newest(seq, through.before);
-                    if session.through_seq == seq {
-                        session.through_seq = through.before.through_seq;
-                    }
+            Fate::NeverHad | Fate::Refused | Fate::Failed => {
+                if fate == Fate::Refused && !sabotage::is(Sabotage::KeepTheSkipped) {
+                    // It may know no such session any more: what it said of that before is of no use.
+                    session.kept.retain(|kept| kept.floor >= seq);
                 }
-                Manner::Outside | Manner::Unrecorded => {}
-            },
+                match through.manner {
+                    Manner::Claimed | Manner::Beside => {
+                        // It never happened: what it stood before is the newest again, even where that has left no
+                        // entry.
+                        session.undo_newest(seq, through.before);
+                        if session.through_seq == seq {
+                            session.through_seq = through.before.through_seq;
+                        }
+                    }
+                    Manner::Outside | Manner::Unrecorded => {}
+                }
+            }
             Fate::Unknown => {
                 session.doubt_kept(seq);
-                says_again = session.supersedes(rule, said, seq) && through.item.is_some();
+                says_again = session.is_behind_its_own(rule, said, seq) && through.item.is_some();
                 // What it implies may be there or not, and is not said again with it.
                 let implies = rule.implies.is_some();
                 if through.manner == Manner::Unrecorded || through.is_seen || implies {
@@ -429,7 +453,14 @@ impl<'a> Shard<'a> {
                 session.unverify(&mut self.last_seq);
             }
             Fate::Accepted => {
-                session.delivered(said.caller, seq, &mut self.last_seq);
+                let place = (&*rule.name, said.caller);
+                session.delivered(rules, place, seq, &mut self.last_seq, now);
+                session.forget_settled(
+                    rules,
+                    (rule, said.caller),
+                    said.text.as_deref(),
+                    now.mono_ms,
+                );
                 session.void_older(rules, rule, said, seq, now, &mut settled.superseded);
                 let others = session.is_after_others(said.caller, seq, now.mono_ms);
                 says_again = matches!(through.manner, Manner::Outside | Manner::Unrecorded)
@@ -439,9 +470,12 @@ impl<'a> Shard<'a> {
                     && !sabotage::is(Sabotage::OutsideOnce);
                 let was_last = session.newest_seq == seq;
                 if !says_again {
-                    if session.supersedes(rule, said, seq) {
-                        settled.superseded.push(said.route);
-                    }
+                    // It has waited for what it does not say anew, but for what was passed over, and outside the order.
+                    let in_order = matches!(through.manner, Manner::Claimed | Manner::Beside);
+                    let own = (&*rule.name, said.caller, seq);
+                    let heir =
+                        session.supersede(own, None, &|dirty| in_order || covers.all_of(dirty));
+                    settled.superseded.push(said.route, heir.count);
                     session.accept_through(rules, rule, through, now, &mut settled.superseded);
                 }
                 match through.manner {
@@ -455,15 +489,13 @@ impl<'a> Shard<'a> {
                 }
             }
         }
-        if says_again && session.is_newest_of(rule, said.caller, seq) {
+        if says_again && !session.is_said_anew(&covers, said.caller, seq) {
             let Some(item) = &through.item else {
                 return None;
             };
-            if session.supersedes(rule, said, seq) {
-                settled.superseded.push(said.route);
-            }
             let timestamp_ms = through.before.timestamp_ms;
-            session.queue(rule, said, item, seq, timestamp_ms, now);
+            let count = session.queue(covers, said, item, seq, timestamp_ms, now);
+            settled.superseded.push(said.route, count);
             settled.queued = true;
             self.ledger.accepted = self.ledger.accepted.saturating_add(1);
         } else if is_word && session.has_ended_since(ended, &settled.superseded, rules) {
@@ -496,22 +528,32 @@ impl<'a> Shard<'a> {
 
 impl<'a> Session<'a> {
     // ## Clean | absent | Dirty => Dirty
-    /// Queues what was held, or went outside the order, with the sequence that it has.
+    /// Queues what was held, or went outside the order, with the sequence that it has. Gives how many it supersedes.
     #[inline]
     fn queue(
         &mut self,
-        rule: &'a Route,
+        covers: Covers<'a>,
         said: &'a Said,
         item: &'a Again,
         seq: u64,
         timestamp_ms: u64,
         now: Now,
-    ) {
-        self.replace(Entry {
+    ) -> usize {
+        let rule = covers.rule;
+        let own = (&*rule.name, said.caller, seq);
+        self.forget_settled(
+            covers.rules,
+            (rule, said.caller),
+            said.text.as_deref(),
+            now.mono_ms,
+        );
+        let heir = self.supersede(own, None, &|dirty| covers.all_of(dirty));
+        self.put(Entry {
             route: Cow::Borrowed(&rule.name),
             caller: said.caller,
             seq,
             value: said.value,
+            word: said.word,
             accepted_ms: now.mono_ms,
             order: said.order,
             text: said.text.as_deref().map(Cow::Borrowed),
@@ -523,9 +565,11 @@ impl<'a> Session<'a> {
                 priority: said.priority,
                 destination: Cow::Borrowed(&item.destination),
                 neutral: Cow::Borrowed(&item.neutral),
+                members: said.members,
                 body: Cow::Borrowed(&item.body),
             }),
         });
+        heir.count
     }
 
     // ## unverified
@@ -604,10 +648,20 @@ impl<'a> Session<'a> {
             }
             _ => false,
         };
-        let only_older = self
-            .entries
-            .iter()
-            .all(|entry| !waits(entry) || (!ask.is_seen && entry.is(&rule.name, said.caller)));
+        let covers = Covers {
+            rules,
+            rule,
+            members: said.members,
+            body: ask.body,
+        };
+        let says_anew = |entry: &Entry<'_>| match &entry.state {
+            State::Dirty(dirty) => {
+                !ask.is_seen && entry.is(&rule.name, said.caller) && covers.all_of(dirty)
+            }
+            State::Clean { .. } | State::Implied { .. } => false,
+        };
+        let mut entries = self.entries.iter();
+        let only_older = entries.all(|entry| !waits(entry) || says_anew(entry));
         self.live_claim(mono_ms).is_none()
             && (only_older || sabotage::is(Sabotage::PassOverQueued))
             && self.held_up_until(said.caller, seq, mono_ms).is_none()
@@ -726,15 +780,20 @@ impl<'a> Session<'a> {
 
     /// Whether an older value of the same route and caller is still unsent.
     #[inline]
-    fn supersedes(&self, rule: &Route, said: &Said, seq: u64) -> bool {
-        self.entry(&rule.name, said.caller)
-            .is_some_and(|entry| entry.is_dirty() && entry.seq < seq)
+    fn is_behind_its_own(&self, rule: &Route, said: &Said, seq: u64) -> bool {
+        let mut own = self.entries_of(&rule.name, said.caller);
+        own.any(|entry| entry.is_dirty() && entry.seq < seq)
     }
 
+    /// Whether a newer one of the same route and caller was sent, or says all of it anew.
     #[inline]
-    fn is_newest_of(&self, rule: &Route, caller: u64, seq: u64) -> bool {
-        self.entry(&rule.name, caller)
-            .is_none_or(|entry| entry.seq < seq)
+    fn is_said_anew(&self, it: &Covers<'_>, caller: u64, seq: u64) -> bool {
+        let own = self.entries_of(&it.rule.name, caller);
+        let mut newer = own.filter(|entry| entry.seq > seq);
+        newer.any(|entry| match &entry.state {
+            State::Dirty(dirty) => it.is_covered_by(dirty),
+            State::Clean { .. } | State::Implied { .. } => true,
+        })
     }
 
     /// Whether others of this caller are to be said, or are being said, that are older.
@@ -824,28 +883,31 @@ impl<'a> Session<'a> {
             return;
         }
         let until_ms = now.mono_ms.saturating_add(rules.config.dedup.ttl_ms);
-        let clean = |route: &'a str, value, text, order| Entry {
+        let clean = |route: &'a str, (value, word), text, order| Entry {
             route: Cow::Borrowed(route),
             caller: said.caller,
             seq: through.seq,
             value,
+            word,
             accepted_ms: now.mono_ms,
             order,
             text,
             state: State::Clean { until_ms },
         };
         let text = said.text.as_deref().map(Cow::Borrowed);
-        self.replace_older(clean(&rule.name, said.value, text, said.order));
-        let implied = rule.implies.as_ref();
+        let hashes = (said.value, said.word);
+        self.replace_older(clean(&rule.name, hashes, text, said.order));
+        self.settles_by(rule, (said.caller, through.seq), now.mono_ms);
+        let implied = rule.implied();
         let implied = implied.and_then(|implies| Some((implies, rules.route(implies.route)?)));
         if let Some((implies, target)) = implied {
-            let value = rules.plain_value_hash(target, &implies.value);
+            let word = rules.word_hash(&implies.value);
             let text = target.is_shown.then(|| Cow::Borrowed(&*implies.value));
-            let is_unsent = |entry: &Entry<'_>| entry.is_dirty() && entry.seq < through.seq;
-            if self.entry(&target.name, said.caller).is_some_and(is_unsent) {
-                superseded.push(implies.route);
-            }
-            self.replace_older(clean(&target.name, value, text, None));
+            let own = (&*target.name, said.caller, through.seq);
+            let says_it = |dirty: &Dirty<'_>| rules.is_bare(target, implies, dirty.members);
+            let heir = self.supersede(own, None, &says_it);
+            superseded.push(implies.route, heir.count);
+            self.replace_older(clean(&target.name, (0, word), text, None));
         }
     }
 
@@ -854,7 +916,7 @@ impl<'a> Session<'a> {
     fn replace_older(&mut self, entry: Entry<'a>) {
         let known = self.entry(&entry.route, entry.caller);
         if known.is_none_or(|known| known.seq < entry.seq) {
-            self.replace(entry);
+            self.put(entry);
         }
     }
 
@@ -898,9 +960,8 @@ impl<'a> Session<'a> {
         self.entries.retain(|entry| index_of(entry).is_none());
         let seqs: Vec<u64> = gone.iter().map(|(seq, _)| *seq).collect();
         self.drop_implied(rules, &seqs, how, now);
-        let shown = gone.iter().filter(|(_, shown)| *shown);
-        if let Some(seq) = shown.map(|(seq, _)| *seq).max() {
-            self.doubt_kept(seq);
+        if let Some(seq) = seqs.into_iter().max() {
+            self.forgets(seq, gone.iter().any(|(_, shown)| *shown));
         }
     }
 

@@ -117,7 +117,7 @@ impl Op {
 
 impl Records {
     pub(crate) fn new(scale: Scale, mutation: Option<Mutation>) -> Self {
-        let mut config = Config::parse(b"{}").expect("the default configuration");
+        let mut config = Config::parse(br#"{"assume":{"implies":true}}"#).expect("a configuration");
         let (window_ms, late_ms) = match scale {
             Scale::LongCall => (TICK_MS / 4, 5 * TICK_MS / 4),
             Scale::LongWindow => (5 * TICK_MS / 4, TICK_MS / 4),
@@ -263,6 +263,7 @@ impl Records {
         let wanted = Wanted {
             route: &route,
             caller: due.caller,
+            seq: 0,
             destination: &destination,
             bytes_max: usize::MAX,
             refused: &[],

@@ -10,7 +10,7 @@ pub(crate) enum Value {
     Pending,
     /// Neither implied nor voiding.
     Connecting,
-    /// Voids a QR.
+    /// Voids a QR, and says more than other states do: they do not take its place.
     Active,
     /// Voids a QR, too.
     Inactive,
@@ -60,7 +60,7 @@ impl Value {
             Self::QrB => r#"{"session_id":"s","qr":"2@b"}"#,
             Self::Pending => r#"{"session_id":"s","estado_qr":"pending"}"#,
             Self::Connecting => r#"{"session_id":"s","estado_qr":"connecting"}"#,
-            Self::Active => r#"{"session_id":"s","estado_qr":"active"}"#,
+            Self::Active => r#"{"session_id":"s","estado_qr":"active","phone":"4"}"#,
             Self::Inactive => r#"{"session_id":"s","estado_qr":"inactive"}"#,
         }
     }

@@ -1,6 +1,6 @@
 //! Another backend in the configuration, and a leader that has to go.
 
-use super::world::{OK, World};
+use super::world::{IMPLIES, OK, World};
 use super::*;
 
 /// Changes what the leader is configured to call, and what it stands for.
@@ -64,7 +64,7 @@ fn what_nobody_stands_for_any_more_is_taken_over_with_one_line() {
 
 #[test]
 fn what_is_taken_over_gives_way_to_what_its_session_has_said_since() {
-    let mut world = World::new("{}");
+    let mut world = World::new(IMPLIES);
     world.post("qr", "a", "2@old");
     world.post("status", "b", "inactive");
     world.post("qr", "c", "2@only");

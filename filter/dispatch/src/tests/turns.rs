@@ -16,6 +16,7 @@ fn unsent(seq: u64, caller: u64, trial: Trial) -> Entry<'static> {
         caller,
         seq,
         value: seq.into(),
+        word: 0,
         accepted_ms: seq,
         order: None,
         text: None,
@@ -27,6 +28,7 @@ fn unsent(seq: u64, caller: u64, trial: Trial) -> Entry<'static> {
             priority: false,
             destination: Cow::Borrowed(b""),
             neutral: Cow::Borrowed(b""),
+            members: 0,
             body: Cow::Borrowed(b"{}"),
         }),
     }

@@ -36,6 +36,8 @@ pub(super) struct World {
     numbers: u64,
 }
 
+/// A Laravel that sets `pending` by itself.
+pub(super) const IMPLIES: &str = r#"{"assume":{"implies":true}}"#;
 pub(super) const OK: &str = r#"{"success":true}"#;
 
 impl World {

@@ -10,11 +10,24 @@ const HIDDEN: &str = "…";
 /// As JSON, with the keys of the configuration itself. Values of `upstream.headers` may be secrets, and are
 /// not shown.
 pub(super) fn json(config: &Config) -> Value {
-    let routes: Vec<Value> = config
-        .routes
-        .iter()
-        .map(|rule| route(config, rule))
-        .collect();
+    let routes = config.routes.iter().map(|rule| route(config, rule));
+    let splits = config.splits.iter().map(|split| {
+        json!({
+            "name": split.name,
+            "method": split.method,
+            "path": split.path,
+            "split": {"at": pointer(&split.at), "as": name(config, split.route)},
+        })
+    });
+    let routes: Vec<Value> = routes.chain(splits).collect();
+    let barriers = config.barriers.iter().map(|barrier| {
+        json!({
+            "method": barrier.method,
+            "path": barrier.path.to_string(),
+            "forgets": barrier.forgets,
+        })
+    });
+    let barriers: Vec<Value> = barriers.collect();
     let reads = config.reads.iter().map(|read| {
         json!({
             "name": read.name,
@@ -44,7 +57,11 @@ pub(super) fn json(config: &Config) -> Value {
         "prefixes": config.prefixes,
         "hold_ms": config.hold_ms,
         "headers": config.headers.own().map(|(class, names)| (class.to_owned(), json!(names))).collect::<Map<_, _>>(),
-        "assume": {"callers": config.assume.callers},
+        "assume": {
+            "callers": config.assume.callers,
+            "implies": config.assume.implies,
+            "reads": config.assume.reads,
+        },
         "upstream": {
             "cluster": config.upstream.cluster,
             "authority": config.upstream.authority,
@@ -53,10 +70,12 @@ pub(super) fn json(config: &Config) -> Value {
         },
         "slow_ms": config.slow_ms,
         "read_refresh_ms": config.kept.refresh_ms,
+        "settle_ms": config.kept.settle_ms,
         "stale_if_error_ms": config.kept.stale_if_error_ms,
         "refresh_timeout_ms": config.kept.refresh_timeout_ms,
         "reads": reads.collect::<Vec<_>>(),
         "routes": routes,
+        "barriers": barriers,
     });
     if let Some(fallback) = &config.fallback {
         json["fallback"] = json!({
@@ -85,7 +104,6 @@ fn route(config: &Config, rule: &Route) -> Value {
         "session": places(&rule.session),
         "tenant": places(&rule.tenant),
         "value": pointers(&rule.value),
-        "same": pointers(&rule.same),
         "order": pointers(&rule.order),
         "volatile": pointers(&rule.volatile),
         "priority": match &rule.priority {
@@ -93,6 +111,7 @@ fn route(config: &Config, rule: &Route) -> Value {
             Priority::Values(values) => json!(values),
         },
         "not_priority_after": rule.not_priority_after,
+        "priority_after": rule.priority_after,
         "no_dedup": rule.no_dedup,
         "expire_after_ms": rule.expire_after_ms.unwrap_or(0),
         "ack": match rule.ack {

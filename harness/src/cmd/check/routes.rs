@@ -84,7 +84,7 @@ fn removed(place: &str, level: &Value, config: &Config, findings: &mut Vec<Findi
     for (index, one) in list(level, "request_headers_to_remove").enumerate() {
         let name = one.as_str().unwrap_or_default().to_ascii_lowercase();
         let class = config.headers.of(name.as_bytes());
-        if matches!(class, Class::Framing | Class::Neutral) {
+        if matches!(class, Class::Framing | Class::Neutral | Class::Varying) {
             continue;
         }
         let message = format!(

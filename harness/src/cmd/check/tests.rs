@@ -131,7 +131,7 @@ fn each_thing_that_embudo_needs_of_envoy_is_missed_where_it_should_be() {
                 at(y, &format!("{MANAGER}/route_config/virtual_hosts/0/routes"))
                     .as_array_mut()
                     .unwrap()
-                    .remove(4);
+                    .remove(5);
             },
             &[
                 r#"warning: ….route_config: no route enables Embudo for GET /whatsapp/status/session or /api/whatsapp/status/session: the rule "read status" is never used"#,
@@ -361,7 +361,7 @@ fn what_envoy_does_on_a_route_and_not_to_a_call_is_an_error_that_names_the_key()
         (
             // Embudo is not on this one.
             |y| {
-                at(y, &ROUTE.replace("routes/0", "routes/5"))["request_headers_to_add"] =
+                at(y, &ROUTE.replace("routes/0", "routes/6"))["request_headers_to_add"] =
                     add_header("s")
             },
             "{}",
@@ -548,7 +548,7 @@ fn retries_times_and_filters_that_embudo_does_not_get_on_with_are_warned_of() {
 fn a_route_to_another_laravel_than_the_calls_go_to_is_an_error() {
     let port = "/static_resources/clusters/0/load_assignment/endpoints/0/lb_endpoints/0/endpoint/address/socket_address";
     let mut found = findings(|y| at(y, port)["port_value"] = 8001.into(), "{}");
-    assert_eq!(found.len(), 5, "each of the five routes: {found:#?}");
+    assert_eq!(found.len(), 6, "each of the six routes: {found:#?}");
     found.truncate(1);
     expect_only(
         &found,
@@ -630,6 +630,28 @@ fn the_effective_configuration_is_a_configuration_and_hides_secrets() {
     let default = effective::json(&parse("{}").unwrap());
     assert_eq!(default["reads"][0]["path"], "/whatsapp/status/{session}");
     assert_eq!(default["routes"][0]["implies"]["route"], "status");
+}
+
+#[test]
+fn the_effective_configuration_has_every_option() {
+    let schema: Value = serde_json::from_str(SCHEMA).unwrap();
+    let config = parse(r#"{"fallback": {"after_attempts": 3}}"#).unwrap();
+    let effective = effective::json(&config);
+    // What these say is in the rules.
+    let elsewhere = ["preset", "webhook_path", "batch_webhooks"];
+    let lacks = |options: &Value, given: &Value| -> Vec<String> {
+        let names = options.as_object().unwrap().keys();
+        names
+            .filter(|name| !elsewhere.contains(&&***name) && given.get(name).is_none())
+            .cloned()
+            .collect()
+    };
+    let options = &schema["properties"];
+    assert_eq!(lacks(options, &effective), [""; 0]);
+    for part in ["assume", "upstream"] {
+        let options = &options[part]["properties"];
+        assert_eq!(lacks(options, &effective[part]), [""; 0], "{part}");
+    }
 }
 
 #[test]

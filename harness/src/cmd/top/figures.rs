@@ -35,6 +35,10 @@ pub(super) struct Figures {
     pub(super) requests_total: Table,
     /// By route and end.
     pub(super) items_total: Table,
+    /// What is believed of Laravel: how much of each belief is proven, unproven, disproved, assumed.
+    pub(super) beliefs: Table,
+    /// Fresh answers to reads beside what was expected: same, differs, late.
+    pub(super) reads_compared_total: BTreeMap<String, u64>,
     /// By route and verdict.
     pub(super) calls: BTreeMap<String, BTreeMap<String, Rate>>,
     /// All calls.
@@ -171,6 +175,8 @@ impl Figures {
             stores: StoreFigures::by_store(old, new),
             requests_total: by(new, "embudo.requests", "outcome"),
             items_total: by(new, "embudo.items", "end"),
+            beliefs: new.counters_by_two("embudo.beliefs", "belief", "state"),
+            reads_compared_total: new.counters_by("embudo.reads_compared", "result"),
             calls,
             calls_total: all_calls.total,
             calls_per_minute: all_calls.per_minute,

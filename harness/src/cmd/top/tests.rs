@@ -125,6 +125,30 @@ fn the_screen_shows_the_recorded_figures() {
 }
 
 #[test]
+fn each_belief_has_a_line_and_that_of_reads_says_what_it_was_seen_by() {
+    let lines = r#"{"name":"wasmcustom.embudo.beliefs;belief=batch;state=proven;store=embudo","value":2},
+        {"name":"wasmcustom.embudo.beliefs;belief=batch;state=disproved;store=embudo","value":0},
+        {"name":"wasmcustom.embudo.beliefs;belief=implies;state=unproven;store=embudo","value":1},
+        {"name":"wasmcustom.embudo.beliefs;belief=reads;state=proven;store=embudo","value":3},
+        {"name":"wasmcustom.embudo.beliefs;belief=reads;state=proven;store=second","value":4},
+        {"name":"wasmcustom.embudo.beliefs;belief=reads;state=disproved;store=embudo","value":1},
+        {"name":"wasmcustom.embudo.reads_compared;result=same","value":120},
+        {"name":"wasmcustom.embudo.reads_compared;result=differs","value":6}"#;
+    let shown = figures(EARLIER, &with(LATER, lines));
+    let screen = view::text(&shown, 110);
+    assert_eq!(words(&screen, "batch"), ["2", "–", "0", "–"]);
+    assert_eq!(words(&screen, "implies"), ["–", "1", "–", "–"]);
+    assert_eq!(
+        words(&screen, "reads"),
+        ["7", "–", "1", "–", "120", "6", "–"]
+    );
+    assert!(screen.lines().all(|line| line.chars().count() <= 110));
+    let value = serde_json::to_value(&shown).expect("JSON");
+    assert_eq!(value["beliefs"]["reads"]["proven"], 7);
+    assert_eq!(value["reads_compared_total"]["differs"], 6);
+}
+
+#[test]
 fn a_circuit_that_envoy_knows_is_named() {
     for (gauge, name, json) in [
         (0, "circuit closed", "closed"),

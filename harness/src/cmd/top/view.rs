@@ -46,6 +46,10 @@ const VERDICTS: [&str; 6] = [
 /// More verdicts, shown as refused.
 const NOT_TAKEN: [&str; 3] = ["partial", "no_route", "too_large"];
 
+/// What is believed of Laravel, and what answers to reads were beside that.
+const BELIEFS: [&str; 4] = ["proven", "unproven", "disproved", "assumed"];
+const COMPARED: [&str; 3] = ["same", "differs", "late"];
+
 const ENDS: [&str; 5] = ["delivered", "superseded", "expired", "rejected", "voided"];
 
 /// Nine digits and a blank: a count that needs more is years old. "superseded" needs one more.
@@ -205,10 +209,31 @@ fn blocks(figures: &Figures) -> Vec<Block> {
     if !reads.is_empty() {
         blocks.push(Block::counts("READS", &READS, &reads));
     }
+    if !figures.beliefs.is_empty() {
+        blocks.push(beliefs(figures));
+    }
     blocks.push(calls(figures));
     blocks.push(Block::counts("ITEMS", &ENDS, &figures.items_total));
     blocks.push(times(figures));
     blocks
+}
+
+/// A row for each belief, and behind that of the reads what it was seen by.
+fn beliefs(figures: &Figures) -> Block {
+    let heading = std::iter::once("BELIEFS").chain(BELIEFS).chain(COMPARED);
+    let rows = figures.beliefs.iter().map(|(belief, states)| {
+        let states = BELIEFS.map(|state| number(states.get(state).copied()));
+        let compared = COMPARED.map(|result| match belief.as_str() {
+            "reads" => number(figures.reads_compared_total.get(result).copied()),
+            _ => String::new(),
+        });
+        let cells = std::iter::once(belief.clone()).chain(states);
+        cells.chain(compared).collect()
+    });
+    Block {
+        heading: heading.map(str::to_owned).collect(),
+        rows: rows.collect(),
+    }
 }
 
 /// Two rows a route: how often each verdict was, and how often a minute it is.

@@ -18,7 +18,7 @@ const SEED: u64 = 1;
 /// Of another session than all of those.
 const PROOF_SEED: u64 = 2;
 
-/// Sessions that are only read.
+/// Sessions that are only read, once they have said something.
 const READERS: usize = 100;
 
 /// Every session, with the number of its newest QR.
@@ -86,6 +86,11 @@ impl Sessions {
             outcome: Some(outcome),
         };
         self.readers.iter().cycle().take(count).map(read).collect()
+    }
+
+    /// What each reader's session says first.
+    pub(super) fn introduced(&self) -> Vec<Shot> {
+        self.readers.iter().map(|id| qr(id, 0, "queued")).collect()
     }
 
     /// The first read of each reader.

@@ -77,7 +77,11 @@ pub async fn run(options: &ChaosOptions, mut tell: impl FnMut(&str)) -> Result<C
         windows: plan.healthy.iter().chain([&plan.outage]).cloned().collect(),
         ..load_options(&plan.scenario, &envoy, epoch)
     };
-    tell("asking for each session once");
+    tell("introducing each session, and asking for it once");
+    // A read is kept of a session that has had an update: without one the first outage fails it.
+    load::introduce(&load).await?;
+    // And of one that began before its delivery nothing is kept.
+    settled(&plan.scenario, &mut envoy).await?;
     load::warm_up(&load).await?;
     laravel.reset();
     let started_ms = laravel.now_ms();

@@ -156,6 +156,7 @@ impl Plan {
             tenant_header: Some(TENANT_HEADER.to_owned()),
             shared_names: true,
             posts: Vec::new(),
+            reads: Vec::new(),
             name: "chaos".to_owned(),
             seed,
             sessions,

@@ -79,6 +79,19 @@ pub enum Starter {
     Direct,
 }
 
+/// Methods of a configuration's barriers, and what their paths are as regular expressions.
+fn barriers(config: &Value) -> Vec<(String, String)> {
+    let all = config["barriers"].as_array().into_iter().flatten();
+    all.filter_map(|barrier| {
+        let path = barrier["path"].as_str()?.replace("{session}", "[^/]+");
+        Some((
+            barrier["method"].as_str()?.to_owned(),
+            format!("(/api)?{path}"),
+        ))
+    })
+    .collect()
+}
+
 // === impl EnvoyOptions ===
 
 impl EnvoyOptions {
@@ -125,6 +138,9 @@ impl EnvoyOptions {
                 bootstrap.module(module)?;
                 for regex in &self.read_routes {
                     bootstrap.read_route(regex)?;
+                }
+                for (method, regex) in barriers(&self.filter_config) {
+                    bootstrap.barrier_route(&method, &regex)?;
                 }
                 match &self.preset {
                     Some(preset) => bootstrap.preset(preset, &self.filter_config)?,

@@ -85,6 +85,8 @@ pub struct LoadOptions {
     /// Spans of the run, in ms since its first event was due, whose latencies are kept apart; a send belongs to
     /// the first in which it was due.
     pub windows: Vec<Range<u64>>,
+    /// Whether every answered read is noted, to be compared with Laravel's own.
+    pub note_reads: bool,
     /// When the clock of the report was 0; give Laravel the same one.
     pub epoch: Instant,
 }
@@ -259,7 +261,7 @@ async fn drive(
         let Some((session, key)) = names.get(index).cloned() else {
             continue;
         };
-        if options.quiet {
+        if options.quiet || sender.has_given_up(index) {
             continue;
         }
         if flows.len() >= options.flows_max {
@@ -318,6 +320,7 @@ impl Default for LoadOptions {
             script: Vec::new(),
             headers: Vec::new(),
             windows: Vec::new(),
+            note_reads: false,
             epoch: Instant::now(),
         }
     }

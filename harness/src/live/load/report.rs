@@ -8,7 +8,7 @@ use std::{
 
 use hdrhistogram::Histogram;
 
-use crate::model::{gateway::Answer, http::Kind, order::SentLog};
+use crate::model::{gateway::Answer, http::Kind, order::SentLog, reads::ReadLog};
 
 /// Ten minutes: no send waits longer, and the histogram's size depends on it.
 const LATENCY_MAX_US: u64 = 600_000_000;
@@ -29,6 +29,8 @@ pub struct LoadProgress {
     pub failures: AtomicU64,
     /// Flows under way.
     pub in_flight: AtomicU64,
+    /// Reads that the store could answer only because it believes something; counted where reads are noted.
+    pub believed: AtomicU64,
 }
 
 /// Latencies of one kind of request, in µs.
@@ -81,6 +83,8 @@ pub struct LoadReport {
     pub retries: BTreeMap<Kind, u64>,
     /// Answers by kind, status, and `x-embudo`.
     pub answers: BTreeMap<(Kind, u16, Option<String>), u64>,
+    /// Reads that were answered `inactive`.
+    pub reads_inactive: u64,
     /// Sends whose connection was refused or broke.
     pub network_errors: BTreeMap<Kind, u64>,
     /// Sends without an answer in time.
@@ -93,8 +97,15 @@ pub struct LoadReport {
     pub per_second: BTreeMap<u64, Second>,
     /// What was asked for with [`super::LoadOptions::windows`], in their order.
     pub windows: Vec<Window>,
+    /// Reads of the script that were not answered as they must be, and how.
+    pub wrong_reads: Vec<String>,
     /// Every update sent, session by session, for the order checks.
     pub sent: SentLog,
+    /// Every read that was answered 200, where [`super::LoadOptions::note_reads`] says so.
+    pub reads: ReadLog,
+    /// Sessions that were given up, where [`crate::model::gateway::GatewayConfig::gives_up`] says so, and when, in ms
+    /// of the epoch.
+    pub given_up: BTreeMap<String, u64>,
 }
 
 // === impl Window ===
@@ -140,8 +151,14 @@ impl LoadReport {
         answer: &Answer,
         outcome: &Option<String>,
     ) {
+        let is_inactive = |body: &[u8]| {
+            let json = serde_json::from_slice::<serde_json::Value>(body);
+            json.is_ok_and(|json| json["estado_qr"] == "inactive")
+        };
         match answer {
-            Answer::Status(status, _) => {
+            Answer::Status(status, body) => {
+                let is_read = kind == Kind::GetStatus && *status == 200;
+                self.reads_inactive += u64::from(is_read && is_inactive(body));
                 *self
                     .answers
                     .entry((kind, *status, outcome.clone()))

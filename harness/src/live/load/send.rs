@@ -29,10 +29,11 @@ use tokio::sync::Semaphore;
 use super::{LoadOptions, LoadProgress, LoadReport, Window};
 use crate::model::{
     gateway::{Answer, Caller, Flow, Outgoing, Retries, RetryPolicy, What},
-    http::Request,
+    http::{Kind, Request, Route},
     order::Sent,
+    reads::{Read, SETTLE_MS},
 };
-use crate::scenario::Planned;
+use crate::scenario::{Expected, Planned};
 
 /// Everything the flows share.
 pub(super) struct Sender {
@@ -42,6 +43,11 @@ pub(super) struct Sender {
     callers: Vec<Caller>,
     /// Sessions that are up, and have said so.
     paired: Mutex<BTreeSet<usize>>,
+    /// Sessions that were given up, and show nothing any more.
+    given_up: Mutex<BTreeSet<usize>>,
+    gives_up: bool,
+    tells_details: bool,
+    note_reads: bool,
     /// Requests signed so far.
     signed: AtomicU64,
     prefix: Arc<str>,
@@ -65,6 +71,24 @@ struct Whose<'a> {
     /// The name of its log; none for a stranger's.
     key: Option<&'a str>,
     caller: Option<&'a Caller>,
+    /// The updates in it, where it is a batch.
+    items: &'a [(String, Route, String)],
+    /// What it must be answered, if it is a read of the script.
+    expected: Option<&'a Expected>,
+}
+
+/// Whether the store has answered a read between two QRs, so soon that it must believe something of what QRs do to
+/// Laravel's answers: most reads are such.
+fn is_believed(read: &Read, sent: &[Sent]) -> bool {
+    let is_cached = read.outcome.as_deref() == Some("cached");
+    let mut last = sent.iter().rev().filter(|send| send.is_news());
+    let (Some(pending), Some(qr)) = (last.next(), last.next()) else {
+        return false;
+    };
+    let is_young = pending
+        .ended_us
+        .is_some_and(|ended| read.sent_us < ended + SETTLE_MS * 1000);
+    is_cached && is_young && qr.route == Route::Qr && pending.route == Route::Status
 }
 
 /// A panic in one flow must not make all others panic.
@@ -107,6 +131,10 @@ impl Sender {
             headers,
             callers,
             paired: Mutex::default(),
+            given_up: Mutex::default(),
+            gives_up: options.gateway.gives_up,
+            tells_details: options.gateway.tells_details,
+            note_reads: options.note_reads,
             signed: AtomicU64::new(0),
             prefix: options.prefix.as_str().into(),
             connections: Semaphore::new(options.connections_max.max(1)),
@@ -130,6 +158,10 @@ impl Sender {
         self.lock().shed += 1;
     }
 
+    pub(super) fn has_given_up(&self, index: usize) -> bool {
+        lock(&self.given_up).contains(&index)
+    }
+
     pub(super) fn prefix(&self) -> Arc<str> {
         self.prefix.clone()
     }
@@ -144,6 +176,8 @@ impl Sender {
             index,
             key: Some(key),
             caller: self.callers.get(index),
+            items: &[],
+            expected: None,
         };
         let due = Instant::now();
         self.until_final(&whose, &outgoing, &self.retries, due, &mut dice)
@@ -157,6 +191,8 @@ impl Sender {
             index: planned.index,
             key: planned.key.as_deref(),
             caller: Some(&planned.caller),
+            items: &planned.items,
+            expected: planned.expected.as_ref(),
         };
         let mut dice = ChaCha8Rng::seed_from_u64(self.seed);
         self.until_final(&whose, &planned.outgoing, &planned.retries, due, &mut dice)
@@ -181,10 +217,13 @@ impl Sender {
             lock(&self.paired).remove(&index);
         }
         let mut flow = Flow::new(self.prefix.clone(), session, what);
+        flow = flow.telling_details(self.tells_details);
         let whose = Whose {
             index,
             key: Some(&key),
             caller: self.callers.get(index),
+            items: &[],
+            expected: None,
         };
         let (event_due, began) = (due, Instant::now());
         let (mut next, mut due) = (flow.start(), due);
@@ -195,6 +234,10 @@ impl Sender {
                 .await;
             next = flow.next(&answer);
             due = Instant::now();
+        }
+        if self.gives_up && flow.gives_up() && lock(&self.given_up).insert(index) {
+            let now_us = self.now_us();
+            self.lock().given_up.insert(key.to_string(), now_us / 1000);
         }
         if comes_up {
             lock(&self.paired).insert(index);
@@ -261,16 +304,20 @@ impl Sender {
             };
         };
         let sent = Instant::now();
-        let place = {
+        let places: Vec<(&str, usize)> = {
             // The time is taken under the lock, so that the log's order is the order of its times.
             let mut report = self.lock();
             let now_us = self.now_us();
             report.sending(now_us, outgoing.kind, retry);
-            outgoing.update.as_ref().map(|(route, value)| {
-                report
-                    .sent
-                    .sent(session, Sent::new(*route, value.as_str(), now_us))
+            let single = outgoing.update.iter();
+            let single = single.map(|(route, value)| (session, *route, value.as_str()));
+            let items = whose.items.iter();
+            let items = items.map(|(key, route, value)| (key.as_str(), *route, value.as_str()));
+            let sent = single.chain(items);
+            sent.map(|(key, route, value)| {
+                (key, report.sent.sent(key, Sent::new(route, value, now_us)))
             })
+            .collect()
         };
         self.progress.sends.fetch_add(1, Ordering::Relaxed);
         let exchange = self.exchange(&request);
@@ -283,7 +330,34 @@ impl Sender {
         let mut report = self.lock();
         let now_us = self.now_us();
         report.ended(now_us, outgoing.kind, &answer, &outcome);
+        if let Some(expected) = whose.expected {
+            let body = match &answer {
+                Answer::Status(_, body) => Some(&body[..]),
+                Answer::NetworkError | Answer::Timeout => None,
+            };
+            let wrong = expected.verdict(body, outcome.as_deref());
+            report.wrong_reads.extend(wrong);
+        }
         let succeeded = answer.is_success();
+        if self.note_reads
+            && outgoing.kind == Kind::GetStatus
+            && let Answer::Status(200, body) = &answer
+        {
+            let read = Read {
+                sent_us: self.us(sent),
+                ended_us: now_us,
+                body: body.clone(),
+                outcome: outcome.clone(),
+            };
+            if is_believed(&read, report.sent.of_session(session)) {
+                self.progress.believed.fetch_add(1, Ordering::Relaxed);
+            }
+            report
+                .reads
+                .entry(session.to_owned())
+                .or_default()
+                .push(read);
+        }
         let status = match answer {
             Answer::Status(status, _) => Some(status),
             Answer::NetworkError | Answer::Timeout => None,
@@ -310,8 +384,9 @@ impl Sender {
         if !succeeded {
             self.progress.failures.fetch_add(1, Ordering::Relaxed);
         }
-        if let Some(place) = place {
-            report.sent.ended(session, place, now_us, status, outcome);
+        for (key, place) in places {
+            let outcome = outcome.clone();
+            report.sent.ended(key, place, now_us, status, outcome);
         }
         answer
     }
@@ -360,8 +435,12 @@ impl Sender {
     }
 
     fn ms(&self, moment: Instant) -> u64 {
+        self.us(moment) / 1000
+    }
+
+    fn us(&self, moment: Instant) -> u64 {
         let since = moment.saturating_duration_since(self.epoch);
-        u64::try_from(since.as_millis()).unwrap_or(u64::MAX)
+        u64::try_from(since.as_micros()).unwrap_or(u64::MAX)
     }
 
     fn now_us(&self) -> u64 {

@@ -8,7 +8,7 @@ use std::path::{Path, PathBuf};
 use anyhow::{Context as _, Result};
 use tempfile::TempDir;
 
-use super::RealLaravelOptions;
+use super::{Application, RealLaravelOptions};
 use crate::live::paths;
 
 /// How much of a log is shown when a start fails.
@@ -21,6 +21,7 @@ pub(super) struct Files {
     pub(super) addr: SocketAddr,
     /// The socket between nginx and PHP. Its path may have 107 bytes at most, and a run folder's may be longer.
     socket: TempDir,
+    application: Application,
     with_package: bool,
     throttle_per_minute: u32,
 }
@@ -34,6 +35,7 @@ impl Files {
             run_dir: paths::new_run(&options.name)?,
             addr: free_port()?,
             socket: tempfile::tempdir().context("cannot make a folder for PHP's socket")?,
+            application: options.application,
             with_package: options.with_package,
             throttle_per_minute: options.throttle_per_minute.unwrap_or(0),
         };
@@ -79,6 +81,7 @@ impl Files {
         let file = |name: &str| self.run_dir.join(name).into_os_string();
         vec![
             ("EMBUDO_STORAGE", self.run_dir.clone().into_os_string()),
+            ("EMBUDO_APPLICATION", self.application.routes().into()),
             ("EMBUDO_DATABASE", self.database().into_os_string()),
             (
                 "EMBUDO_PACKAGE",

@@ -8,9 +8,11 @@ use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 use anyhow::{Context as _, Result};
 use rusqlite::{Connection, OpenFlags};
 
+use super::PANEL;
 use crate::model::http::{Kind, Route};
 use crate::model::laravel::{Entry, kind};
 use crate::model::order::Row;
+use crate::model::reads::{Word, Words};
 
 /// The table `accounts`, by session.
 pub type Rows = BTreeMap<String, Row>;
@@ -72,13 +74,66 @@ pub(super) fn rows(database: &Path) -> Result<Rows> {
         .context("cannot read the accounts")
 }
 
+/// What of a session a panel shows beside its state.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Details {
+    /// Whose.
+    pub session: String,
+    /// `estado_qr`.
+    pub state: String,
+    /// The phone that it is paired with.
+    pub phone: Option<String>,
+    /// Why it is not.
+    pub reason: Option<String>,
+}
+
+pub(super) fn details(database: &Path) -> Result<Vec<Details>> {
+    let connection = open(database)?;
+    let mut select =
+        connection.prepare("SELECT session_id, estado_qr, phone, reason FROM accounts")?;
+    let rows = select.query_map([], |row| {
+        Ok(Details {
+            session: row.get(0)?,
+            state: row.get(1)?,
+            phone: row.get(2)?,
+            reason: row.get(3)?,
+        })
+    })?;
+    rows.collect::<Result<_, _>>()
+        .context("cannot read the accounts")
+}
+
+/// What Laravel has said of each session, from when on.
+pub(super) fn words(database: &Path, clock: Clock) -> Result<Words> {
+    let connection = open(database)?;
+    let mut select = connection
+        .prepare("SELECT session_id, route, value, says, at_ms FROM updates ORDER BY id")?;
+    let rows = select.query_map([], |row| {
+        let route: String = row.get(1)?;
+        let told: String = row.get(2)?;
+        let word = Word {
+            at_ms: clock.ms(Duration::from_millis(row.get(4)?)),
+            says: row.get(3)?,
+            told: (route == "status").then_some(told),
+            is_users: route == "stop",
+        };
+        Ok((row.get::<_, String>(0)?, word))
+    })?;
+    let mut words = Words::new();
+    for row in rows {
+        let (session, word) = row.context("cannot read the updates")?;
+        words.entry(session).or_default().push(word);
+    }
+    Ok(words)
+}
+
 /// The updates that took effect, in order.
 pub(super) fn updates(database: &Path, clock: Clock) -> Result<Vec<Entry>> {
     let connection = open(database)?;
     let mut select = connection.prepare(
         "SELECT session_id, route, value, timestamp, batched, started_ms, at_ms,
                 (SELECT MIN(id) FROM updates first WHERE first.call = updates.call)
-         FROM updates ORDER BY id",
+         FROM updates WHERE route IN ('qr', 'status') ORDER BY id",
     )?;
     let entries = select.query_map([], |row| {
         let ms = |column: usize| {
@@ -122,11 +177,20 @@ pub(super) fn requests(log: &Path, clock: Clock) -> Result<Vec<(u64, Kind, usize
         Some((clock.ms(at), kind, bytes, status))
     };
     let read = |line| request(line).with_context(|| format!("nginx wrote {line:?}"));
-    text.lines().map(read).collect()
+    // What a panel's users do is not the gateway's.
+    let is_users = |line: &&str| line.contains(&format!(" {PANEL}"));
+    text.lines()
+        .filter(|line| !is_users(line))
+        .map(read)
+        .collect()
 }
 
 pub(super) fn reset(database: &Path, log: &Path) -> Result<()> {
-    open(database)?.execute("DELETE FROM updates", [])?;
+    let connection = open(database)?;
+    // What it says of a session when all is forgotten is what it says until the next update.
+    let last = "SELECT MAX(id) FROM updates GROUP BY session_id";
+    connection.execute(&format!("DELETE FROM updates WHERE id NOT IN ({last})"), [])?;
+    connection.execute("UPDATE updates SET route = 'before'", [])?;
     // nginx appends, so it goes on at the beginning.
     File::create(log).with_context(|| format!("cannot write {}", log.display()))?;
     Ok(())

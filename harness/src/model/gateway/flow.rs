@@ -7,6 +7,12 @@ use serde_json::Value;
 use super::{axios, schedule::What};
 use crate::model::http::{Kind, Request, Route};
 
+/// Why a session is `inactive`: nobody has scanned its QR.
+pub const EXPIRED: &str = "qr_timeout";
+
+/// Why a session is `inactive`: its user has logged out.
+pub const LOGGED_OUT: &str = "logged_out";
+
 /// A request the gateway wants to send.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Outgoing {
@@ -35,6 +41,8 @@ pub struct Flow {
     prefix: Arc<str>,
     session: Arc<str>,
     stage: Stage,
+    tells_details: bool,
+    gives_up: bool,
 }
 
 #[derive(Clone, Debug)]
@@ -47,6 +55,14 @@ enum Stage {
     Done,
 }
 
+/// The phone that a session is paired with.
+#[must_use]
+pub fn phone(session: &str) -> String {
+    let digits = session.bytes().filter(u8::is_ascii_hexdigit).take(9);
+    let digits: String = digits.map(|byte| char::from(b'0' + byte % 10)).collect();
+    format!("5491{digits}")
+}
+
 // === impl Flow ===
 
 impl Flow {
@@ -56,7 +72,16 @@ impl Flow {
             prefix,
             session,
             stage: Stage::Start(what),
+            tells_details: false,
+            gives_up: false,
         }
+    }
+
+    /// The same, where states say whose phone it is, or why it ended.
+    #[must_use]
+    pub fn telling_details(mut self, tells: bool) -> Self {
+        self.tells_details = tells;
+        self
     }
 
     /// A flow of this one request.
@@ -65,6 +90,8 @@ impl Flow {
             prefix: Arc::from(""),
             session: Arc::from(""),
             stage: Stage::Once(Box::new(outgoing)),
+            tells_details: false,
+            gives_up: false,
         }
     }
 
@@ -74,8 +101,10 @@ impl Flow {
             prefix,
             session,
             stage: Stage::Done,
+            tells_details: false,
+            gives_up: false,
         }
-        .send_state("pending")
+        .send_state("pending", None)
     }
 
     // ## Start => (Asking | SendingState)
@@ -86,8 +115,13 @@ impl Flow {
     /// The first request.
     pub fn start(&mut self) -> Option<Outgoing> {
         match std::mem::replace(&mut self.stage, Stage::Done) {
-            Stage::Start(What::Active) => self.send_state("active"),
-            Stage::Start(What::LoggedOut) => self.send_state("inactive"),
+            Stage::Start(What::Active) => {
+                let phone = phone(&self.session);
+                self.send_state("active", Some(("phone", &phone)))
+            }
+            Stage::Start(What::LoggedOut) => {
+                self.send_state("inactive", Some(("reason", LOGGED_OUT)))
+            }
             Stage::Start(what) => {
                 self.stage = Stage::Asking(what);
                 let path = format!("{}/whatsapp/status/{}", self.prefix, self.session);
@@ -108,12 +142,14 @@ impl Flow {
     // ## SendingState => Done
     //
     // axios rejects whatever is not 2xx, and the first rejection ends the flow: a 404 or an error on
-    // the question means that the QR is not sent.
+    // the question means that the QR is not sent. The interceptor has asked four times by then; the origin gateway
+    // gives the session up.
 
     /// The request that follows this answer to the last one.
     pub fn next(&mut self, answer: &Answer) -> Option<Outgoing> {
         let stage = std::mem::replace(&mut self.stage, Stage::Done);
         if !answer.is_success() {
+            self.gives_up = matches!(stage, Stage::Asking(What::Qr(_)));
             return None;
         }
         match stage {
@@ -127,16 +163,28 @@ impl Flow {
                     request,
                 })
             }
-            Stage::Asking(What::Expired) if answer.says_pending() => self.send_state("inactive"),
-            Stage::SendingQr => self.send_state("pending"),
+            Stage::Asking(What::Expired) if answer.says_pending() => {
+                self.send_state("inactive", Some(("reason", EXPIRED)))
+            }
+            Stage::SendingQr => self.send_state("pending", None),
             _ => None,
         }
     }
 
-    fn send_state(&mut self, state: &str) -> Option<Outgoing> {
+    /// Whether the state could not be read before a QR.
+    pub fn gives_up(&self) -> bool {
+        self.gives_up
+    }
+
+    fn send_state(&mut self, state: &str, detail: Option<(&str, &str)>) -> Option<Outgoing> {
         self.stage = Stage::SendingState;
         let path = format!("{}/whatsapp/status", self.prefix);
-        let request = axios("POST", path, Some(self.body("estado_qr", state)));
+        let mut body = self.body("estado_qr", state);
+        if let Some((name, detail)) = detail.filter(|_| self.tells_details) {
+            body.pop();
+            body.push_str(&format!(r#","{name}":{}}}"#, Value::from(detail)));
+        }
+        let request = axios("POST", path, Some(body));
         let update = Some((Route::Status, state.to_owned()));
         Some(Outgoing {
             kind: Kind::PostStatus,
@@ -214,6 +262,49 @@ mod tests {
         for status in [404, 500, 302] {
             assert_eq!(sent(What::Qr("2@a".to_owned()), &[(status, "{}")]).len(), 1);
         }
+    }
+
+    #[test]
+    fn a_session_is_given_up_where_its_state_cannot_be_read_before_a_qr_and_nowhere_else() {
+        let after = |what: What, statuses: &[u16]| {
+            let mut flow = Flow::new("/api".into(), "s".into(), what);
+            flow.start();
+            for status in statuses {
+                flow.next(&Answer::Status(*status, bytes::Bytes::from_static(b"{}")));
+            }
+            flow.gives_up()
+        };
+        let qr = || What::Qr("2@a".to_owned());
+        assert!(after(qr(), &[429]) && after(qr(), &[404]));
+        assert!(!after(qr(), &[200]), "it can be read");
+        assert!(!after(qr(), &[200, 500]), "the QR is lost, no more");
+        assert!(
+            !after(What::Expired, &[500]),
+            "the timer has a try of its own"
+        );
+        assert!(!after(What::Active, &[500]));
+    }
+
+    #[test]
+    fn a_state_says_whose_phone_it_is_or_why_it_ended_where_it_is_asked_to() {
+        let body = |what: What, tells: bool| {
+            let mut flow = Flow::new("/api".into(), "0b1c7d6e-1".into(), what);
+            flow = flow.telling_details(tells);
+            let body = flow.start().expect("a request").request.body;
+            String::from_utf8(body.to_vec()).expect("text")
+        };
+        assert_eq!(
+            body(What::Active, true),
+            r#"{"session_id":"0b1c7d6e-1","estado_qr":"active","phone":"5491889950419"}"#
+        );
+        assert_eq!(
+            body(What::LoggedOut, true),
+            r#"{"session_id":"0b1c7d6e-1","estado_qr":"inactive","reason":"logged_out"}"#
+        );
+        assert_eq!(
+            body(What::Active, false),
+            r#"{"session_id":"0b1c7d6e-1","estado_qr":"active"}"#
+        );
     }
 
     #[test]

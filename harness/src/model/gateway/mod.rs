@@ -23,7 +23,7 @@ use rand_chacha::ChaCha8Rng;
 
 pub use self::{
     caller::{Caller, Identity},
-    flow::{Answer, Flow, Outgoing},
+    flow::{Answer, EXPIRED, Flow, LOGGED_OUT, Outgoing, phone},
     retry::{Retries, RetryPolicy},
     schedule::{Event, GatewayConfig, Schedule, What},
 };

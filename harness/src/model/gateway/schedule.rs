@@ -8,7 +8,9 @@
 //! A cycle that is scanned stops showing QRs; a moment later the session is `active` and stays so
 //! for some minutes; then the user logs out and a new cycle begins. The expiry timer is not cleared
 //! by a scan: it asks Laravel for the state instead. An answer that is a little stale would have it
-//! take down a session that has just come up.
+//! take down a session that has just come up. In the origin gateway it fires late, while the socket is
+//! open again and shows its next QR: its `inactive` and that QR are on their way at once
+//! ([`GatewayConfig::origin`]).
 //!
 //! The first cycle begins somewhere in its middle, each session elsewhere, so that the load is
 //! steady from the first second.
@@ -60,6 +62,12 @@ pub struct GatewayConfig {
     pub restart_probability: f64,
     /// All times of the schedule are divided by this; 60 makes a minute a second.
     pub time_compression: f64,
+    /// Whether the expiry timer fires beside the next cycle's first QR, instead of when the last one has run out.
+    pub expires_beside_qr: bool,
+    /// Whether a session whose state cannot be read, retries and all, is given up: it shows no QR any more.
+    pub gives_up: bool,
+    /// Whether `active` says whose phone it is, and `inactive` why.
+    pub tells_details: bool,
 }
 
 /// What happens to a session.
@@ -144,8 +152,10 @@ impl Schedule {
                 self.planned.push_back((at, What::Qr(qr)));
             }
         }
-        self.planned
-            .push_back((from + signed(CYCLE_MS), What::Expired));
+        if scanned || !self.config.expires_beside_qr {
+            self.planned
+                .push_back((from + signed(CYCLE_MS), What::Expired));
+        }
         let mut closed_at = from + signed(CYCLE_MS);
         if let Some(scan_at) = scan_at {
             let restart = self.chance(self.config.restart_probability);
@@ -159,6 +169,9 @@ impl Schedule {
             self.planned.make_contiguous().sort_by_key(|(at, _)| *at);
         }
         self.cycle_from_ms = closed_at + signed(self.dice.random_range(RECONNECT_MS));
+        if !scanned && self.config.expires_beside_qr {
+            self.planned.push_back((self.cycle_from_ms, What::Expired));
+        }
     }
 
     fn chance(&mut self, probability: f64) -> bool {
@@ -187,12 +200,27 @@ impl Schedule {
 
 // === impl GatewayConfig ===
 
+impl GatewayConfig {
+    /// As the gateway that the project started from: its timer is late, and it gives up.
+    #[must_use]
+    pub fn origin() -> Self {
+        Self {
+            expires_beside_qr: true,
+            gives_up: true,
+            ..Self::default()
+        }
+    }
+}
+
 impl Default for GatewayConfig {
     fn default() -> Self {
         Self {
             scan_probability: SCAN_PROBABILITY,
             restart_probability: RESTART_PROBABILITY,
             time_compression: 1.0,
+            expires_beside_qr: false,
+            gives_up: false,
+            tells_details: false,
         }
     }
 }
@@ -289,6 +317,33 @@ mod tests {
                     What::Expired => {}
                 }
             }
+        }
+    }
+
+    #[test]
+    fn the_origins_timer_fires_beside_the_next_cycles_first_qr_and_moves_nothing_else() {
+        let config = GatewayConfig {
+            scan_probability: 0.0,
+            ..GatewayConfig::origin()
+        };
+        let qrs = |events: &[Event]| -> Vec<Event> {
+            let is_qr = |event: &&Event| matches!(event.what, What::Qr(_));
+            events.iter().filter(is_qr).cloned().collect()
+        };
+        for index in 0..50 {
+            let all = events(config.clone(), index, 3_600_000);
+            assert!(all.is_sorted_by_key(|event| event.at_ms));
+            let expiries: Vec<u64> = all
+                .iter()
+                .filter(|event| event.what == What::Expired)
+                .map(|event| event.at_ms)
+                .collect();
+            assert!(expiries.len() > 20, "one a cycle: {expiries:?}");
+            let shown = qrs(&all);
+            for at in expiries {
+                assert!(shown.iter().any(|qr| qr.at_ms == at), "no QR at {at}");
+            }
+            assert_eq!(shown, qrs(&events(unscanned(), index, 3_600_000)));
         }
     }
 

@@ -5,16 +5,6 @@ use serde_json::json;
 use super::{Account, input};
 use crate::model::http::{Request, Response};
 
-/// `GET …/whatsapp/status/{session_id}`
-pub(super) fn state(account: Option<&Account>) -> Response {
-    match account {
-        Some(Account { estado_qr, .. }) => {
-            Response::json(200, &json!({ "estado_qr": estado_qr, "status": estado_qr }))
-        }
-        None => unknown_account(),
-    }
-}
-
 /// `GET …/whatsapp/account/{session_id}`
 pub(super) fn account(session: &str, account: Option<&Account>) -> Response {
     match account {
@@ -26,13 +16,20 @@ pub(super) fn account(session: &str, account: Option<&Account>) -> Response {
     }
 }
 
+/// A message cannot be sent: its session is not up.
+pub(super) fn not_active() -> Response {
+    let body = json!({ "success": false, "message": "The session is not active." });
+    Response::json(409, &body)
+}
+
 /// `POST …/whatsapp-webhook/{token}`: says what arrived, so that the sender can compare.
 pub(super) fn webhook(body: &[u8]) -> Response {
     let body = json!({ "success": true, "length": body.len(), "digest": digest(body) });
     Response::json(200, &body)
 }
 
-fn unknown_account() -> Response {
+/// No such account.
+pub(super) fn unknown_account() -> Response {
     Response::json(404, &json!({ "error": "Account not found" }))
 }
 

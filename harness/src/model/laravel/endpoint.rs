@@ -12,7 +12,12 @@ pub(super) enum Endpoint<'a> {
     ReadStatus(&'a str),
     Account(&'a str),
     ActiveAccounts,
-    Webhook,
+    /// A message for a session.
+    Message(&'a str),
+    /// An account is deleted.
+    Delete(&'a str),
+    /// An account is logged out.
+    LogOut(&'a str),
     /// A path that exists under another method; the methods it has.
     WrongMethod(&'static str),
     Unknown,
@@ -51,10 +56,12 @@ impl<'a> Endpoint<'a> {
             ["whatsapp", "status", session] if get => Self::ReadStatus(session),
             ["whatsapp", "status", _] => Self::WrongMethod("GET, HEAD"),
             ["whatsapp", "account", session] if get => Self::Account(session),
+            ["whatsapp", "account", session] if method == "DELETE" => Self::Delete(session),
             ["whatsapp", "account", _] => Self::WrongMethod("GET, HEAD"),
+            ["whatsapp", "logout", session] if post => Self::LogOut(session),
             ["whatsapp", "accounts", "active"] if get => Self::ActiveAccounts,
             ["whatsapp", "accounts", "active"] => Self::WrongMethod("GET, HEAD"),
-            ["whatsapp-webhook", _] if post => Self::Webhook,
+            ["whatsapp-webhook", session] if post => Self::Message(session),
             ["whatsapp-webhook", _] => Self::WrongMethod("POST"),
             _ => Self::Unknown,
         }

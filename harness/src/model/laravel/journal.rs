@@ -95,6 +95,8 @@ pub struct Journal {
     answers: BTreeMap<(Kind, u16), u64>,
     arrivals: Vec<Arrived>,
     thrown: Vec<(u64, String)>,
+    /// Accounts that another route has changed, and when it did so first.
+    changed: BTreeMap<String, u64>,
 }
 
 // === impl Arrived ===
@@ -156,6 +158,11 @@ impl Journal {
         self.thrown.push((now_ms, account.to_owned()));
     }
 
+    /// Another route has deleted this account, or set its state.
+    pub(super) fn changed_by_another_route(&mut self, now_ms: u64, account: &str) {
+        self.changed.entry(account.to_owned()).or_insert(now_ms);
+    }
+
     pub(super) fn answered(&mut self, kind: Kind, status: u16) {
         *self.answers.entry((kind, status)).or_default() += 1;
     }
@@ -190,6 +197,11 @@ impl Journal {
     /// When which account's row threw, in the order of time.
     pub fn thrown(&self) -> &[(u64, String)] {
         &self.thrown
+    }
+
+    /// Accounts that another route has deleted, or set the state of, and when it did so first.
+    pub fn changed(&self) -> &BTreeMap<String, u64> {
+        &self.changed
     }
 
     /// Every processed update, in the order of effect.

@@ -19,6 +19,7 @@ mod fault;
 mod input;
 mod journal;
 mod proxy;
+mod reads;
 mod results;
 mod rows;
 mod tenants;
@@ -44,6 +45,7 @@ pub use self::{
         ENVOY_LOST, ENVOY_OVERLOADED, ENVOY_PROTOCOL, ENVOY_REFUSED, ENVOY_REFUSED_STREAM,
         ENVOY_RETRIED, ENVOY_TIMEOUT, Proxy,
     },
+    reads::{Beside, Reads},
     rows::{Required, Throwing},
     tenants::Tenants,
     throttle::RetryAfter,
@@ -85,6 +87,12 @@ pub struct LaravelConfig {
     pub any_account: bool,
     /// The state of an account nobody has sent an update for.
     pub initial_state: String,
+    /// How it answers reads.
+    pub reads: Reads,
+    /// Whether a QR leaves the state alone.
+    pub qr_leaves_state: bool,
+    /// Sessions that are no accounts to a read until then, in ms of Laravel's clock.
+    pub unborn: BTreeMap<String, u64>,
     /// Whose session is whose; empty: no token is asked for.
     pub tenants: Tenants,
     /// Whether whatever no route takes is answered 200 with a page, as a catch-all route does for a
@@ -116,6 +124,8 @@ pub struct LaravelConfig {
     pub puts: bool,
     /// Whether a batch is answered 204, without a word.
     pub silent_batches: bool,
+    /// Whether a message of a session that is not active is refused.
+    pub messages_need_active: bool,
     /// Unix time at the zero of Laravel's clock, ms: for whatever names a moment.
     pub unix_zero_ms: u64,
 }
@@ -127,6 +137,16 @@ pub struct Account {
     pub estado_qr: String,
     /// The QR stored last.
     pub last_qr: Option<String>,
+    /// What reads show, from when on, where that comes later than the answer to the update: in the order of time.
+    seen: Vec<Seen>,
+}
+
+/// What a read shows of an account from a moment on.
+#[derive(Clone, Debug, PartialEq, Eq)]
+struct Seen {
+    from_ms: u64,
+    estado_qr: String,
+    last_qr: Option<String>,
 }
 
 /// Laravel.
@@ -222,6 +242,26 @@ impl Laravel {
     /// What is stored of a session.
     pub fn account(&self, session: &str) -> Option<&Account> {
         self.accounts.get(session)
+    }
+
+    /// Has `throttle:api` from now on, or none.
+    pub fn set_throttle(&mut self, per_minute: Option<u32>) {
+        self.config.throttle_per_minute = per_minute;
+        self.throttle = Throttle::default();
+    }
+
+    /// How reads are answered from now on.
+    pub fn set_reads(&mut self, reads: Reads) {
+        self.config.reads = reads;
+    }
+
+    /// Another route than Embudo's has changed a session's state: a panel's *stop*, a log-out.
+    pub fn set_state(&mut self, now_ms: u64, session: &str, state: &str) {
+        let seen_after_ms = self.config.reads.seen_after_ms;
+        let account = self.account_mut(session);
+        account.changes(now_ms, seen_after_ms, |account| {
+            state.clone_into(&mut account.estado_qr);
+        });
     }
 
     /// Replaces the faults in force.
@@ -429,7 +469,10 @@ impl Laravel {
             }
             Endpoint::ReadStatus(session) => {
                 let key = self.key(request, session);
-                answers::state(self.known(&key).map(|a| &*a))
+                let is_unborn = self.config.unborn.get(session) > Some(&now_ms);
+                let account = self.known(&key).filter(|_| !is_unborn);
+                let shown = account.map(|account| account.shown(now_ms));
+                self.config.reads.answer(now_ms, request, session, shown)
             }
             Endpoint::Account(session) => {
                 let key = self.key(request, session);
@@ -443,7 +486,42 @@ impl Laravel {
                 let ids: Vec<&String> = active.map(|(session, _)| session).collect();
                 Response::json(200, &json!({ "success": true, "accounts": ids }))
             }
-            Endpoint::Webhook => answers::webhook(&request.body),
+            Endpoint::Message(session) => {
+                let key = self.key(request, session);
+                let account = self.accounts.get(&key);
+                let is_up = account.is_none_or(|account| account.estado_qr == "active");
+                match is_up || !self.config.messages_need_active {
+                    true => answers::webhook(&request.body),
+                    false => answers::not_active(),
+                }
+            }
+            Endpoint::Delete(session) | Endpoint::LogOut(session)
+                if !self.permits(request, session) =>
+            {
+                tenants::forbidden()
+            }
+            Endpoint::Delete(session) => {
+                let key = self.key(request, session);
+                self.journal.changed_by_another_route(now_ms, &key);
+                match self.accounts.remove(&key) {
+                    Some(_) => Response::json(200, &json!({ "success": true })),
+                    None => rows::not_found(),
+                }
+            }
+            Endpoint::LogOut(session) => {
+                let key = self.key(request, session);
+                self.journal.changed_by_another_route(now_ms, &key);
+                let seen_after_ms = self.config.reads.seen_after_ms;
+                match self.known(&key) {
+                    Some(account) => {
+                        account.changes(now_ms, seen_after_ms, |account| {
+                            "inactive".clone_into(&mut account.estado_qr);
+                        });
+                        Response::json(200, &json!({ "success": true }))
+                    }
+                    None => rows::not_found(),
+                }
+            }
             Endpoint::WrongMethod(_) | Endpoint::Unknown if self.config.catch_all => {
                 Response::html(200, "Laravel")
             }
@@ -489,6 +567,7 @@ impl Laravel {
         let fresh = || Account {
             estado_qr: state.clone(),
             last_qr: None,
+            seen: Vec::new(),
         };
         self.accounts
             .entry(session.to_owned())
@@ -531,18 +610,22 @@ impl Laravel {
         call: &Call,
     ) -> bool {
         let key = self.key(&call.request, &item.session);
+        let (seen_after_ms, leaves) =
+            (self.config.reads.seen_after_ms, self.config.qr_leaves_state);
         let account = self.known(&key);
         let stored = account.is_some();
         if let Some(account) = account {
-            match route {
+            account.changes(now_ms, seen_after_ms, |account| match route {
                 // Laravel's own QR code does this, which is why a QR that arrives after `active`
                 // destroys it.
                 Route::Qr => {
                     account.last_qr = Some(item.value.clone());
-                    "pending".clone_into(&mut account.estado_qr);
+                    if !leaves {
+                        "pending".clone_into(&mut account.estado_qr);
+                    }
                 }
                 Route::Status => account.estado_qr.clone_from(&item.value),
-            }
+            });
         }
         self.journal.processed(Entry {
             seq: 0,
@@ -562,6 +645,38 @@ impl Laravel {
     }
 }
 
+// === impl Account ===
+
+impl Account {
+    /// Changes it, and lets reads see that so much later.
+    fn changes(&mut self, now_ms: u64, seen_after_ms: u64, change: impl FnOnce(&mut Self)) {
+        if self.seen.is_empty() {
+            self.sees(0);
+        }
+        change(self);
+        self.sees(now_ms + seen_after_ms);
+        // Of what is seen already, only the last.
+        let past = self.seen.iter().rposition(|seen| seen.from_ms <= now_ms);
+        self.seen.drain(..past.unwrap_or(0));
+    }
+
+    fn sees(&mut self, from_ms: u64) {
+        self.seen.push(Seen {
+            from_ms,
+            estado_qr: self.estado_qr.clone(),
+            last_qr: self.last_qr.clone(),
+        });
+    }
+
+    /// State and QR as a read of that moment shows them.
+    fn shown(&self, now_ms: u64) -> (String, Option<String>) {
+        let seen = self.seen.iter().rfind(|seen| seen.from_ms <= now_ms);
+        let seen = seen.map(|seen| (&seen.estado_qr, &seen.last_qr));
+        let (state, qr) = seen.unwrap_or((&self.estado_qr, &self.last_qr));
+        (state.clone(), qr.clone())
+    }
+}
+
 // === impl LaravelConfig ===
 
 impl Default for LaravelConfig {
@@ -576,6 +691,9 @@ impl Default for LaravelConfig {
             item_ms: ITEM_MS,
             any_account: false,
             initial_state: INITIAL_STATE.to_owned(),
+            reads: Reads::default(),
+            qr_leaves_state: false,
+            unborn: BTreeMap::new(),
             tenants: Tenants::default(),
             catch_all: false,
             retry_after: RetryAfter::Seconds,
@@ -590,6 +708,7 @@ impl Default for LaravelConfig {
             unknown_is_404: false,
             puts: false,
             silent_batches: false,
+            messages_need_active: false,
             unix_zero_ms: 0,
         }
     }

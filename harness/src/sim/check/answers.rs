@@ -1,5 +1,7 @@
 //! What the gateway is told, and whether it is true.
 
+use std::collections::BTreeSet;
+
 use embudo_core::headers::borrowed;
 use embudo_core::json::Pointer;
 use embudo_core::route::{Head, Update};
@@ -10,7 +12,8 @@ use serde_json::Value;
 use super::faithful::Said;
 use super::held::Meant;
 use super::history::{Accepted, Fate, History};
-use super::reads::{self, Read};
+use super::others::{Item, Waits};
+use super::reads::{self, Read, Told};
 use super::{CallEnd, Checker, Clock, Invariant, Transition};
 use crate::model::http::Request;
 use crate::sim::abi::Headers;
@@ -46,6 +49,8 @@ pub(super) struct Stream {
     pub(super) unrecorded: Option<u64>,
     /// Its sequence, where it may have been queued and have given way in one write.
     pub(super) outdated: Option<u64>,
+    /// When its answer was on its way to the filter. Monotonic.
+    pub(super) given_us: u64,
 }
 
 /// What a request is to the checker.
@@ -55,6 +60,10 @@ pub(super) enum Asked {
     Update(Sent),
     /// A status read.
     Read(Read),
+    /// A batch of the gateway's own.
+    Batch(Vec<Item>),
+    /// A request of another route, at a barrier.
+    Barred(Waits),
     /// Neither.
     Else,
 }
@@ -89,6 +98,8 @@ pub(super) struct Sent {
     /// It has a time or a number of its own: the same bytes are the same delivery.
     tells_repeats: bool,
     pub(super) token: String,
+    /// The names of its members, but for volatile ones.
+    pub(super) members: BTreeSet<String>,
     /// What of it must arrive.
     pub(super) said: Said,
 }
@@ -105,6 +116,33 @@ impl Stream {
     }
 }
 
+impl Sent {
+    /// An item of a batch.
+    pub(super) fn of_item(
+        update: &Update<'_>,
+        name: &str,
+        value: &str,
+        token: String,
+        members: BTreeSet<String>,
+        said: Said,
+    ) -> Self {
+        Self {
+            session: update.session,
+            name: name.to_owned(),
+            route: update.route,
+            value: value.to_owned(),
+            hash: update.value,
+            voids: update.voids,
+            no_dedup: update.no_dedup,
+            order: update.order,
+            tells_repeats: false,
+            token,
+            members,
+            said,
+        }
+    }
+}
+
 // === impl Checker ===
 
 impl Checker {
@@ -117,12 +155,29 @@ impl Checker {
         update: Option<(&str, &str)>,
     ) {
         let sent = update.and_then(|(name, value)| self.read(request, name, value));
+        let host = reads::host_of(request);
         let asked = match (sent, reads::read_of(request)) {
-            (Some(sent), _) => Asked::Update(sent),
-            (None, Some(read)) => Asked::Read(read),
-            (None, None) => Asked::Else,
+            (Some(sent), _) => {
+                self.hosts_of.insert((sent.name.clone(), host.clone()));
+                self.hosts.insert(host);
+                Asked::Update(sent)
+            }
+            (None, Some(mut read)) => {
+                read.is_elsewhere = !self.hosts.contains(&host);
+                read.is_apart = !self.hosts_of.contains(&(read.name.clone(), host));
+                Asked::Read(read)
+            }
+            (None, None) => {
+                let other = self.other(request);
+                if let Asked::Batch(items) = &other {
+                    let names = items.iter().map(|item| item.sent.name.clone());
+                    self.hosts_of.extend(names.map(|name| (name, host.clone())));
+                    self.hosts.insert(host);
+                }
+                other
+            }
         };
-        if !matches!(asked, Asked::Else) {
+        if matches!(asked, Asked::Update(_) | Asked::Read(_)) {
             self.is_asked();
         }
         self.streams.insert(
@@ -143,6 +198,7 @@ impl Checker {
                 place_of: None,
                 unrecorded: None,
                 outdated: None,
+                given_us: 0,
             },
         );
     }
@@ -179,8 +235,23 @@ impl Checker {
             order: update.order,
             tells_repeats,
             token: reads::token_of(request),
+            members: self.members(update.route, &request.body),
             said: Said::of(request),
         })
+    }
+
+    /// The names of an update's members, but for those that its rule calls volatile.
+    pub(super) fn members(&self, route: usize, body: &[u8]) -> BTreeSet<String> {
+        let volatile = self.config.routes.get(route).map(|rule| &rule.unsaid);
+        let is_said = |name: &String| {
+            let mut volatile = volatile.into_iter().flatten();
+            !volatile.any(|pointer| pointer.segments().eq([name.as_str()]))
+        };
+        let body: serde_json::Map<String, Value> = serde_json::from_slice(body).unwrap_or_default();
+        body.into_iter()
+            .map(|(name, _)| name)
+            .filter(is_said)
+            .collect()
     }
 
     /// A worker looks at the shard of its request: what it answers must be true now.
@@ -200,10 +271,14 @@ impl Checker {
 
     /// Whether a request's update is a duplicate now, and whether it is implied.
     fn judge(&self, clock: Clock, stream: &Stream) -> Option<Verdict> {
-        let sent = stream.update()?;
+        self.judged(clock, stream.update()?, stream.begun_us)
+    }
+
+    /// The same of any update that came then.
+    pub(super) fn judged(&self, clock: Clock, sent: &Sent, begun_us: u64) -> Option<Verdict> {
         // The guest looked at its clock between the beginning and now: it may take the value for as
         // young as it was at the beginning.
-        let begun_ms = (stream.begun_us / 1000).min(clock.mono_ms());
+        let begun_ms = (begun_us / 1000).min(clock.mono_ms());
         let history = self.sessions.get(&sent.session);
         Some((
             self.is_duplicate(history, sent, begun_ms),
@@ -246,6 +321,9 @@ impl Checker {
         if newer.is_some_and(|newer| newer.seq > last.seq) {
             return Err("another route of its family has said something newer".into());
         }
+        if last.at_us < history.went_by_us {
+            return Err("something of its session has gone by since".into());
+        }
         let newest = history.newest();
         if rule.implied_by.is_some() && newest.is_some_and(|newest| newest.seq != last.seq) {
             return Err("another route's item is newer".into());
@@ -265,13 +343,16 @@ impl Checker {
             .implied_by
             .and_then(|by| self.config.routes.get(by))
             .ok_or("no route implies this one")?;
-        let value = by.implies.as_ref().map(|implies| implies.value.as_str());
+        let value = by.implied().map(|implies| implies.value.as_str());
         if value != Some(&sent.value) {
             return Err("the value is not the implied one".into());
         }
         let newest = history.newest().ok_or("nothing was accepted")?;
         if newest.token != sent.token {
             return Err("the newest update came under another credential".into());
+        }
+        if newest.at_us < history.went_by_us {
+            return Err("something of its session has gone by since".into());
         }
         if newest.route != by.name {
             return Err(format!("the newest update is {}", short(&newest.value)));
@@ -315,6 +396,7 @@ impl Checker {
         stream: u64,
         status: u16,
         outcome: &str,
+        headers: &Headers,
         body: &[u8],
     ) {
         let Some(known) = self.streams.remove(&stream) else {
@@ -322,9 +404,19 @@ impl Checker {
         };
         if let Asked::Read(read) = &known.asked {
             let read = (read, known.begun_us);
-            return self.read_answered(clock, stream, read, (status, outcome), body, None);
+            let told = Told {
+                status,
+                outcome,
+                headers,
+                body,
+            };
+            return self.read_answered(clock, stream, read, told, None);
         }
         self.coverage.count(Transition::CollectingToAnswered);
+        if let Asked::Batch(items) = &known.asked {
+            self.coverage.count(Transition::BatchQueued);
+            return self.batch_answered(clock, &known, items, (status, outcome), body);
+        }
         // Whoever never looked at the store has no better moment than this.
         let verdict = known.verdict.clone().filter(|_| known.place.is_none());
         let verdict = verdict.or_else(|| self.judge(clock, &known));
@@ -397,7 +489,7 @@ impl Checker {
     }
 
     /// A duplicate makes its value live longer.
-    fn touch(&mut self, clock: Clock, sent: &Sent) {
+    pub(super) fn touch(&mut self, clock: Clock, sent: &Sent) {
         let name = self.config.routes.get(sent.route).map(|r| r.name.clone());
         let update = self.sessions.get_mut(&sent.session).and_then(|history| {
             let name = name?;
@@ -428,6 +520,14 @@ impl Checker {
             true => Transition::CollectingToPassed,
             false => Transition::NewToPassed,
         });
+        let begun_us = known.begun_us;
+        if let Asked::Batch(items) = known.asked.clone() {
+            self.coverage.count(Transition::BatchPassed);
+            // A worker may have taken something in since the filter has begun with it.
+            self.went_by(begun_us, items.iter().map(Item::session));
+        }
+        let known = self.streams.get(&stream)?.clone();
+        self.barred_passes(clock, stream, &known);
         let sent = sent?;
         let name = format!("{} of session {}", short(&sent.value), sent.name);
         self.goes_on_faithfully(clock, &name, &sent.said, headers);
@@ -468,9 +568,16 @@ impl Checker {
             return;
         };
         if let Asked::Read(read) = &known.asked {
-            let (read, body) = ((read, known.begun_us), &relayed.body);
-            return self.read_answered(clock, stream, read, (status, outcome), body, Some(relayed));
+            let read = (read, known.begun_us);
+            let told = Told {
+                status,
+                outcome,
+                headers: &relayed.headers,
+                body: &relayed.body,
+            };
+            return self.read_answered(clock, stream, read, told, Some(relayed));
         }
+        self.other_relayed(clock, &known, outcome);
         let (Some(sent), Some(claimed)) = (known.update(), &known.passing) else {
             return;
         };

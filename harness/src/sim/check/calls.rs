@@ -374,11 +374,13 @@ impl Checker {
             if !passing {
                 history.newest_begun = newest.max(seq);
             }
-            // What failed alone goes beside what came after it, but never behind what its caller said there since.
+            // What failed alone goes beside what came after it, but never behind what its caller said there since: unless
+            // that, or what took its place, is still to be said behind it.
             let is_beside = own.is_some_and(|(passed_over, token)| {
                 let newer = |update: &Accepted| {
                     let is_its = update.route == route && update.token == token;
-                    let may_be_there = update.begun && update.fate != Fate::Failed;
+                    let stands = !matches!(update.fate, Fate::Pending | Fate::Superseded);
+                    let may_be_there = update.begun && update.in_effect && stands;
                     is_its && may_be_there && update.seq > seq && !update.beside
                 };
                 passed_over && !history.accepted.iter().any(newer)
@@ -398,7 +400,8 @@ impl Checker {
     }
 
     /// Laravel has ended a call; these sessions' values are in force now.
-    pub(crate) fn laravel_ends(&mut self, call: u64, in_effect: &BTreeSet<String>) {
+    pub(crate) fn laravel_ends(&mut self, now_us: u64, call: u64, in_effect: &BTreeSet<String>) {
+        let leaves = self.shown.qr_leaves_state;
         let items = self.calls.get(&call).map(|call| call.items.clone());
         for (id, route, seq) in items.unwrap_or_default() {
             let Some(history) = self.sessions.get_mut(&id) else {
@@ -416,6 +419,9 @@ impl Checker {
                     true => history.in_force.max(seq),
                     false => seq,
                 };
+                if !(leaves && route == "qr") {
+                    history.effects.push((now_us, history.in_force));
+                }
                 if !beside {
                     history.newest_begun = history.newest_begun.max(seq);
                 }

@@ -1,6 +1,6 @@
 //! What a write does to the claim of a session.
 
-use embudo_core::shard::{BESIDE_MAX, Claim, ClaimId, Session};
+use embudo_core::shard::{BESIDE_MAX, Claim, ClaimId, Entry, Session};
 
 use super::answers::{Claimed, Sent, Stream};
 use super::calls::CallInfo;
@@ -58,10 +58,9 @@ impl Checker {
             }
             let refused = self.refused_callers(id, old);
             let may_go = old.is_some_and(|old| {
-                let claimed = old.entry(&claim.route, claim.caller);
-                claimed.is_some_and(|entry| {
-                    entry.seq == claim.seq && old.may_go(entry, &refused, now_ms)
-                })
+                let is_it = |e: &&Entry<'_>| e.seq == claim.seq && e.is(&claim.route, claim.caller);
+                let claimed = old.entries.iter().find(is_it);
+                claimed.is_some_and(|entry| old.may_go(entry, &refused, now_ms))
             });
             let older = old.into_iter().flat_map(|old| &old.entries);
             let older = older.filter(|entry| entry.is_dirty() && entry.seq < claim.seq);
@@ -267,6 +266,7 @@ impl Checker {
             begun: false,
             passed_over: false,
             touched_ms: write.clock.mono_ms(),
+            members: sent.members,
             said: Some(sent.said),
         });
     }
@@ -308,6 +308,7 @@ impl Checker {
             begun: false,
             passed_over: false,
             touched_ms: clock.mono_ms(),
+            members: sent.members.clone(),
             said: Some(sent.said.clone()),
         });
         Some(claimed)

@@ -47,6 +47,8 @@ transitions! {
     Suspected = "Dirty under a claim => Dirty, a suspect",
     Forgiven = "Dirty => Dirty, another of its session was accepted",
     Overtaken = "overtaken: Dirty => absent",
+    SupersededBehind = "superseded: Dirty => absent, behind the last of its route",
+    DeliveredBehind = "Dirty under a claim => absent, delivered, behind the last of its route",
     Hurried = "Dirty => Dirty, at once: somebody is held behind it",
     HandedOver = "Dirty => Dirty, handed over",
     ImpliedToClean = "Implied => Clean, with the item that implies it",
@@ -85,6 +87,9 @@ transitions! {
     ReadStale = "read: Laravel failed, and the store answers",
     ReadFresh = "read: Laravel's own answer",
     ReadPassed = "read: untouched",
+    BatchQueued = "stream: Gathering => Answered",
+    BatchPassed = "stream: Gathering => PassingBatch",
+    Stopped = "stream: New => Barred, and waits",
     HungUp = "stream: Collecting | Passed => Gone",
     LostRace = "a race for a shard is lost",
 }

@@ -107,10 +107,19 @@ impl Checker {
                     wrong.push((Invariant::Liveness, what));
                 }
             }
-            // What ran out leaves the state that it implied. Where it implied none, it never was there.
+            // What has gone by as it came, nobody has read.
+            let by_another = laravel.journal().changed().contains_key(&history.name);
+            if history.went_by_us > 0 || history.is_changed || by_another {
+                continue;
+            }
+            // What ran out leaves the state that it implied. Where it implied none, it never was there; nor is a QR that
+            // leaves the state alone.
             let gone = |update: &Accepted| {
+                if self.state_of(update).is_none() {
+                    return true;
+                }
                 let ran_out = update.fate == Fate::Expired && !update.in_effect;
-                ran_out && self.config.routes.iter().all(|r| r.implies.is_none())
+                ran_out && self.config.routes.iter().all(|r| r.implied().is_none())
             };
             let Some(last) = history.newest_unless(gone) else {
                 continue;
@@ -139,6 +148,9 @@ impl Checker {
                 && history.accepted.iter().any(is_rejected))
                 || history.accepted.iter().any(is_its_state)
                 || last.fate == Fate::Passing;
+            let by_others = self.panel.get(&history.name).map(String::as_str);
+            let unsaid = unsaid || by_others.is_some() && by_others == state;
+            let unsaid = unsaid || self.changed.contains(&history.name);
             if state != Some(expected) && last.fate != Fate::Pending && !unsaid && !unknown {
                 let what = format!(
                     "session {} said {expected} last, and Laravel has {}",
@@ -165,6 +177,7 @@ impl Checker {
             // What a request said that went by as it came, nobody has read.
             let is_another = |update: &Accepted| found != Some(&update.value);
             let unsaid = unsaid || history.is_seen && history.accepted.iter().all(is_another);
+            let unsaid = unsaid || self.changed.contains(&history.name);
             if let Some(qr) = qr.filter(|qr| qr.fate == Fate::Delivered && !unsaid)
                 && found != Some(&qr.value)
                 && !(qr.beside && waited)

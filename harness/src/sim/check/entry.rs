@@ -1,5 +1,6 @@
 //! What a write does to one entry: which transition it is, and whether the end of an update is true.
 
+use embudo_core::config::Route;
 use embudo_core::shard::{Dirty, Entry, Session, State, Trial};
 
 use super::answers::short;
@@ -38,6 +39,18 @@ impl Checker {
         });
         // What gates what: an update that is accepted, or was written through and is accepted now.
         let newest = accepted.iter().copied().chain(write.settled).max();
+        let arrived = accepted.iter().chain(&write.arrived).copied();
+        let all_newer: Vec<u64> = arrived.chain(write.settled).collect();
+        if let (Some(from), Some(to)) = (old, new)
+            && from.is_dirty()
+            && from.seq < to.seq
+        {
+            self.is_superseded(write, id, from, to);
+        }
+        let is_behind = old.is_some_and(|old| {
+            let mut all = session.into_iter().flat_map(|session| &session.entries);
+            all.any(|other| other.is(&old.route, old.caller) && other.seq > old.seq)
+        });
         match (old, new) {
             // ## => Dirty, by an offer
             (old, Some(to)) if to.is_dirty() && is_accepted(to) => {
@@ -133,6 +146,21 @@ impl Checker {
                     }
                     self.ends(write, id, from, Fate::Rejected);
                 }
+                // What was said after it is still to be sent.
+                _ if is_behind
+                    && write
+                        .delivers
+                        .as_ref()
+                        .is_some_and(|(route, seq)| *route == *from.route && from.seq == *seq) =>
+                {
+                    write.saw(Transition::DeliveredBehind);
+                    self.ends(write, id, from, Fate::Delivered);
+                }
+                // What came after it says all of it anew.
+                _ if self.is_said_anew(id, from, &all_newer) => {
+                    write.saw(Transition::SupersededBehind);
+                    self.ends(write, id, from, Fate::Superseded);
+                }
                 // Of its own route something newer was accepted.
                 _ if write
                     .delivers
@@ -194,6 +222,48 @@ impl Checker {
                 _ => illegal(write),
             },
             _ => illegal(write),
+        }
+    }
+
+    /// Whether one of these, of the same route and caller, has all members of an entry.
+    fn is_said_anew(&self, id: u128, entry: &Entry<'_>, by: &[u64]) -> bool {
+        let Some(history) = self.sessions.get(&id) else {
+            return false;
+        };
+        let own = |update: &&Accepted| update.seq == entry.seq && update.route == entry.route;
+        let Some(older) = history.accepted.iter().find(own) else {
+            return false;
+        };
+        let mut newer = history.accepted.iter().filter(|update| {
+            let is_own = update.route == older.route && update.token == older.token;
+            is_own && update.seq > older.seq && by.contains(&update.seq)
+        });
+        newer.any(|newer| older.members.is_subset(&newer.members))
+    }
+
+    /// A newer one takes the place of this one: it must say all of it anew, unless this one was passed over.
+    fn is_superseded(&self, write: &mut Write, id: u128, from: &Entry<'_>, to: &Entry<'_>) {
+        let State::Dirty(dirty) = &from.state else {
+            return;
+        };
+        let all = self.sessions.get(&id).map(|history| &history.accepted);
+        let all = all.into_iter().flatten();
+        let older = all
+            .clone()
+            .find(|u| u.seq == from.seq && u.route == from.route);
+        let newer = all.rev().find(|u| u.seq == to.seq && u.route == to.route);
+        let Some(older) = older else { return };
+        let says_all = match (&to.state, newer) {
+            (State::Implied { .. }, _) => older.members.len() <= 2,
+            (_, Some(newer)) => older.members.is_subset(&newer.members),
+            // Its history begins with this write.
+            (_, None) => true,
+        };
+        let was_passed_over = dirty.trial != Trial::default() || older.passed_over;
+        let may_give_way = says_all || was_passed_over && !to.is_dirty();
+        if !may_give_way {
+            let what = format!("{} gave way to {}, which says less", show(from), show(to));
+            write.wrong(Invariant::NothingIsLost, what);
         }
     }
 
@@ -322,12 +392,15 @@ impl Checker {
         let State::Dirty(dirty) = &entry.state else {
             return;
         };
+        let route = self.config.route_named(&entry.route);
+        let members = route.map(|(index, _)| self.members(index, &dirty.body));
+        let members = members.unwrap_or_default();
         let history = self.sessions.entry(id).or_default();
         let value = self
             .config
             .routes
             .iter()
-            .filter_map(|route| route.implies.as_ref())
+            .filter_map(Route::implied)
             .map(|implies| implies.value.clone())
             .next();
         let implied_by = history.accepted.iter().find(|u| u.seq == entry.seq);
@@ -351,6 +424,7 @@ impl Checker {
             begun: false,
             passed_over,
             touched_ms: write.clock.mono_ms(),
+            members,
             said: None,
         });
     }

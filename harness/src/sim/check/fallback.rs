@@ -135,7 +135,8 @@ impl Checker {
         let shown = http.headers.iter().find(|(name, value)| {
             let own = self.fallback.headers.get(name);
             let is_own = own.is_some_and(|own| own.as_bytes() == value.as_slice());
-            let secret = self.config.headers.of(name.as_bytes()) == Class::Credential;
+            let class = self.config.headers.of(name.as_bytes());
+            let secret = matches!(class, Class::Credential | Class::Page);
             !is_own && (secret || std::str::from_utf8(value).is_ok_and(is_token))
         });
         if let Some((name, _)) = shown {

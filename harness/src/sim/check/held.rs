@@ -9,7 +9,7 @@ use embudo_core::ack::WAITERS_MAX;
 use embudo_core::config::{Ack, Route};
 use embudo_core::shard::HELD_MAX;
 
-use super::answers::{Sent, Stream, Verdict, short};
+use super::answers::{Asked, Sent, Stream, Verdict, short};
 use super::history::{Accepted, Fate};
 use super::{Checker, Clock, Invariant, Transition};
 
@@ -57,6 +57,10 @@ impl Checker {
         let known = self.streams.get(&stream);
         let sent = known.and_then(Stream::update).cloned();
         // Nobody waits for its end: it is held for its turn.
+        if known.is_some_and(|known| matches!(known.asked, Asked::Barred(_))) {
+            self.coverage.count(Transition::Stopped);
+        }
+        let known = self.streams.get(&stream);
         let has_place = known.is_some_and(|known| known.place.is_some());
         if has_place || sent.as_ref().is_none_or(|sent| !self.waits(sent)) {
             if let Some(known) = self.streams.get_mut(&stream) {
@@ -190,10 +194,7 @@ impl Checker {
             .route_named(&update.route)
             .zip(self.config.route_named(&of.route));
         let takes = rules.is_some_and(|((_, rule), (at, _))| {
-            let implies = rule
-                .implies
-                .as_ref()
-                .is_some_and(|implies| implies.route == at);
+            let implies = rule.implied().is_some_and(|implies| implies.route == at);
             let voids = rule.voids.as_ref().is_some_and(|voids| {
                 voids.routes.contains(&at) && voids.values.contains(&update.value)
             });
@@ -204,9 +205,7 @@ impl Checker {
         let is_overtaken = of.fate == Fate::Superseded && update.route == of.route;
         // What it implies is overtaken, too, and it waits still.
         let is_kin = |((at, _), (_, of)): ((usize, _), (_, &Route))| {
-            of.implies
-                .as_ref()
-                .is_some_and(|implies| implies.route == at)
+            of.implied().is_some_and(|implies| implies.route == at)
         };
         let is_implied = update.route == own && rules.is_some_and(is_kin);
         let overtakes = of.passed_over && (is_overtaken || is_implied);
@@ -226,6 +225,9 @@ impl Checker {
         let Some(known) = self.streams.get(&stream) else {
             return;
         };
+        if let (Some(turn_us), Asked::Barred(_)) = (known.turn_us, &known.asked) {
+            return self.barred_waits(clock, stream, turn_us, began);
+        }
         if let (Some(turn_us), Some(seq), Some(sent)) = (known.turn_us, known.place, known.update())
         {
             return self.is_let_go(clock, (stream, turn_us, seq), sent.session, began);

@@ -1,5 +1,7 @@
 //! What was accepted of each session, in order, and what became of it.
 
+use std::collections::BTreeSet;
+
 use super::faithful::Said;
 
 /// One session's history.
@@ -15,12 +17,19 @@ pub(super) struct History {
     pub(super) newest_begun: u64,
     /// Sequence of the update that is in force at Laravel; 0 for none that came through Embudo.
     pub(super) in_force: u64,
+    /// When which update's state was stored, µs: reads may show it later.
+    pub(super) effects: Vec<(u64, u64)>,
     /// The newest that the sender's own clock has said.
     pub(super) newest_order: Option<u64>,
     /// A request of it went by as it came: its claim was seen, and not what it said.
     pub(super) is_seen: bool,
     /// The newest of those that was answered: it may have taken the place of what is older.
     pub(super) seen_seq: u64,
+    /// When a batch of the gateway's own went by with something of it, or another route's request changed its row, and
+    /// was answered; 0 for never. Monotonic, µs.
+    pub(super) went_by_us: u64,
+    /// Another route's request has changed its row.
+    pub(super) is_changed: bool,
 }
 
 /// One accepted update.
@@ -55,6 +64,8 @@ pub(super) struct Accepted {
     pub(super) begun: bool,
     /// Something newer of its session was sent before it: it failed alone, or its caller is refused.
     pub(super) passed_over: bool,
+    /// The names of its members, but for volatile ones.
+    pub(super) members: BTreeSet<String>,
     /// What of its request must arrive; none where another's item implied it.
     pub(super) said: Option<Said>,
     /// When it last answered for a duplicate, or was delivered. Monotonic ms.
@@ -99,7 +110,7 @@ impl History {
             .iter()
             .filter(|update| match update.fate {
                 Fate::Failed | Fate::Rejected => false,
-                Fate::Superseded => update.in_effect,
+                Fate::Superseded => update.in_effect && !gone(update),
                 _ => !gone(update),
             })
             .max_by_key(|update| update.seq)

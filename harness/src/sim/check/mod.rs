@@ -15,6 +15,7 @@
 //! * `reads`: what readers are shown.
 //! * `trust`: credentials.
 //! * `lease`: who leads.
+//! * `others`: batches of the gateway's own, and requests of other routes.
 //! * `end`: what must hold once everything has come to rest.
 //! * `coverage`: which transitions were seen.
 
@@ -30,6 +31,7 @@ mod fallback;
 mod held;
 mod history;
 mod lease;
+mod others;
 mod reads;
 mod shard;
 mod trust;
@@ -53,8 +55,8 @@ pub(super) use self::fallback::Fallback;
 use self::fallback::Handover;
 use self::history::History;
 use self::lease::Lease;
-pub(super) use self::reads::ReadLimits;
 use self::reads::Served;
+pub(super) use self::reads::{ReadLimits, Said, Shown, dress, reader_of, token_of};
 use self::trust::Standing;
 use super::host::{Callback, Clock};
 
@@ -106,6 +108,8 @@ pub enum Invariant {
     AProxyLosesNothing,
     /// 15. Laravel gets no more requests than the gateway sent, but for probes and repeats.
     NeverMore,
+    /// 16. No read shows what Laravel never said of that state.
+    OnlyWhatWasSaid,
     /// 17. What is held is let go.
     HeldIsLetGo,
 }
@@ -148,6 +152,16 @@ pub(super) struct Checker {
     /// What Laravel answered to reads, by the read that it was given to.
     served: BTreeMap<u64, Served>,
     limits: ReadLimits,
+    /// How Laravel answers reads.
+    shown: Shown,
+    /// The state that another route has set last, by the session's name.
+    panel: BTreeMap<String, String>,
+    /// Sessions whose account was made, or removed.
+    changed: BTreeSet<String>,
+    /// The hosts that updates are for.
+    hosts: BTreeSet<String>,
+    /// Sessions by their names, each with the hosts that its own updates are for.
+    hosts_of: BTreeSet<(String, String)>,
     /// By credential.
     standing: BTreeMap<String, Standing>,
     /// Routes of which Laravel has accepted something.
@@ -166,6 +180,9 @@ pub(super) struct Checker {
     open_circuits: BTreeSet<u32>,
     /// What the store says of the circuit.
     circuit_is_closed: bool,
+    /// It says that something backs off, or is refused; and when it said so last, µs.
+    is_troubled: bool,
+    troubled_us: u64,
     lease: Lease,
     leader_vm: Option<u32>,
     /// When the present epoch began, µs.
@@ -188,6 +205,13 @@ const LEASE: &str = "embudo/embudo/lease";
 // === impl Checker ===
 
 impl Checker {
+    /// Of a Laravel that answers reads like this.
+    #[must_use]
+    pub(super) fn with_shown(mut self, shown: Shown) -> Self {
+        self.shown = shown;
+        self
+    }
+
     /// A checker for a process with this configuration.
     #[must_use]
     pub(super) fn new(config: Config, limits: ReadLimits) -> Self {
@@ -201,6 +225,11 @@ impl Checker {
             streams: BTreeMap::new(),
             served: BTreeMap::new(),
             limits,
+            shown: Shown::default(),
+            panel: BTreeMap::new(),
+            changed: BTreeSet::new(),
+            hosts: BTreeSet::new(),
+            hosts_of: BTreeSet::new(),
             standing: BTreeMap::new(),
             proven_routes: BTreeSet::new(),
             looks: BTreeMap::new(),
@@ -212,6 +241,8 @@ impl Checker {
             departures: [Vec::new(), Vec::new()],
             open_circuits: BTreeSet::new(),
             circuit_is_closed: true,
+            is_troubled: false,
+            troubled_us: 0,
             lease: Lease::default(),
             leader_vm: None,
             led_since_us: 0,
@@ -276,8 +307,13 @@ impl Checker {
         if self.deaf {
             return;
         }
+        let bytes = value.map_or(&[][..], |value| value);
+        match (actor.callback, key.starts_with(SHARDS)) {
+            (Callback::Stream(stream), true) => self.others_look(clock, key, bytes, Some(stream)),
+            (Callback::Tick, true) => self.others_look(clock, key, bytes, None),
+            _ => {}
+        }
         if let (Callback::Stream(stream), true) = (actor.callback, key.starts_with(SHARDS)) {
-            let _ = value;
             self.stream_reads(clock, actor.vm, stream);
         }
         if let (Callback::Tick, true) = (actor.callback, key.starts_with(PROOFS)) {
@@ -304,6 +340,7 @@ impl Checker {
             self.lease_changes(clock, actor, before, after);
         } else if key == CIRCUIT {
             self.circuit_changes(after);
+            self.circuit_is_known(clock, after);
         } else if key.starts_with(SHARDS) {
             self.shard_changes(clock, actor, key, before, after);
         }
@@ -395,6 +432,7 @@ impl Invariant {
             Self::Isolation => "isolation",
             Self::AProxyLosesNothing => "a_proxy_loses_nothing",
             Self::NeverMore => "never_more",
+            Self::OnlyWhatWasSaid => "only_what_was_said",
             Self::HeldIsLetGo => "held_is_let_go",
         }
     }

@@ -12,13 +12,15 @@ use embudo_core::shard::{Entry, Ledger, Session, Shard, State, balance};
 
 use super::answers::{Asked, Stream};
 use super::history::{Accepted, Fate};
-use super::{Actor, Checker, Clock, Invariant, Transition};
+use super::{Actor, Checker, Clock, Invariant, SHARDS, Transition};
 use crate::sim::host::Callback;
 
 /// One write under examination.
 pub(super) struct Write {
     pub(super) clock: Clock,
     pub(super) actor: Actor,
+    /// Which shard it is.
+    pub(super) shard: Option<u32>,
     /// What the ledger should have counted.
     pub(super) counted: Ledger,
     /// The passing update that this write settles as delivered.
@@ -27,6 +29,8 @@ pub(super) struct Write {
     pub(super) delivers: Option<(String, u64)>,
     /// What was written through and is taken: its sequence, and its route where more than its session was seen.
     pub(super) overtakes: Option<(Option<String>, u64)>,
+    /// Unsent updates that were not in the record before.
+    pub(super) arrived: Vec<u64>,
     /// Places that were given up, and what is newer of the same caller and route.
     outdated: Vec<u64>,
     wrong: Vec<(Invariant, String)>,
@@ -51,10 +55,14 @@ impl Checker {
         let mut write = Write {
             clock,
             actor,
+            shard: key
+                .strip_prefix(SHARDS)
+                .and_then(|shard| shard.parse().ok()),
             counted: Ledger::default(),
             settled: None,
             delivers: None,
             overtakes: None,
+            arrived: Vec::new(),
             outdated: Vec::new(),
             wrong: Vec::new(),
             seen: Vec::new(),
@@ -81,6 +89,9 @@ impl Checker {
             self.session_changes(&mut write, id, old, new_session, &new);
         }
         self.outdated_are_queued(&mut write, &old.ledger, &new.ledger);
+        if let Callback::Stream(stream) = actor.callback {
+            self.hidden_items(&mut write, stream, &old.ledger, &new.ledger);
+        }
         write.check_ledger(&old.ledger, &new.ledger);
         for transition in write.seen {
             self.coverage.count(transition);
@@ -139,6 +150,11 @@ impl Checker {
             self.accept(write, id, entry, old, shard, true);
             all.push(entry.seq);
         }
+        let is_new = |entry: &&Entry<'_>| {
+            entry.is_dirty() && old_entries.iter().all(|other| other.seq != entry.seq)
+        };
+        let arrived = new_entries.iter().filter(is_new);
+        write.arrived = arrived.map(|entry| entry.seq).collect();
         self.outdated_places(write, id, old, new);
         let places = write.outdated.iter();
         all.extend(places.filter_map(|stream| self.streams.get(stream)?.place));
@@ -147,11 +163,34 @@ impl Checker {
             .chain(new_entries)
             .map(|entry| (&*entry.route, entry.caller))
             .collect();
+        let gone = new.is_none();
         for (route, caller) in names {
-            let old_entry = old_entries.iter().find(|e| e.is(route, caller));
-            let new_entry = new_entries.iter().find(|e| e.is(route, caller));
-            let gone = new.is_none();
-            self.entry_changes(write, id, old, old_entry, new_entry, &all, gone);
+            let own = |entries: &'_ [Entry<'_>]| -> Vec<usize> {
+                let own = entries.iter().enumerate();
+                let own = own.filter(|(_, entry)| entry.is(route, caller));
+                own.map(|(at, _)| at).collect()
+            };
+            let (mut olds, mut news) = (own(old_entries), own(new_entries));
+            // Whatever is still there under its number; then the newest that is gone, and whatever took its place.
+            let mut pairs = Vec::new();
+            olds.retain(|old| {
+                let seq = old_entries[*old].seq;
+                let at = news.iter().position(|new| new_entries[*new].seq == seq);
+                pairs.extend(at.map(|at| (Some(*old), Some(news.remove(at)))));
+                at.is_none()
+            });
+            let (mut olds, mut news) = (olds.into_iter(), news.into_iter());
+            loop {
+                match (olds.next(), news.next()) {
+                    (None, None) => break,
+                    pair => pairs.push(pair),
+                }
+            }
+            for (old_at, new_at) in pairs {
+                let old_entry = old_at.and_then(|at| old_entries.get(at));
+                let new_entry = new_at.and_then(|at| new_entries.get(at));
+                self.entry_changes(write, id, old, old_entry, new_entry, &all, gone);
+            }
         }
         // An update is one write, whole: what the accepted one voids is gone, what it implies is there.
         if let (Some(entry), Some(session)) = (accepted, new) {
@@ -173,7 +212,11 @@ impl Checker {
         let State::Dirty(dirty) = &entry.state else {
             return;
         };
-        if entry.seq != shard.last_seq && !was_held {
+        let in_batch = match write.actor.callback {
+            Callback::Stream(stream) => self.is_batch(stream),
+            _ => false,
+        };
+        if entry.seq != shard.last_seq && !was_held && !in_batch {
             write.wrong(
                 Invariant::EveryWriteIsATransition,
                 format!(
@@ -189,14 +232,27 @@ impl Checker {
                 stream.place == Some(entry.seq) && sent.is_some_and(|sent| sent.session == id)
             }),
         };
-        let Some(Stream {
-            asked: Asked::Update(sent),
-            token,
-            accepted,
-            begun_us,
-            ..
-        }) = stream
-        else {
+        let (asks, update) = match stream {
+            Some(stream) => (
+                Some((stream.token.clone(), stream.begun_us)),
+                match &mut stream.asked {
+                    Asked::Update(sent) => Some((&*sent, &mut stream.accepted)),
+                    Asked::Batch(items) => {
+                        // Of equal ones the last is what is there.
+                        let mut items = items.iter_mut().rev();
+                        let item = items.find(|item| {
+                            let sent = &item.sent;
+                            let is_it = (sent.session, sent.hash) == (id, entry.value);
+                            is_it && item.accepted.is_none()
+                        });
+                        item.map(|item| (&item.sent, &mut item.accepted))
+                    }
+                    _ => None,
+                },
+            ),
+            None => (None, None),
+        };
+        let (Some((token, begun_us)), Some((sent, accepted))) = (asks, update) else {
             return write.wrong(
                 Invariant::EveryWriteIsATransition,
                 format!("seq {} was given out, and nobody sent it", entry.seq),
@@ -209,13 +265,17 @@ impl Checker {
                 format!("seq {} is not what the gateway sent", entry.seq),
             );
         }
-        if !(*begun_us / 1000..=write.clock.mono_ms()).contains(&entry.accepted_ms) {
+        if !(begun_us / 1000..=write.clock.mono_ms()).contains(&entry.accepted_ms) {
             write.wrong(
                 Invariant::EveryWriteIsATransition,
                 format!("seq {} was accepted at {} ms", entry.seq, entry.accepted_ms),
             );
         }
         *accepted = Some(entry.seq);
+        let sent = sent.clone();
+        if in_batch {
+            self.is_asked();
+        }
         let mut places = old.into_iter().flat_map(|session| &session.held);
         let was_strangers =
             was_held && places.any(|place| place.seq == entry.seq && place.is_stranger);
@@ -240,7 +300,7 @@ impl Checker {
             value: sent.value.clone(),
             hash: entry.value,
             timestamp_ms: dirty.timestamp_ms,
-            token: token.clone(),
+            token,
             at_us: write.clock.mono_us,
             known_us: write.clock.mono_us,
             ended_us: u64::MAX,
@@ -253,6 +313,7 @@ impl Checker {
             // While its caller was not proven it held up nobody.
             passed_over: was_strangers,
             touched_ms: write.clock.mono_ms(),
+            members: sent.members.clone(),
             said: Some(sent.said.clone()),
         });
         let now_ms = write.clock.mono_ms();
@@ -269,6 +330,11 @@ impl Checker {
                 }
             }
         });
+    }
+
+    fn is_batch(&self, stream: u64) -> bool {
+        let known = self.streams.get(&stream);
+        known.is_some_and(|known| matches!(known.asked, Asked::Batch(_)))
     }
 
     /// Held updates that something newer of their caller and route had outdated when their turn came: they may have
@@ -355,7 +421,7 @@ impl Checker {
                 }
             }
         }
-        if let Some(implies) = &rule.implies
+        if let Some(implies) = rule.implied()
             && let Some(target) = self.config.routes.get(implies.route)
         {
             let implied = session.entry(&target.name, entry.caller);

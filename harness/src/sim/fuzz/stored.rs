@@ -3,7 +3,7 @@
 use embudo_core::route::Destination;
 use embudo_core::shard::{
     Beside, Claim, ClaimId, Dirty, Ended, Ending, Entry, HeldPlace, Item, Kept, Ledger, Orphan,
-    Place, RefusedBody, Session, Shard, State, Trial,
+    Place, RefusedBody, Session, Settling, Shard, State, Trial,
 };
 
 use super::generate::Dice;
@@ -54,6 +54,11 @@ fn session(dice: &mut Dice) -> Session<'static> {
         beside: (0..dice.below(3)).map(|_| beside(dice)).collect(),
         held: (0..dice.below(4)).map(|_| held(dice)).collect(),
         refused: (0..dice.below(3)).map(|_| refused(dice)).collect(),
+        settling: dice.chance(30).then(|| settling(dice)),
+        hurry_until_ms: match dice.chance(20) {
+            true => dice.number(),
+            false => 0,
+        },
     }
 }
 
@@ -125,6 +130,14 @@ fn ended(dice: &mut Dice) -> Ended {
     }
 }
 
+fn settling(dice: &mut Dice) -> Settling<'static> {
+    let state = |dice: &mut Dice| dice.one_of(&["active", "pending", ""]);
+    Settling {
+        was: (0..dice.below(4)).map(|_| state(dice)).collect(),
+        delivered_ms: dice.number(),
+    }
+}
+
 fn kept(dice: &mut Dice) -> Kept<'static> {
     let place = |dice: &mut Dice| Place {
         start: u32::try_from(dice.below(60)).unwrap_or(0),
@@ -137,10 +150,12 @@ fn kept(dice: &mut Dice) -> Kept<'static> {
     Kept {
         read: dice.one_of(&["status", "status", "account", ""]).into(),
         caller: if dice.chance(70) { 0 } else { dice.number() },
+        reader: dice.number(),
         fetched_ms: dice.number(),
         until_ms: dice.number(),
         floor: dice.number(),
         places: (0..dice.below(4)).map(|_| place(dice)).collect(),
+        headers: dice.bytes().into(),
         body: body.into(),
     }
 }
@@ -173,6 +188,7 @@ fn entry(dice: &mut Dice) -> Entry<'static> {
         caller,
         seq: dice.number(),
         value: u128::from(dice.number()),
+        word: dice.number(),
         accepted_ms: dice.number(),
         order: dice.chance(20).then(|| dice.number()),
         text: dice
@@ -214,6 +230,7 @@ fn dirty(dice: &mut Dice) -> Dirty<'static> {
         priority: dice.chance(20),
         destination: destination.into(),
         neutral: dice.bytes().into(),
+        members: dice.number(),
         body: body.into(),
     }
 }

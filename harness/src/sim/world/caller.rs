@@ -18,6 +18,8 @@ pub struct Callers {
     pub hang_ups: u32,
     /// Two tenants with credentials that have to be learned, and a stranger.
     pub tenants: bool,
+    /// Percent of a session's sends that are batches of the gateway's own, or requests of other routes.
+    pub others: u32,
 }
 
 /// Whoever hangs up does so within this time, µs: in the VM, on the way, and at Laravel.
@@ -32,7 +34,23 @@ pub(super) struct Caller {
     /// Its session's number, where its requests have headers that only an application knows.
     dressed: Option<usize>,
     dice: ChaCha8Rng,
+    /// Whoever reads, where reads are not all alike.
+    reader: Option<ChaCha8Rng>,
 }
+
+/// How a read is said.
+#[derive(Clone, Debug, Default)]
+pub(super) struct Reading {
+    /// Another name than the session's.
+    pub(super) other: Option<&'static str>,
+    /// What stands behind the path.
+    pub(super) query: &'static str,
+    /// Headers of its own.
+    pub(super) headers: Vec<(&'static str, &'static str)>,
+}
+
+/// In so many of the runs reads have hosts, languages, origins and addresses of their own.
+const READERS: f64 = 0.4;
 
 /// In so many of the runs requests have headers that only an application knows.
 const DRESSED: f64 = 0.15;
@@ -48,6 +66,8 @@ impl Callers {
             no_cache: one_of(dice, &[0, 0, 10, 50]),
             hang_ups: one_of(dice, &[0, 0, 0, 5, 20]),
             tenants: dice.random_bool(0.25),
+            // Drawn by itself: see `Scenario::of_seed`.
+            others: 0,
         }
     }
 }
@@ -58,7 +78,12 @@ impl Caller {
     pub(super) fn new(scenario: &Scenario, index: usize) -> Self {
         let mut dice = ChaCha8Rng::seed_from_u64(scenario.seed);
         dice.set_stream(2_000 + index as u64);
+        let mut reader = ChaCha8Rng::seed_from_u64(scenario.seed);
+        reader.set_stream(7_000);
+        let has_readers = reader.random_bool(READERS);
+        reader.set_stream(7_001 + index as u64);
         Self {
+            reader: has_readers.then_some(reader),
             dressed: Self::are_dressed(scenario).then_some(index),
             callers: scenario.callers,
             tenancy: Tenancy::of(scenario),
@@ -87,6 +112,33 @@ impl Caller {
     /// Whether a read is to go to Laravel.
     pub(super) fn wants_the_truth(&mut self) -> bool {
         self.percent(self.callers.no_cache)
+    }
+
+    /// How this read is said.
+    pub(super) fn reading(&mut self) -> Reading {
+        let Some(dice) = &mut self.reader else {
+            return Reading::default();
+        };
+        let mut reading = Reading::default();
+        // Most are alike, so that some of them find an answer that is kept.
+        let mut odd = |percent: u32| dice.random_ratio(percent, 100);
+        if odd(4) {
+            reading.other = Some(if odd(50) { "all" } else { "health" });
+        }
+        if odd(8) {
+            reading.query = "?_=1";
+        }
+        for (name, percent, values) in [
+            ("host", 15, ["panel.test", "Laravel.test:80"]),
+            ("accept-language", 25, ["es", "en"]),
+            ("origin", 25, ["https://a.test", "https://b.test"]),
+            ("x-forwarded-for", 10, ["10.0.0.1", "10.0.0.2"]),
+        ] {
+            if odd(percent) {
+                reading.headers.push((name, values[usize::from(odd(50))]));
+            }
+        }
+        reading
     }
 
     /// When it hangs up on a request, µs after it was sent.

@@ -23,7 +23,7 @@ pub(super) struct Preset {
 }
 
 /// An event. In the body `<S>` is the session, `<V>` the QR, `<T>` the gateway's clock and `<W>` one of two
-/// reasons, which makes a difference where a preset's `same` says so.
+/// reasons.
 #[derive(Debug, PartialEq, Eq)]
 struct Shape {
     /// What our Laravel would be told; `None` for a QR.

@@ -39,8 +39,14 @@ impl Sim {
             format!("request {stream} is answered {} {outcome}", reply.status)
         });
         let mut hub = self.hub.lock();
-        hub.checker
-            .stream_answered(clock, stream, reply.status, &outcome, &reply.body);
+        hub.checker.stream_answered(
+            clock,
+            stream,
+            reply.status,
+            &outcome,
+            &reply.headers,
+            &reply.body,
+        );
         drop(hub);
         self.outcome_is(stream, &outcome);
         self.answer_gateway(stream, reply.status, reply.body);

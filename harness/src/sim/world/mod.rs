@@ -188,9 +188,11 @@ impl Sim {
             out: Vec::new(),
             yielded_at: <_>::default(),
             host_calls: 0,
-            checker: Checker::new(config, ReadLimits::of(&scenario.config)).with_fallback(
-                Fallback::of(&scenario.config).reliable(scenario.webhook_is_reliable()),
-            ),
+            checker: Checker::new(config, ReadLimits::of(&scenario.config))
+                .with_shown(scenario.laravel.shown())
+                .with_fallback(
+                    Fallback::of(&scenario.config).reliable(scenario.webhook_is_reliable()),
+                ),
             trace: Trace::new(detail),
         });
         let mut dice = ChaCha8Rng::seed_from_u64(scenario.seed);
@@ -363,6 +365,11 @@ impl Sim {
             throwing: setup.throwing.clone(),
             throwing_line: setup.throwing_line,
             results: setup.results,
+            reads: setup.reads.clone(),
+            qr_leaves_state: setup.qr_leaves_state,
+            null_at_first: setup.null_at_first,
+            unborn: setup.unborn.clone(),
+            panel: setup.panel.clone(),
             ..Setup::default()
         };
         let is_usual = self.scenario.faults.is_empty() && !self.scenario.callers.tenants;

@@ -143,6 +143,9 @@ impl Net {
             let during = start_ms + from_ms..start_ms + to_ms;
             Some((names.get(*index)?.clone(), during))
         });
+        let unborn = setup.unborn.iter();
+        let unborn = unborn
+            .filter_map(|(index, to_ms)| Some((names.get(*index)?.clone(), start_ms + to_ms)));
         let has_batches = setup.batch_route == BatchRoute::There;
         let usual = LaravelConfig::default();
         let config = LaravelConfig {
@@ -163,6 +166,13 @@ impl Net {
             batch_items_max: setup.batch_items_max,
             silent_batches: setup.silent_batches,
             item_ms: setup.item_ms.unwrap_or(usual.item_ms),
+            reads: setup.reads.clone(),
+            qr_leaves_state: setup.qr_leaves_state,
+            initial_state: match setup.null_at_first {
+                true => String::new(),
+                false => usual.initial_state.clone(),
+            },
+            unborn: unborn.collect(),
             ..usual
         };
         let usual_call_ms = config.request_ms + config.item_ms * scenario.sessions.len() as u64;
@@ -445,7 +455,7 @@ impl Sim {
         });
         if let Some(call) = client.call() {
             let mut hub = self.hub.lock();
-            hub.checker.laravel_ends(call, &in_effect);
+            hub.checker.laravel_ends(self.now_us, call, &in_effect);
             if let Reply::Whole(answer) = &reply {
                 hub.checker.laravel_refuses(call, &refused(answer));
             }

@@ -10,7 +10,9 @@ use serde_json::{Value, json};
 use super::caller::Callers;
 use super::events;
 use super::fault::{self, Fault, Verb};
+use crate::model::laravel::{Beside, Reads};
 use crate::scenario::BatchRoute;
+use crate::sim::check::Shown;
 
 /// The shortest time, milliseconds, that a request is held until it is its turn.
 const HOLD_MIN_MS: u64 = 1_000;
@@ -65,6 +67,16 @@ pub struct Setup {
     pub silent_batches: bool,
     /// What each item of a batch costs, ms, where that is much.
     pub item_ms: Option<u64>,
+    /// How it answers reads.
+    pub reads: Reads,
+    /// Whether a QR leaves the state alone.
+    pub qr_leaves_state: bool,
+    /// Whether the state of an account that was told nothing yet is null.
+    pub null_at_first: bool,
+    /// Sessions that reads know nothing of until then, ms of the run.
+    pub unborn: Vec<(usize, u64)>,
+    /// Sessions whose state another route changes, when, ms of the run, and to what.
+    pub panel: Vec<(usize, u64, &'static str)>,
 }
 
 /// One session's way of sending.
@@ -198,6 +210,12 @@ impl Scenario {
         } else if dice.random_bool(0.5) {
             laravel.draw_throwing(&mut dice, sessions.len(), traffic_ms);
         }
+        let mut dice = ChaCha8Rng::seed_from_u64(seed);
+        dice.set_stream(6_000);
+        laravel.draw_reads(&mut dice, &mut config, (sessions.len(), traffic_ms));
+        let mut dice = ChaCha8Rng::seed_from_u64(seed);
+        dice.set_stream(7_000);
+        draw_others(&mut dice, &mut config, &mut callers);
         Self {
             seed,
             laravel,
@@ -248,6 +266,21 @@ fn fallback(dice: &mut impl Rng, config: &mut Value, traffic_ms: u64, calm: bool
     match calm || dice.random_bool(0.5) {
         true => Vec::new(),
         false => fault::draw_webhook(dice, traffic_ms),
+    }
+}
+
+/// Batches of the gateway's own and requests of other routes, in some runs; and barriers for these, mostly.
+fn draw_others(dice: &mut impl Rng, config: &mut Value, callers: &mut Callers) {
+    if !dice.random_bool(0.35) || config.get("preset").is_some() {
+        return;
+    }
+    callers.others = *pick(dice, &[5, 20, 40]);
+    if dice.random_bool(0.8) {
+        config["barriers"] = json!([
+            {"method": "POST", "path": "/whatsapp-webhook/{session}"},
+            {"method": "DELETE", "path": "/whatsapp/account/{session}", "forgets": true},
+            {"method": "POST", "path": "/whatsapp/logout/{session}", "forgets": true},
+        ]);
     }
 }
 
@@ -315,6 +348,82 @@ impl Setup {
             self.throwing.push((sessions - 1 - session, from_ms, to_ms));
         }
         self.throwing_line = *pick(dice, &[500, 500, 503, 429]);
+    }
+
+    /// How reads are answered, as the checker has to know it.
+    pub(super) fn shown(&self) -> Shown {
+        Shown {
+            beside: self.reads.beside,
+            seen_after_ms: self.reads.seen_after_ms,
+            qr_leaves_state: self.qr_leaves_state,
+        }
+    }
+
+    /// What reads show, and what is assumed of them.
+    fn draw_reads(
+        &mut self,
+        dice: &mut impl Rng,
+        config: &mut Value,
+        (sessions, traffic_ms): (usize, u64),
+    ) {
+        let reads = &mut self.reads;
+        // Half of them are as the project's own, so that the store answers a good part.
+        if dice.random_bool(0.65) {
+            let kinds = [
+                Beside::Nothing,
+                Beside::Nothing,
+                Beside::Nothing,
+                Beside::Account,
+                Beside::Phone,
+                Beside::Clock,
+                Beside::Qr,
+            ];
+            reads.beside = *pick(dice, &kinds);
+        }
+        let implies = dice.random_bool(0.4);
+        // Other gateways' events have no route of their own for a QR.
+        self.qr_leaves_state = !implies && dice.random_bool(0.5) && config.get("preset").is_none();
+        let settle_ms = *pick(dice, &[0, 100, 300, 2_000]);
+        if dice.random_bool(0.3) {
+            reads.seen_after_ms = *pick(dice, &[settle_ms / 10, settle_ms / 2, settle_ms]);
+        }
+        reads.nested = dice.random_bool(0.15);
+        reads.has_others = true;
+        if dice.random_bool(0.15) {
+            reads.depends_on = Some("accept-language".to_owned());
+        }
+        if dice.random_bool(0.15) {
+            let names = ["origin", "accept-language", "accept, accept-language", "*"];
+            reads.vary = Some((*pick(dice, &names)).to_owned());
+        }
+        reads.sets_cookie = dice.random_bool(0.05);
+        reads.allows_origin = dice.random_bool(0.3);
+        self.null_at_first = dice.random_bool(0.15);
+        reads.unknown_is_200 = dice.random_bool(0.5);
+        if dice.random_bool(0.15) {
+            let until_ms = dice.random_range(0..traffic_ms);
+            self.unborn = vec![(dice.random_range(0..sessions), until_ms)];
+        }
+        if dice.random_bool(0.15) {
+            let times = dice.random_range(1..=6);
+            let states = ["inactive", "active", "banned"];
+            let mut stop = || {
+                let (session, at_ms) = (
+                    dice.random_range(0..sessions),
+                    dice.random_range(0..traffic_ms),
+                );
+                (session, at_ms, *pick(dice, &states))
+            };
+            self.panel = (0..times).map(|_| stop()).collect();
+        }
+        let mut assume = config["assume"].as_object().cloned().unwrap_or_default();
+        assume.insert("implies".to_owned(), json!(implies));
+        let is_plain = matches!(self.reads.beside, Beside::Nothing | Beside::Account);
+        if is_plain && self.reads.seen_after_ms == 0 && dice.random_bool(0.6) {
+            assume.insert("reads".to_owned(), json!(true));
+        }
+        config["assume"] = json!(assume);
+        config["settle_ms"] = json!(settle_ms);
     }
 
     /// Rows that throw, for a while; rows that are slow; batches with a maximum, and ones without a word.

@@ -5,10 +5,10 @@ use rand::RngExt;
 
 use super::Sim;
 use super::net::{Client, to_request};
-use crate::model::http::{Kind, Response as LaravelResponse};
+use crate::model::http::{Kind, Request, Response as LaravelResponse};
 use crate::model::laravel::Reply;
 use crate::sim::abi::Headers;
-use crate::sim::check::Transition;
+use crate::sim::check::{Said, Transition, dress, reader_of, token_of};
 use crate::sim::host::{Body, Job, Passed, Relayed, Response, StreamFate};
 
 /// Envoy's route timeout, as `envoy.yaml` has it.
@@ -101,8 +101,17 @@ impl Sim {
             return self.filter_is_dead(stream);
         }
         let own = text(&response.headers, "x-envoy-upstream-service-time").is_some();
-        let given = response.status().filter(|_| own);
-        self.hub.lock().checker.read_is_given(stream, given);
+        let is_page = text(&response.headers, "content-type").is_some_and(|of| of.contains("html"));
+        let given = response.status().filter(|_| own && !is_page);
+        {
+            let clock = self.clock();
+            let mut hub = self.hub.lock();
+            hub.checker.read_is_given(stream, given);
+            hub.checker.other_is_given(clock, stream);
+            if let Some(status) = given {
+                hub.checker.batch_is_given(stream, status, &response.body);
+            }
+        }
         let body = self.in_pieces(response.body, cut);
         let job = Job::Respond {
             stream,
@@ -258,10 +267,17 @@ impl Sim {
         let is_read = self.net.laravel.kind(request) == Kind::GetStatus;
         match reply {
             Reply::Whole(answer) if is_read => {
-                let marked = mark(&answer, *stream);
+                let marked = match self.has_scripted_reads() {
+                    true => answer.clone(),
+                    false => mark(&answer, request),
+                };
+                let said = Said {
+                    status: marked.status,
+                    headers: &marked.headers,
+                    body: &marked.body,
+                };
                 let mut hub = self.hub.lock();
-                hub.checker
-                    .laravel_serves(*stream, marked.status, &marked.body);
+                hub.checker.laravel_serves(self.now_us, *stream, said);
                 drop(hub);
                 Reply::Whole(marked)
             }
@@ -276,13 +292,18 @@ impl Sim {
     }
 }
 
-/// A 200 with a JSON object gets one key more, in an odd layout that no writer of JSON would make again.
-fn mark(answer: &LaravelResponse, stream: u64) -> LaravelResponse {
+/// A 200 says whom it is for.
+fn mark(answer: &LaravelResponse, request: &Request) -> LaravelResponse {
     let mut marked = answer.clone();
-    if let (200, Some(rest)) = (answer.status, answer.body.strip_prefix(b"{")) {
-        let mut body = format!("{{ \"mark\":{stream} ,\t\"n\":1.50,").into_bytes();
-        body.extend_from_slice(rest);
-        marked.body = body.into();
+    if answer.status == 200 {
+        let path = request.path.split('?').next().unwrap_or_default();
+        let whose = [path, &token_of(request), &reader_of(request)].concat();
+        let mark = whose.bytes().fold(7_u64, |mark, byte| {
+            (mark.wrapping_mul(31) ^ u64::from(byte)) % 1_000_000
+        });
+        if let Some(body) = dress(&answer.body, mark) {
+            marked.body = body.into();
+        }
     }
     marked
 }

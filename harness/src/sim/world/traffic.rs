@@ -39,6 +39,8 @@ pub(super) enum TrafficEvent {
     Rotates(usize),
     /// A tenant's first token is not valid any more.
     Revokes(usize),
+    /// Another route than Embudo's changes a session's state, by its place in the script.
+    Panel(usize),
 }
 
 /// A request with its retries.
@@ -145,6 +147,9 @@ impl Sim {
                 }
             }
         }
+        for (at, (_, at_ms, _)) in self.scenario.laravel.panel.clone().into_iter().enumerate() {
+            self.after_us(at_ms * 1000, Event::Traffic(TrafficEvent::Panel(at)));
+        }
         for index in 0..self.traffic.sessions.len() {
             self.next_of(index);
         }
@@ -236,9 +241,10 @@ impl Sim {
                     Style::Gateway { .. } => return self.next_of_schedule(index),
                     Style::Chaos { patient, .. } => {
                         let reads = session.caller.reads() && session.preset.is_none();
-                        let outgoing = match reads {
-                            true => session.read(),
-                            false => session.anything(),
+                        let outgoing = match (reads, session.other()) {
+                            (_, Some(other)) => other,
+                            (true, _) => session.read(),
+                            (false, _) => session.anything(),
                         };
                         (session.with_credential(outgoing), patient)
                     }
@@ -269,6 +275,7 @@ impl Sim {
                 let token = token.trim_start_matches("Bearer ");
                 self.net.laravel.tenants_mut().revoke(token);
             }
+            TrafficEvent::Panel(at) => self.panel(at),
             TrafficEvent::Send(id) => self.send_now(id),
             TrafficEvent::TimesOut(stream) | TrafficEvent::HangsUp(stream) => {
                 let known = self.traffic.streams.get_mut(&stream);
@@ -297,6 +304,22 @@ impl Sim {
                 }
             }
         }
+    }
+
+    /// A panel stops a session, or starts it: Embudo does not hear of it.
+    fn panel(&mut self, at: usize) {
+        let Some((session, _, state)) = self.scenario.laravel.panel.get(at).copied() else {
+            return;
+        };
+        let sessions = self.traffic.sessions.iter();
+        let Some(session) = sessions.into_iter().find(|s| s.plan.index == session) else {
+            return;
+        };
+        let name = session.name.clone();
+        self.note("panel", at as u64, || format!("sets {name} to {state}"));
+        let now_ms = self.now_us / 1000;
+        self.net.laravel.set_state(now_ms, &name, state);
+        self.hub.lock().checker.panel_sets(&name, state);
     }
 
     fn send_now(&mut self, id: u64) {
@@ -370,12 +393,13 @@ impl Sim {
         let Some((request, _)) = self.traffic.request_of(stream) else {
             return;
         };
+        let authority = request.authority().unwrap_or(crate::sim::AUTHORITY);
         let mut headers: Headers = vec![
             (":method".into(), request.method.clone().into_bytes()),
             (":path".into(), request.path.clone().into_bytes()),
-            (":authority".into(), crate::sim::AUTHORITY.into()),
+            (":authority".into(), authority.into()),
         ];
-        let own = request.headers.iter();
+        let own = request.headers.iter().filter(|(name, _)| name != "host");
         headers.extend(own.map(|(name, value)| (name.clone(), value.to_vec())));
         let whole = request.body.clone();
         let mut body = self.pieces(whole);

@@ -22,10 +22,15 @@ class Account extends Model
 
     protected $guarded = [];
 
-    /** @param array<string, string> $values */
-    public static function store(string $sessionId, string $route, array $values, ?int $timestamp): void
+    protected $casts = ['updated_ms' => 'integer'];
+
+    /**
+     * @param  array<string, string|null>  $values
+     * @param  callable(self): array<string, string|null>  $answer  what a status read says of the account
+     */
+    public static function store(string $sessionId, string $route, array $values, ?int $timestamp, callable $answer): void
     {
-        DB::transaction(static function () use ($sessionId, $route, $values, $timestamp): void {
+        DB::transaction(static function () use ($sessionId, $route, $values, $timestamp, $answer): void {
             $now = (int) (microtime(true) * 1000);
             static::query()->upsert(['session_id' => $sessionId, 'updated_ms' => $now] + $values, ['session_id']);
             DB::table('updates')->insert([
@@ -38,6 +43,7 @@ class Account extends Model
                 'started_ms' => (int) (request()->server('REQUEST_TIME_FLOAT') * 1000),
                 'batched' => request()->headers->has('x-batch-size'),
                 'at_ms' => $now,
+                'says' => json_encode($answer(static::query()->findOrFail($sessionId))),
             ]);
         });
     }

@@ -18,7 +18,7 @@ class RouteServiceProvider extends ServiceProvider
             return $perMinute === 0 ? Limit::none() : Limit::perMinute($perMinute)->by($request->ip());
         });
         $this->routes(static function (): void {
-            Route::prefix('api')->middleware('api')->group(base_path('routes/api.php'));
+            Route::prefix('api')->middleware('api')->group(base_path('routes/'.config('app.application').'.php'));
         });
     }
 }

@@ -17,6 +17,8 @@ return new class extends Migration
             $table->uuid('session_id')->primary();
             $table->text('qr')->nullable();
             $table->string('estado_qr')->default('pending');
+            $table->string('phone')->nullable();
+            $table->string('reason')->nullable();
             $table->unsignedBigInteger('updated_ms')->default(0);
         });
         Schema::create('updates', static function (Blueprint $table): void {
@@ -29,6 +31,8 @@ return new class extends Migration
             $table->unsignedBigInteger('started_ms');
             $table->boolean('batched');
             $table->unsignedBigInteger('at_ms');
+            // What a status read is answered from then on.
+            $table->text('says');
         });
     }
 };

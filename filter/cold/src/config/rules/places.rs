@@ -10,8 +10,9 @@ use crate::config::parse::check_header_name;
 use crate::config::{Match, Path, Place};
 use crate::json::{Object, PATHS_MAX, Pointer, Value};
 
-/// Places and pointers in one list: a rule has five lists that a walk may have to follow.
-const LIST_MAX: usize = PATHS_MAX / 5;
+/// Places and pointers in one list: a walk may have to follow five lists of a rule, `order` twice (what it says, and that
+/// it is not compared).
+const LIST_MAX: usize = PATHS_MAX / 6;
 
 pub(super) fn fits(fields: &mut Fields<'_>) -> Option<Match> {
     if !fields.has("match") {
@@ -61,9 +62,9 @@ pub(super) fn places(
 fn place(item: Value, path: Option<&Path>) -> Result<Place, String> {
     let object = match item {
         Value::Text(text) if text == "{session}" => {
-            return match path.is_none_or(Path::has_session) {
-                true => Ok(Place::Segment),
-                false => Err("the path has no segment \"{session}\"".to_owned()),
+            return match path.filter(|path| !path.has_session()) {
+                None => Ok(Place::Segment),
+                Some(path) => Err(format!("\"{path}\" has no segment \"{{session}}\"")),
             };
         }
         Value::Text(text) => {

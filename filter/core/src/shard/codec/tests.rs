@@ -8,6 +8,7 @@ fn sample() -> Shard<'static> {
         caller: 3,
         seq,
         value: 1 << 100,
+        word: 12,
         accepted_ms: 77,
         order: (seq == 8).then_some(5),
         text: (seq == 2).then(|| "active".into()),
@@ -28,6 +29,7 @@ fn sample() -> Shard<'static> {
         priority: true,
         destination: b"dest".as_slice().into(),
         neutral: b"neutral".as_slice().into(),
+        members: 21,
         body: br#"{"a":1}"#.as_slice().into(),
     };
     let claim = Claim {
@@ -69,10 +71,12 @@ fn sample() -> Shard<'static> {
                 kept: Vec::from([Kept {
                     read: "status".into(),
                     caller: 3,
+                    reader: 4,
                     fetched_ms: 11,
                     until_ms: 12,
                     floor: 8,
-                    places: Vec::from([Place { start: 5, end: 8 }]),
+                    places: [Place { start: 5, end: 8 }].into_iter().collect(),
+                    headers: Cow::Borrowed(b"h"),
                     body: br#"{"a":"b"}"#.as_slice().into(),
                 }]),
                 ended: [
@@ -109,6 +113,11 @@ fn sample() -> Shard<'static> {
                     seq: 2,
                     until_ms: 3,
                 }]),
+                settling: Some(Settling {
+                    was: ["pending"].into_iter().collect(),
+                    delivered_ms: 6,
+                }),
+                hurry_until_ms: 13,
             },
         ]),
         orphans: Vec::from([Orphan {
@@ -187,7 +196,7 @@ fn a_changed_format_has_a_new_version() {
     );
     assert_eq!(
         found,
-        (4, 878, 7_637_699_516_823_624_038),
+        (5, 956, 1_120_932_819_386_613_582),
         "the format has changed: raise layout::VERSION, and write down what is found here"
     );
 }

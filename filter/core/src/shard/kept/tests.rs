@@ -1,7 +1,6 @@
 //! What a kept answer shows of its session, and when it is none any more.
 
 use alloc::boxed::Box;
-use alloc::vec::Vec;
 
 use super::super::tests::{BOOT, ask, head_of, unsent};
 use super::*;
@@ -12,7 +11,7 @@ use crate::write_through::{Again, Fate, WriteThrough};
 #[test]
 fn what_nobody_knows_for_sure_is_served_only_while_laravel_fails_and_shows_what_was_said_once_more()
 {
-    let rules = rules("{}");
+    let rules = rules(r#"{"assume":{"implies":true}}"#);
     let (state, qr) = (head_of(&rules, "status", "a"), head_of(&rules, "qr", "a"));
     let state = rules
         .update(&state, br#"{"session_id":"s","estado_qr":"connecting"}"#)
@@ -27,10 +26,12 @@ fn what_nobody_knows_for_sure_is_served_only_while_laravel_fails_and_shows_what_
     session.kept.push(Kept {
         read: "status".into(),
         caller: state.caller,
+        reader: state.caller,
         fetched_ms: BOOT.mono_ms,
         until_ms: u64::MAX,
         floor,
-        places: Vec::new(),
+        places: Places::default(),
+        headers: Cow::Borrowed(&[]),
         body: (&b"{}"[..]).into(),
     });
     assert!(!session.kept[0].is_in_doubt());
@@ -100,16 +101,20 @@ fn while_something_is_at_laravel_beside_the_claim_nothing_is_kept_and_what_was_d
         read: 0,
         session: update.session,
         caller: update.caller,
+        reader: update.caller,
         subject: update.subject,
         no_cache: false,
+        may_keep: true,
     };
     let kept = Kept {
         read: "status".into(),
         caller: update.caller,
+        reader: update.caller,
         fetched_ms: BOOT.mono_ms,
         until_ms: u64::MAX,
         floor,
-        places: Vec::new(),
+        places: Places::default(),
+        headers: Cow::Borrowed(&[]),
         body: (&b"{}"[..]).into(),
     };
     assert!(
@@ -165,6 +170,7 @@ fn an_item_that_failed_alone_and_was_overtaken_makes_no_read_show_what_it_overto
         let wanted = Wanted {
             route,
             caller: state.caller,
+            seq: 0,
             destination: &destination,
             bytes_max: usize::MAX,
             refused: &[],
@@ -183,16 +189,20 @@ fn an_item_that_failed_alone_and_was_overtaken_makes_no_read_show_what_it_overto
         read: 0,
         session: name,
         caller: state.caller,
+        reader: state.caller,
         subject: state.subject,
         no_cache: false,
+        may_keep: true,
     };
     let kept = Kept {
         read: "status".into(),
         caller: state.caller,
+        reader: state.caller,
         fetched_ms: BOOT.mono_ms,
         until_ms: u64::MAX,
         floor,
-        places: Vec::new(),
+        places: Places::default(),
+        headers: Cow::Borrowed(&[]),
         body: (&b"{}"[..]).into(),
     };
     assert!(shard.keep(&asked, kept.clone(), BOOT));
@@ -210,4 +220,128 @@ fn an_item_that_failed_alone_and_was_overtaken_makes_no_read_show_what_it_overto
         !shard.keep(&asked, kept, later),
         "and this one was read before"
     );
+}
+
+#[test]
+fn a_qr_that_may_have_set_a_state_ends_what_was_kept_unless_its_caller_has_said_what_it_is() {
+    let doubted = |is_assumed: bool, is_said: bool| {
+        let rules = rules(match is_assumed {
+            true => r#"{"assume":{"implies":true}}"#,
+            false => "{}",
+        });
+        let (qr, state) = (head_of(&rules, "qr", "a"), head_of(&rules, "status", "a"));
+        let qr = rules
+            .update(&qr, br#"{"session_id":"s","qr":"2@a"}"#)
+            .unwrap();
+        let state = rules
+            .update(&state, br#"{"session_id":"s","estado_qr":"connecting"}"#)
+            .unwrap();
+        let mut shard = Shard::default();
+        shard.offer(&rules, &qr, BOOT);
+        let floor = shard.floor(qr.session, BOOT.mono_ms);
+        let session = shard.session_mut(qr.session).expect("it is known");
+        session.kept.push(Kept {
+            read: "status".into(),
+            caller: qr.caller,
+            reader: qr.caller,
+            fetched_ms: BOOT.mono_ms,
+            until_ms: u64::MAX,
+            floor,
+            places: Places::default(),
+            headers: Cow::Borrowed(&[]),
+            body: (&b"{}"[..]).into(),
+        });
+        if is_said {
+            shard.offer(&rules, &state, BOOT);
+        }
+        let id = ClaimId {
+            epoch: 1,
+            counter: 1,
+        };
+        let destination = match &shard.session(qr.session).unwrap().entry("qr", qr.caller) {
+            Some(Entry {
+                state: State::Dirty(dirty),
+                ..
+            }) => dirty.destination.to_vec(),
+            other => panic!("{other:?} is not unsent"),
+        };
+        let wanted = Wanted {
+            route: "qr",
+            caller: qr.caller,
+            seq: 0,
+            destination: &destination,
+            bytes_max: usize::MAX,
+            refused: &[],
+        };
+        shard.claim(&rules, qr.session, &wanted, id, BOOT).unwrap();
+        shard.settle(&rules, qr.session, id, Outcome::Delivered, None, BOOT);
+        shard.session(qr.session).unwrap().kept[0].is_in_doubt()
+    };
+    assert!(doubted(false, false), "nobody knows what it has set");
+    assert!(!doubted(false, true), "what was said after it is shown");
+    assert!(!doubted(true, false), "it has set `pending`");
+}
+
+#[test]
+fn the_last_states_are_remembered_each_once_and_no_long_one() {
+    let mut session = Session::new(1, 0);
+    let long = "x".repeat(WAS_BYTES_MAX + 1);
+    for state in ["a", "b", &*long, "a", "", "c", "d", "e"] {
+        session.gives_way(state);
+    }
+    let was = session.settling.unwrap().was;
+    let was: Vec<&[u8]> = was.iter().collect();
+    assert_eq!(was, [&b""[..], b"c", b"d", b"e"]);
+    // What is none, as memory may be corrupt, has no states.
+    assert_eq!(Was(Cow::Borrowed(b"\x05abc")).iter().count(), 0);
+}
+
+#[test]
+fn places_beyond_the_third_are_not_remembered() {
+    let place = |start| Place { start, end: 9 };
+    let places: Places = (0..5).map(place).collect();
+    assert_eq!(*places, [place(0), place(1), place(2)]);
+    assert!(Places::default().is_empty());
+}
+
+#[test]
+fn what_laravel_does_not_take_ends_what_it_said_of_the_session() {
+    let rules = rules("{}");
+    let head = head_of(&rules, "status", "a");
+    let update = |body| rules.update(&head, body).unwrap();
+    let state = update(br#"{"session_id":"s","estado_qr":"connecting"}"#);
+    let next = update(br#"{"session_id":"s","estado_qr":"active"}"#);
+    for (fate, stays) in [(Fate::Refused, 0), (Fate::Failed, 1), (Fate::NeverHad, 1)] {
+        let mut shard = Shard::default();
+        shard.offer(&rules, &state, BOOT);
+        let floor = shard.last_seq;
+        let session = shard.session_mut(state.session).expect("it is known");
+        session.entries[0].state = State::Clean { until_ms: u64::MAX };
+        session.kept.push(Kept {
+            read: "status".into(),
+            caller: state.caller,
+            reader: state.caller,
+            fetched_ms: BOOT.mono_ms,
+            until_ms: u64::MAX,
+            floor,
+            places: Places::default(),
+            headers: Cow::Borrowed(&[]),
+            body: (&b"{}"[..]).into(),
+        });
+        let asks = ask(2);
+        let Through::Begun {
+            seq,
+            manner,
+            before,
+            ..
+        } = shard.write_through(&rules, &next, &asks, BOOT)
+        else {
+            panic!("it goes");
+        };
+        let begun = (seq, manner, before);
+        let through = WriteThrough::of(&rules, &next, &asks, begun, None, BOOT);
+        shard.settle_through(&rules, &through, fate, BOOT);
+        let session = shard.session(state.session).expect("it is known");
+        assert_eq!(session.kept.len(), stays, "{fate:?}");
+    }
 }

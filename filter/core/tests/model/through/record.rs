@@ -56,7 +56,7 @@ pub(crate) struct Records {
 
 impl Records {
     pub(super) fn new(cast: &Cast, mutation: Option<Mutation>) -> Self {
-        let mut config = Config::parse(b"{}").expect("the default configuration");
+        let mut config = Config::parse(br#"{"assume":{"implies":true}}"#).expect("a configuration");
         config.times.send_window_ms = TICK_MS / 4;
         config.times.call_timeout_ms = TICK_MS / 2;
         config.times.late_ms = 5 * TICK_MS / 4;
@@ -293,6 +293,7 @@ impl Records {
         let wanted = Wanted {
             route: &route,
             caller,
+            seq: 0,
             destination: &destination,
             bytes_max: usize::MAX,
             refused: &[],

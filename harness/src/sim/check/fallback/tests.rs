@@ -40,6 +40,7 @@ fn checker(timestamps: &[u64]) -> Checker {
         beside: false,
         begun: false,
         passed_over: false,
+        members: Default::default(),
         said: None,
         touched_ms: 0,
     };

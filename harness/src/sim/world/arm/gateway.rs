@@ -4,6 +4,7 @@
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::sync::Arc;
 
+use embudo_core::config::{Barrier, Config};
 use rand::{RngExt as _, SeedableRng as _};
 use rand_chacha::ChaCha8Rng;
 use serde_json::Value;
@@ -16,9 +17,9 @@ use crate::live::load::{CONNECTIONS_MAX, LoadReport};
 use crate::model::gateway::{
     Answer, Caller, Flow, Identity, Outgoing, Retries, RetryPolicy, Schedule, What,
 };
-use crate::model::http::{Kind, Request};
+use crate::model::http::{Kind, Request, Route};
 use crate::model::order::Sent;
-use crate::scenario::{Planned, Scenario};
+use crate::scenario::{Expected, Planned, Scenario};
 use crate::sim::abi::Headers;
 use crate::sim::host::{Body, Job};
 
@@ -36,6 +37,8 @@ pub(super) struct Gateway {
     /// Requests signed so far.
     signed: u64,
     script: Vec<Planned>,
+    /// On whose paths the filter is on, beside its own.
+    barriers: Vec<Barrier>,
     schedules: Vec<Schedule>,
     retries: RetryPolicy,
     flows: BTreeMap<u64, Running>,
@@ -63,8 +66,12 @@ struct Running {
     comes_up: bool,
     flow: Flow,
     outgoing: Outgoing,
+    /// The updates in it, where it is a batch.
+    items: Vec<(String, Route, String)>,
     retries: Retries,
     is_retry: bool,
+    /// What a read of the script must be answered.
+    expected: Option<Expected>,
     dice: ChaCha8Rng,
 }
 
@@ -72,8 +79,8 @@ struct Running {
 #[derive(Debug)]
 struct UnderWay {
     flow: u64,
-    /// Its place in the log, if it is an update.
-    place: Option<usize>,
+    /// Its updates' places in their logs.
+    places: Vec<(String, usize)>,
     outcome: Option<String>,
 }
 
@@ -100,6 +107,7 @@ impl Gateway {
             paired: BTreeSet::new(),
             signed: 0,
             script: scenario.script(),
+            barriers: barriers(&scenario.filter),
             schedules: (0..scenario.sessions).map(schedule).collect(),
             retries: RetryPolicy::default(),
             flows: BTreeMap::new(),
@@ -166,8 +174,10 @@ impl Sim {
             comes_up: false,
             flow,
             outgoing,
+            items: planned.items,
             retries: Retries::default(),
             is_retry: false,
+            expected: planned.expected,
             dice: ChaCha8Rng::seed_from_u64(arm.scenario.seed),
         };
         // Beyond every flow of the schedules: their numbers decide their dice.
@@ -195,12 +205,36 @@ impl Sim {
         let session = Arc::from(identity.session);
         let mut flow = Flow::new(PREFIX.into(), session, What::Expired);
         let Some(outgoing) = flow.start() else { return };
-        let request = self.signed(&identity.caller, index, outgoing.request);
-        let stream = self.add_stream(None, request.clone(), None);
+        let stream = self.sends_first(&identity.caller, index, outgoing);
         if let Some(arm) = &mut self.arm {
             arm.gateway.warming.insert(stream);
         }
+    }
+
+    /// Something is said of a session, so that what is asked of it afterwards is kept.
+    pub(super) fn introduces(&mut self, index: usize) {
+        let Some(arm) = &self.arm else { return };
+        let Some(identity) = arm.gateway.identities.get(index).cloned() else {
+            return;
+        };
+        let session = Arc::from(identity.session);
+        if let Some(outgoing) = Flow::pending(PREFIX.into(), session) {
+            self.sends_first(&identity.caller, index, outgoing);
+        }
+    }
+
+    fn sends_first(&mut self, caller: &Caller, index: usize, outgoing: Outgoing) -> u64 {
+        let name = self
+            .arm
+            .as_ref()
+            .and_then(|arm| arm.gateway.identities.get(index));
+        let name = name.map(|identity| identity.key.clone());
+        let update = outgoing.update.map(|(_, value)| value);
+        let update = name.zip(update);
+        let request = self.signed(caller, index, outgoing.request);
+        let stream = self.add_stream(None, request.clone(), update);
         self.reaches_a_worker(stream, &request);
+        stream
     }
 
     /// What happens to a session next, unless that is after the scenario's end.
@@ -255,8 +289,10 @@ impl Sim {
             comes_up,
             flow,
             outgoing,
+            items: Vec::new(),
             retries: Retries::default(),
             is_retry: false,
+            expected: None,
             dice,
         };
         gateway.flows.insert(id, running);
@@ -288,17 +324,20 @@ impl Sim {
             request,
         } = running.outgoing.clone();
         let (caller, index) = (running.caller.clone(), running.index);
+        let items = running.items.clone();
         let timeout_us = running.policy.timeout_ms * 1000;
-        let mut place = None;
+        let mut places = Vec::new();
         // What a stranger says is in no log, and the checker sees that too.
         let mut named = named_in(&request.body);
         if let Some(key) = &running.key {
             let report = &mut gateway.report;
             report.sending(now_us, kind, running.is_retry);
-            place = update.as_ref().map(|(route, value)| {
-                let sent = Sent::new(*route, value.as_str(), now_us);
-                report.sent.sent(key, sent)
-            });
+            let single = update.iter();
+            let single = single.map(|(route, value)| (key.to_string(), *route, value.clone()));
+            for (key, route, value) in single.chain(items) {
+                let place = report.sent.sent(&key, Sent::new(route, value, now_us));
+                places.push((key, place));
+            }
             named = update.map(|(_, value)| (key.to_string(), value));
         }
         let request = self.signed(&caller, index, request);
@@ -306,7 +345,7 @@ impl Sim {
         if let Some(arm) = &mut self.arm {
             let under_way = UnderWay {
                 flow,
-                place,
+                places,
                 outcome: None,
             };
             arm.gateway.streams.insert(stream, under_way);
@@ -314,14 +353,21 @@ impl Sim {
         let gives_up = GatewayEvent::Answered(stream, Answer::Timeout);
         self.after_us(timeout_us, gateway_event(gives_up));
         match kind {
-            Kind::PostQr | Kind::PostStatus | Kind::GetStatus => {
-                self.reaches_a_worker(stream, &request);
-            }
-            // The filter is off on every other route.
-            _ => {
+            Kind::Other if !self.is_stopped(&request) => {
                 self.send(Client::Direct { stream }, request, ROUTE_TIMEOUT_MS, None);
             }
+            // The filter is off on every other route.
+            _ => self.reaches_a_worker(stream, &request),
         }
+    }
+
+    /// Whether a barrier is on the request's path: then the filter is on there.
+    fn is_stopped(&self, request: &Request) -> bool {
+        let path = request.path.strip_prefix(PREFIX).unwrap_or_default();
+        let barriers = self.arm.iter().flat_map(|arm| &arm.gateway.barriers);
+        barriers.into_iter().any(|barrier| {
+            barrier.method == request.method && barrier.path.fit(path.as_bytes()).is_some()
+        })
     }
 
     /// A connection belongs to one worker; which one is the kernel's choice.
@@ -388,10 +434,19 @@ impl Sim {
                 Answer::Status(status, _) => (Some(*status), under_way.outcome),
                 Answer::NetworkError | Answer::Timeout => (None, None),
             };
-            if let Some(key) = &running.key {
+            if let Some(expected) = &running.expected {
+                let body = match answer {
+                    Answer::Status(_, body) => Some(&body[..]),
+                    Answer::NetworkError | Answer::Timeout => None,
+                };
+                let wrong = expected.verdict(body, outcome.as_deref());
+                report.wrong_reads.extend(wrong);
+            }
+            if running.key.is_some() {
                 report.ended(now_us, kind, answer, &outcome);
-                if let Some(place) = under_way.place {
-                    report.sent.ended(key, place, now_us, status, outcome);
+                for (key, place) in under_way.places {
+                    let outcome = outcome.clone();
+                    report.sent.ended(&key, place, now_us, status, outcome);
                 }
             }
             let wait_ms = running
@@ -435,6 +490,17 @@ impl Sim {
             self.wants_to_send(next);
         }
     }
+}
+
+/// A configuration's barriers.
+fn barriers(filter: &Value) -> Vec<Barrier> {
+    let mut filter = filter.clone();
+    if let Some(filter) = filter.as_object_mut() {
+        // Only a module that was built for it knows that.
+        filter.remove("sabotage");
+    }
+    let config = Config::parse(filter.to_string().as_bytes());
+    config.map_or_else(|_| Vec::new(), |config| config.barriers)
 }
 
 /// The session and the value that a body names.

@@ -27,14 +27,14 @@ use super::queue::Event;
 use super::{Callers, EVENTS_MAX, Pace, START_US, Setup, Sim};
 use crate::check::{Failure, Outcome};
 use crate::live::scaled;
-use crate::live::scenario::{WEBHOOK_MAX, WEBHOOK_SILENCE};
+use crate::live::scenario::{WEBHOOK_MAX, WEBHOOK_SILENCE, wrong_reads};
 use crate::live::stats::Stats;
 use crate::measure::measures;
 use crate::model::gateway::Answer;
 use crate::model::order::final_states;
 use crate::scenario::{Scenario, Verb};
 use crate::sim::host::{Machine, Response};
-use crate::sim::trace::Detail;
+use crate::sim::trace::{Detail, Line};
 
 /// The live arm's Envoy serves for a moment before the first event: a leader is there by then.
 const BEGIN_US: u64 = 2_000_000;
@@ -68,7 +68,7 @@ const HICCUP_US: u64 = 10_000;
 const NETWORK_US: u64 = 300;
 
 /// From the last question before the first event to that event, µs.
-const WARM_UP_REST_US: u64 = 1_000_000;
+const WARM_UP_REST_US: u64 = 3_000_000;
 
 /// What a scenario file adds to the world.
 #[derive(Debug)]
@@ -109,6 +109,8 @@ pub(super) enum ArmEvent {
     Gateway(GatewayEvent),
     /// A session is asked for before the first event.
     WarmsUp(usize),
+    /// Something is said of a session, before it is asked for.
+    Introduces(usize),
     /// The first event may be: from now on all is measured.
     Begins,
     /// A happening, by its place in the file.
@@ -120,7 +122,12 @@ pub(super) enum ArmEvent {
 }
 
 /// Runs a scenario to its end.
-pub(in crate::sim) fn run(machine: &Machine, scenario: &Scenario, chance: u64) -> Result<Outcome> {
+pub(in crate::sim) fn run(
+    machine: &Machine,
+    scenario: &Scenario,
+    chance: u64,
+    detail: Detail,
+) -> Result<(Outcome, Vec<Line>)> {
     let script = super::Scenario {
         seed: chance,
         workers: scenario.workers as usize,
@@ -136,9 +143,13 @@ pub(in crate::sim) fn run(machine: &Machine, scenario: &Scenario, chance: u64) -
         credentials: false,
         network_us: NETWORK_US,
         callers: Callers::default(),
-        laravel: Setup::default(),
+        laravel: Setup {
+            reads: scenario.laravel.reads.clone(),
+            qr_leaves_state: scenario.laravel.qr_leaves_state,
+            ..Setup::default()
+        },
     };
-    let mut sim = Sim::new(machine, &script, Detail::Hash)?;
+    let mut sim = Sim::new(machine, &script, detail)?;
     let begun_us = START_US + BEGIN_US + warm_up_us(scenario);
     sim.net.laravel = laravel::laravel(scenario, begun_us / 1000);
     sim.hook = webhook::hook(scenario, &script, begun_us / 1000);
@@ -158,9 +169,14 @@ pub(in crate::sim) fn run(machine: &Machine, scenario: &Scenario, chance: u64) -
 /// some air between them.
 fn warm_up_us(scenario: &Scenario) -> u64 {
     match scenario.warm_up {
-        true => (scenario.sessions as u64 + 1) * warm_up_gap_us(scenario) + WARM_UP_REST_US,
+        true => 2 * introduction_us(scenario),
         false => 0,
     }
+}
+
+/// How long it takes to say something of each session, one after the other, until Laravel has it; and to ask for each.
+fn introduction_us(scenario: &Scenario) -> u64 {
+    (scenario.sessions as u64 + 1) * warm_up_gap_us(scenario) + WARM_UP_REST_US
 }
 
 fn warm_up_gap_us(scenario: &Scenario) -> u64 {
@@ -192,7 +208,7 @@ impl ArmEvent {
 // === impl Sim ===
 
 impl Sim {
-    fn run_file(mut self) -> Result<Outcome> {
+    fn run_file(mut self) -> Result<(Outcome, Vec<Line>)> {
         self.start_process().context("the process does not start")?;
         self.begin_file();
         for _ in 0..EVENTS_MAX {
@@ -219,10 +235,13 @@ impl Sim {
         }
         if arm.scenario.warm_up {
             let gap_us = warm_up_gap_us(&arm.scenario);
+            let introduced_us = introduction_us(&arm.scenario);
             for index in 0..arm.scenario.sessions {
                 let at_us = START_US + BEGIN_US + index as u64 * gap_us;
-                let event = Event::Arm(ArmEvent::WarmsUp(index));
+                let event = Event::Arm(ArmEvent::Introduces(index));
                 self.events.push(at_us, index as u64, event);
+                let event = Event::Arm(ArmEvent::WarmsUp(index));
+                self.events.push(at_us + introduced_us, index as u64, event);
             }
         }
         self.events.push(begun_us, 0, Event::Arm(ArmEvent::Begins));
@@ -236,6 +255,7 @@ impl Sim {
     pub(super) fn arm_event(&mut self, event: ArmEvent) {
         match event {
             ArmEvent::Gateway(event) => self.gateway_event(event),
+            ArmEvent::Introduces(index) => self.introduces(index),
             ArmEvent::WarmsUp(index) => self.warms_up(index),
             ArmEvent::Begins => self.net.laravel.journal_mut().reset(self.now_us / 1000),
             ArmEvent::Happens(index) => self.happens(index),
@@ -257,12 +277,41 @@ impl Sim {
             Verb::LaravelUp => self.net.refusing = 0,
             Verb::WebhookDown => self.webhook_goes_down(),
             Verb::WebhookUp => self.hook.refusing = 0,
+            Verb::SetState { session, state } => {
+                let name = self.account(session);
+                let now_ms = self.now_us / 1000;
+                self.net.laravel.set_state(now_ms, &name, &state);
+                self.hub.lock().checker.panel_sets(&name, &state);
+            }
+            Verb::Reads(reads) => self.net.laravel.set_reads(reads),
+            Verb::AddAccount(session) => {
+                let name = self.account(session);
+                self.net.laravel.add_account(&name);
+                self.hub.lock().checker.account_changes(&name);
+            }
+            Verb::RemoveAccount(session) => {
+                let name = self.account(session);
+                self.net.laravel.remove_account(&name);
+                self.hub.lock().checker.account_changes(&name);
+            }
             Verb::UpdateFilter(config) => {
                 let compression = self.arm.as_ref().map_or(1.0, |a| a.scenario.compression);
                 let json = scaled(&config, compression).to_string();
                 self.reconfigure(json.into_bytes().into(), DRAIN_TIME_MS);
             }
         }
+    }
+
+    fn account(&self, session: usize) -> String {
+        let arm = self.arm.as_ref();
+        arm.map(|arm| arm.scenario.account(session))
+            .unwrap_or_default()
+    }
+
+    /// Whether a file says what its reads must be answered: then they are, without a mark.
+    pub(super) fn has_scripted_reads(&self) -> bool {
+        let arm = self.arm.as_ref();
+        arm.is_some_and(|arm| !arm.scenario.reads.is_empty())
     }
 
     // ## Sending => Settling => Ending (=> Hearing) => Over
@@ -346,7 +395,7 @@ impl Sim {
         self.after_us(INTERVAL_US, Event::Arm(ArmEvent::OutlierLooks));
     }
 
-    fn outcome(mut self) -> Result<Outcome> {
+    fn outcome(mut self) -> Result<(Outcome, Vec<Line>)> {
         let arm = self.arm.take().context("no scenario was run")?;
         let Phase::Over(stats) = arm.phase else {
             bail!("the scenario is not over");
@@ -362,8 +411,8 @@ impl Sim {
             let clock = hub.clock;
             hub.checker.at_rest(clock, &hub.data, &self.net.laravel);
         }
-        // The checker knows the configuration that the scenario began with, and no other.
-        let changes = |verb: &Verb| matches!(verb, Verb::UpdateFilter(_));
+        // The checker knows the configuration, and the Laravel, that the scenario began with, and no other.
+        let changes = |verb: &Verb| matches!(verb, Verb::UpdateFilter(_) | Verb::Reads(_));
         let changed = arm.scenario.happenings.iter().any(|h| changes(&h.what));
         let found = hub.checker.failure().filter(|_| !changed);
         let found_inside = found.map(|failure| Failure {
@@ -371,9 +420,11 @@ impl Sim {
             what: failure.to_string(),
         });
         let report = arm.gateway.into_report();
+        let mut found_inside: Vec<Failure> = found_inside.into_iter().collect();
+        found_inside.extend(wrong_reads(&report));
         let journal = self.net.laravel.journal();
         let received = self.hook.webhook.received();
-        Ok(Outcome {
+        let outcome = Outcome {
             measures: measures(&arm.scenario, &report, journal, received, &stats),
             processed: journal.entries().to_vec(),
             handed_over: received.to_vec(),
@@ -381,7 +432,8 @@ impl Sim {
             finals: final_states(&self.net.laravel, &report.sent),
             sent: report.sent,
             traps: arm.traps,
-            found_inside: found_inside.into_iter().collect(),
-        })
+            found_inside,
+        };
+        Ok((outcome, hub.trace.take_lines()))
     }
 }

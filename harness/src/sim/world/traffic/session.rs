@@ -3,9 +3,13 @@
 use rand::{RngExt, SeedableRng};
 use rand_chacha::ChaCha8Rng;
 
-use crate::model::gateway::{GatewayConfig, Outgoing, Schedule};
+use serde_json::json;
+
+use super::SESSIONS_MAX;
+use crate::model::gateway::{GatewayConfig, Outgoing, Schedule, session_ids};
 use crate::model::http::{Kind, Request, Route};
-use crate::sim::world::caller::Caller;
+use crate::scenario::Ask;
+use crate::sim::world::caller::{Caller, TENANTS};
 use crate::sim::world::events::Preset;
 use crate::sim::world::scenario::pick;
 use crate::sim::world::{Plan, Scenario, Style};
@@ -20,6 +24,11 @@ pub(super) struct Session {
     credentials: bool,
     pub(super) name: String,
     pub(super) dice: ChaCha8Rng,
+    /// For what it asks of other routes, and its gateway's batches.
+    other_dice: ChaCha8Rng,
+    others: u32,
+    /// The sessions that its gateway may have in one batch with it: their numbers and names.
+    together: Vec<(usize, String)>,
     /// Whoever calls for it: whether it reads, under which name, and how patiently.
     pub(super) caller: Caller,
     pub(super) schedule: Option<Schedule>,
@@ -28,6 +37,8 @@ pub(super) struct Session {
     /// Flows under way.
     pub(super) flows: usize,
     sent: u64,
+    /// It says more of some states than of others.
+    says_more: bool,
 }
 
 // === impl Session ===
@@ -49,18 +60,34 @@ impl Session {
         }
         let mut dice = ChaCha8Rng::seed_from_u64(scenario.seed);
         dice.set_stream(1_000 + plan.index as u64);
+        let says_more = matches!(plan.style, Style::Chaos { .. }) && dice.random_bool(0.3);
         let schedule = match plan.style {
             Style::Gateway { times_faster } => {
                 let config = GatewayConfig {
                     scan_probability: 0.3,
                     restart_probability: 0.7,
                     time_compression: f64::from(times_faster),
+                    ..GatewayConfig::default()
                 };
                 Some(Schedule::new(config, scenario.seed, plan.index))
             }
             Style::Chaos { .. } | Style::Round { .. } => None,
         };
+        let mut other_dice = ChaCha8Rng::seed_from_u64(scenario.seed);
+        other_dice.set_stream(8_000 + plan.index as u64);
+        let names = session_ids(scenario.seed, SESSIONS_MAX);
+        // Headers that tell callers apart are a session's own, and a token is of its tenant's sessions.
+        let is_of = |index: usize| match Caller::are_dressed(scenario) {
+            true => index == plan.index,
+            false => !scenario.callers.tenants || index % TENANTS == plan.index % TENANTS,
+        };
+        let all = scenario.sessions.iter().map(|plan| plan.index);
+        let together = all.filter(|index| is_of(*index));
+        let together = together.filter_map(|index| Some((index, names.get(index)?.clone())));
         Self {
+            other_dice,
+            others: scenario.callers.others,
+            together: together.collect(),
             preset,
             credentials: scenario.credentials,
             caller: Caller::new(scenario, plan.index),
@@ -70,6 +97,7 @@ impl Session {
             schedule,
             flows: 0,
             sent: 0,
+            says_more,
         }
     }
 
@@ -92,13 +120,73 @@ impl Session {
             return self.update(Route::Qr, &qr);
         }
         let state = *pick(&mut self.dice, &STATES);
-        self.update(Route::Status, state)
+        let beside = match state {
+            "active" if self.says_more => "phone",
+            "inactive" if self.says_more => "reason",
+            _ => return self.update(Route::Status, state),
+        };
+        let number = self.dice.random_range(0..2);
+        self.update_with(Route::Status, state, &format!(r#","{beside}":{number}"#))
+    }
+
+    /// A batch of the gateway's own, or a request of another route, where it is one this time.
+    pub(super) fn other(&mut self) -> Option<Outgoing> {
+        if self.others == 0 || !self.other_dice.random_ratio(self.others.min(100), 100) {
+            return None;
+        }
+        if self.other_dice.random_bool(0.6) {
+            return Some(self.batch());
+        }
+        let asks = [Ask::Message, Ask::Message, Ask::Delete, Ask::LogOut];
+        let (kind, request) = pick(&mut self.other_dice, &asks).request(&self.name);
+        Some(Outgoing {
+            kind,
+            update: None,
+            request,
+        })
+    }
+
+    /// Of a few values each, so that they repeat; one session may be in it twice. Now and then it is none to be taken
+    /// apart.
+    fn batch(&mut self) -> Outgoing {
+        let dice = &mut self.other_dice;
+        let is_qrs = dice.random_bool(0.5);
+        let (kind, path, list, field) = match is_qrs {
+            true => (Kind::PostQrBatch, "/api/qr/batch", "qrs", "qr"),
+            false => {
+                let path = "/api/whatsapp/status/batch";
+                (Kind::PostStatusBatch, path, "statuses", "estado_qr")
+            }
+        };
+        let mut items = Vec::new();
+        for _ in 0..dice.random_range(1..=5) {
+            let (index, name) = pick(dice, &self.together).clone();
+            let value = match is_qrs {
+                true => format!("2@{index:08x}{:04}", dice.random_range(0..6)),
+                false => (*pick(dice, &STATES)).to_owned(),
+            };
+            items.push(json!({ "session_id": name, field: value }));
+        }
+        let mut body = json!({ list: items });
+        if dice.random_ratio(1, 20) {
+            body["gateway"] = json!("one");
+        }
+        Outgoing {
+            kind,
+            update: None,
+            request: Request::new("POST", path).with_json(body.to_string()),
+        }
     }
 
     /// Laravel is asked for the state.
     pub(super) fn read(&mut self) -> Outgoing {
-        let path = format!("/api/whatsapp/status/{}", self.name);
+        let reading = self.caller.reading();
+        let name = reading.other.unwrap_or(&self.name);
+        let path = format!("/api/whatsapp/status/{name}{}", reading.query);
         let mut request = Request::new("GET", path).with_header("accept", "application/json");
+        for (name, value) in reading.headers {
+            request = request.with_header(name, value);
+        }
         if self.caller.wants_the_truth() {
             request = request.with_header("cache-control", "no-cache");
         }
@@ -131,11 +219,17 @@ impl Session {
     }
 
     fn update(&self, route: Route, value: &str) -> Outgoing {
+        self.update_with(route, value, "")
+    }
+
+    /// The same, with members beside the value.
+    fn update_with(&self, route: Route, value: &str, beside: &str) -> Outgoing {
         let (kind, field, path) = match route {
             Route::Qr => (Kind::PostQr, "qr", "/api/qr"),
             Route::Status => (Kind::PostStatus, "estado_qr", "/api/whatsapp/status"),
         };
-        let body = format!(r#"{{"session_id":"{}","{field}":"{value}"}}"#, self.name);
+        let name = &self.name;
+        let body = format!(r#"{{"session_id":"{name}","{field}":"{value}"{beside}}}"#);
         Outgoing {
             kind,
             update: Some((route, value.to_owned())),

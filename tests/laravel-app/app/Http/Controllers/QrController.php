@@ -15,7 +15,8 @@ class QrController
             'session_id' => 'required|uuid',
             'qr' => 'required|string',
         ])->validate();
-        Account::store($input['session_id'], 'qr', ['qr' => $input['qr'], 'estado_qr' => 'pending'], $request->input('timestamp'));
+        $values = ['qr' => $input['qr'], 'estado_qr' => 'pending'];
+        Account::store($input['session_id'], 'qr', $values, $request->input('timestamp'), [StatusController::class, 'answer']);
 
         return response()->json(['success' => true, 'message' => 'QR stored']);
     }

@@ -15,7 +15,8 @@ class StatusController
             'session_id' => 'required|uuid',
             'estado_qr' => 'required|string|in:pending,active,connecting,inactive',
         ])->validate();
-        Account::store($input['session_id'], 'status', ['estado_qr' => $input['estado_qr']], $request->input('timestamp'));
+        $values = ['estado_qr' => $input['estado_qr']];
+        Account::store($input['session_id'], 'status', $values, $request->input('timestamp'), [self::class, 'answer']);
 
         return response()->json(['success' => true, 'message' => 'state stored']);
     }
@@ -28,6 +29,12 @@ class StatusController
             return response()->json(['error' => 'Account not found'], 404);
         }
 
-        return response()->json(['estado_qr' => $account->estado_qr, 'status' => $account->estado_qr]);
+        return response()->json(self::answer($account));
+    }
+
+    /** @return array<string, string> */
+    public static function answer(Account $account): array
+    {
+        return ['estado_qr' => $account->estado_qr, 'status' => $account->estado_qr];
     }
 }
