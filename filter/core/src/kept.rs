@@ -192,6 +192,7 @@ fn candidate<'s, 'a>(
     let unshown = session.unshown(rules, read.state, asked.caller, kept.floor);
     let unshown = unshown.filter(|_| !sabotage::is(Sabotage::ServeUnpatched));
     let since = session.since(rules, read.state, asked.caller, kept.floor..u64::MAX);
+    let since = since.after(kept);
     let mut found = Candidate {
         kept,
         unshown,
@@ -324,6 +325,7 @@ pub fn answered(
                 .saturating_add(times.refresh_ms / 2)
                 .saturating_add(times.stale_if_error_ms),
             floor: fetch.floor,
+            has_more: false,
             places: places.iter().copied().collect(),
             headers: Cow::Borrowed(fresh.headers),
             body: Cow::Borrowed(body),
@@ -379,6 +381,7 @@ fn compare(
         return None;
     }
     let since = session.since(rules, read.state, asked.caller, before.floor..fetch.floor);
+    let since = since.after(before);
     let is = |follows| {
         before
             .patched(Some(newest), follows)

@@ -321,6 +321,7 @@ fn after_a_delete_nothing_that_was_known_is() {
             fetched_ms: now.mono_ms,
             until_ms: now.mono_ms + 10_000,
             floor: shard.last_seq,
+            has_more: false,
             places: Default::default(),
             headers: (&b""[..]).into(),
             body: (&b"{}"[..]).into(),

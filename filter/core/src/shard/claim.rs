@@ -599,7 +599,7 @@ impl Session<'_> {
             self.entries.retain(|entry| !is_it(entry));
             self.drop_implied(rules, &[older.1], how, now);
             if !shows {
-                self.distrust_kept(older.1);
+                self.forgets(older.1, false);
             }
             ended = ended.saturating_add(older.2.into());
         }

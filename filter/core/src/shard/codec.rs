@@ -295,6 +295,9 @@ impl Ended {
 
 // === impl Kept ===
 
+/// No clock comes so far.
+const HAS_MORE_SHIFT: u32 = 63;
+
 impl Kept<'_> {
     fn encode(&self, out: &mut Vec<u8>) {
         put_bytes(out, self.read.as_bytes());
@@ -304,7 +307,7 @@ impl Kept<'_> {
                 self.caller,
                 self.reader,
                 self.fetched_ms,
-                self.until_ms,
+                self.until_ms | (u64::from(self.has_more) << HAS_MORE_SHIFT),
                 self.floor,
             ],
         );
@@ -707,7 +710,8 @@ impl<'a> Reader<'a> {
             caller,
             reader,
             fetched_ms,
-            until_ms,
+            until_ms: until_ms & !(1 << HAS_MORE_SHIFT),
+            has_more: until_ms >> HAS_MORE_SHIFT != 0,
             floor,
             places,
             headers: Cow::Borrowed(self.bytes()?),

@@ -32,6 +32,8 @@ pub struct Kept<'a> {
     pub until_ms: u64,
     /// Laravel's answer shows everything up to this sequence.
     pub floor: u64,
+    /// Something else than a state came after it, may be shown beside the state, and has left no entry.
+    pub has_more: bool,
     /// Where in it the state is; behind the first, the others of its members that have the same text.
     pub places: Places,
     /// Its `access-control-*` headers, a line each.
@@ -74,6 +76,16 @@ pub struct Since {
 }
 
 impl Since {
+    /// The same after a kept answer, which knows of what has left no entry.
+    #[must_use]
+    #[inline]
+    pub const fn after(self, kept: &Kept<'_>) -> Self {
+        Self {
+            any: self.any || kept.has_more,
+            more: self.more || kept.has_more,
+        }
+    }
+
     /// Whether more than a state may make another answer of it. Where nothing was accepted, Laravel may still be late
     /// with whatever there was before.
     #[must_use]
@@ -506,13 +518,16 @@ impl<'a> Session<'a> {
         self.kept.retain(|kept| kept.floor >= seq);
     }
 
-    /// An update has left no entry. Laravel may have it all the same, or one whose place it took, and nobody sees any more
-    /// that something came between a kept answer and now. `is_shown`: it told of a state.
+    /// An update has left no entry. Laravel may have it all the same, or one whose place it took; `is_shown`: it told of a
+    /// state.
     #[inline]
     pub(super) fn forgets(&mut self, seq: u64, is_shown: bool) {
-        match is_shown {
-            true => self.doubt_kept(seq),
-            false => self.distrust_kept(seq),
+        if is_shown {
+            return self.doubt_kept(seq);
+        }
+        self.unread_seq = self.unread_seq.max(seq);
+        for kept in &mut self.kept {
+            kept.has_more |= kept.floor < seq;
         }
     }
 

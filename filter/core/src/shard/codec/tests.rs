@@ -75,6 +75,7 @@ fn sample() -> Shard<'static> {
                     fetched_ms: 11,
                     until_ms: 12,
                     floor: 8,
+                    has_more: false,
                     places: [Place { start: 5, end: 8 }].into_iter().collect(),
                     headers: Cow::Borrowed(b"h"),
                     body: br#"{"a":"b"}"#.as_slice().into(),
