@@ -411,6 +411,20 @@ fn what_a_qr_leaves_as_it_was_is_believed_after_three_of_them() {
 }
 
 #[test]
+fn a_state_that_is_said_again_after_all_was_settled_is_from_after_everything() {
+    for implies in [false, true] {
+        let json = format!(r#"{{"assume":{{"callers":true,"implies":{implies}}}}}"#);
+        let mut world = World::new(&json);
+        world.shows_qr("a", "2@1");
+        // The first QR lives for a minute.
+        world.wait(60_000);
+        world.shows_qr("a", "2@2");
+        let stopped = plain("inactive");
+        assert_eq!(world.reads("a", &stopped), Got::Fresh(stopped), "{implies}");
+    }
+}
+
+#[test]
 fn a_state_that_voids_a_qr_does_not_hide_that_there_was_one() {
     let mut world = World::new("{}");
     for session in ["a", "b", "c"] {

@@ -380,8 +380,10 @@ impl<'a> Session<'a> {
     /// A state was delivered. One that is said again leaves what was before it as long ago as it was.
     #[inline]
     pub(super) fn settles(&mut self, is_new: bool, mono_ms: u64) {
-        let settling = self.settling.get_or_insert_default();
-        if is_new || settling.delivered_ms == 0 {
+        // Where nothing is from before it, there is nothing that has to settle.
+        if let Some(settling) = &mut self.settling
+            && (is_new || settling.delivered_ms == 0)
+        {
             settling.delivered_ms = mono_ms;
         }
     }
@@ -396,7 +398,9 @@ impl<'a> Session<'a> {
             entry.is_dirty() && entry.text.is_some() && entry.caller == caller && entry.seq > seq
         };
         if is_new && self.entries.iter().any(follows) {
-            self.settling.get_or_insert_default().delivered_ms = 0;
+            if let Some(settling) = &mut self.settling {
+                settling.delivered_ms = 0;
+            }
         } else if is_new || rule.is_shown {
             self.settles(is_new, mono_ms);
         }

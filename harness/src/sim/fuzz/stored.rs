@@ -154,6 +154,7 @@ fn kept(dice: &mut Dice) -> Kept<'static> {
         fetched_ms: dice.number(),
         until_ms: dice.number(),
         floor: dice.number(),
+        has_more: dice.chance(20),
         places: (0..dice.below(4)).map(|_| place(dice)).collect(),
         headers: dice.bytes().into(),
         body: body.into(),
