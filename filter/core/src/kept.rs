@@ -209,8 +209,16 @@ fn candidate<'s, 'a>(
     let is_settled = unshown.is_none()
         && !session.entries.iter().any(Entry::is_dirty)
         && kept.fetched_ms >= settles_until;
-    // It has said this when it may still have been about to apply what it had taken: it is asked once more.
-    let is_over = !since.any && now.mono_ms >= settles_until;
+    // It has said this when it may still have been about to apply what it had taken: it is asked once more. What shows the
+    // newest state was not late with that.
+    let shows_newest = || {
+        let state = kept.places.first().and_then(|at| text_at(&kept.body, at));
+        let newest = session.newest_state(rules, read.state, asked.caller);
+        state
+            .zip(newest)
+            .is_some_and(|(state, (newest, ..))| state == newest)
+    };
+    let is_over = !since.any && now.mono_ms >= settles_until && !shows_newest();
     found.is_young &= is_settled || !is_over;
     if !is_settled {
         found.needs = Some(found.shown(rules, asked)?);

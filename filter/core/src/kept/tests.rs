@@ -583,6 +583,20 @@ fn what_was_kept_before_all_was_settled_is_asked_for_once_more_after_that() {
 }
 
 #[test]
+fn what_shows_the_newest_state_is_not_asked_for_once_more_where_it_is_believed() {
+    let mut world = World::new("{}");
+    for qr in ["2@1", "2@2", "2@3", "2@4"] {
+        world.shows_qr("a", qr);
+        world.reads("a", &plain("pending"));
+    }
+    world.posts("b", "pending");
+    world.delivers("b");
+    world.reads("b", &plain("pending"));
+    world.wait(31_000);
+    assert_eq!(world.reads("b", ""), Got::Cached(plain("pending")));
+}
+
+#[test]
 fn a_qr_that_was_delivered_late_has_its_time_to_be_applied() {
     let mut world = World::new("{}");
     world.posts("a", "active");
