@@ -100,12 +100,25 @@ async fn through(
         duration: lasts,
         ..options
     };
-    warm_up(&laravel, &options).await?;
+    // A read is kept of a session that has had an update, and served once it was seen what Laravel's answers are like.
+    load::introduce(&options).await?;
+    settled(&envoy).await?;
+    load::warm_up(&options).await?;
+    let before = LoadOptions {
+        duration: SEEN_WITHIN,
+        ..options.clone()
+    };
+    arm::send("until Laravel is known", before).await?;
+    settled(&envoy).await?;
+    laravel.reset();
     let load = arm::send("through Embudo     ", options).await?;
     let ledger = settled(&envoy).await?;
     envoy.stop();
     Ok((arm::collect(load, laravel).await, ledger))
 }
+
+/// Until enough of Laravel's answers were compared that kept ones are served.
+const SEEN_WITHIN: Duration = Duration::from_secs(40);
 
 /// Lets each session be asked for once, and counts from then on: what Embudo promises is promised for sessions
 /// that it has seen.
