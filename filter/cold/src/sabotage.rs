@@ -168,6 +168,8 @@ sabotages! {
     RowsTravelTogether = "rows_travel_together",
     /// What failed alone goes again as soon as there is room.
     RowsNeverWait = "rows_never_wait",
+    /// What was lost alone is passed over, like what threw.
+    PassTheLost = "pass_the_lost",
     /// Repeats may be any part of all calls.
     NoRetryBudget = "no_retry_budget",
     /// How many items a batch may have is learned anew each time.

@@ -315,7 +315,9 @@ pub struct Trial {
     pub alone: bool,
     /// Not before this, whatever its partition does: its own back-off. Monotonic.
     pub not_before_ms: u64,
-    /// Failures alone (5xx).
+    /// The last failure alone was no answer of Laravel's: it may have been taken.
+    pub lost: bool,
+    /// Failures alone (5xx, no answer).
     pub failures: u16,
     /// When the first of them was. Monotonic.
     pub failed_since_ms: u64,
@@ -503,12 +505,14 @@ impl<'a> Session<'a> {
 impl Trial {
     /// Whether an unsent item of `caller` with this trial holds up a younger one of its session, `other`'s.
     ///
-    /// What is older goes first. Only, what failed alone may fail for ever, and what a refused caller has waits for
-    /// that caller: neither may cost the session its next update.
+    /// What is older goes first. Only, what threw alone may throw for ever, and what a refused caller has waits for
+    /// that caller: neither may cost the session its next update. Nobody knows of one that was lost that it is the
+    /// row's fault, and its next try would undo what went before it meanwhile.
     #[must_use]
     pub fn holds_up(&self, caller: u64, other: u64, refused: &[u64]) -> bool {
         let is_refused = caller != other && (self.refusals > 0 || refused.contains(&caller));
-        self.failures == 0 && !is_refused
+        let has_thrown = self.failures > 0 && (!self.lost || sabotage::is(Sabotage::PassTheLost));
+        !has_thrown && !is_refused
     }
 }
 
@@ -543,6 +547,11 @@ impl Entry<'_> {
             false => self.seq < entry.seq,
         };
         is_first && dirty.trial.holds_up(self.caller, entry.caller, refused)
+    }
+
+    /// Whether it tells of a state that Laravel still has to get.
+    pub(super) fn is_unsent_state(&self) -> bool {
+        self.text.is_some() && self.is_dirty()
     }
 
     /// Whether Laravel still has to get it.

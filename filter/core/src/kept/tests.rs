@@ -742,6 +742,27 @@ fn what_another_caller_has_set_is_from_before_a_state_that_is_said_again() {
 }
 
 #[test]
+fn a_state_has_its_time_to_be_applied_though_another_callers_was_delivered_before_it() {
+    let as_two = [("authorization", "Bearer two")];
+    let mut world = World::new(r#"{"assume":{"callers":true}}"#);
+    world.posts("a", "pending");
+    world.delivers("a");
+    world.wait(10_000);
+    let status = ("/api/whatsapp/status", "estado_qr", "connecting");
+    world.offers_as("a", status, &as_two);
+    world.posts("a", "active");
+    // The other's first, and the own one long after it.
+    assert!(world.delivers_one("a"));
+    world.wait(31_000);
+    assert!(world.delivers_one("a"));
+    world.wait(20_000);
+    let late = plain("pending");
+    assert_eq!(world.reads("a", &late), Got::Fresh(plain("active")));
+    world.wait(11_000);
+    assert_eq!(world.reads("a", &late), Got::Fresh(late));
+}
+
+#[test]
 fn what_holds_where_nothing_came_between_is_not_believed_where_a_qr_did() {
     let with_qr = |state: &str, qr: u32| format!(r#"{{"estado_qr":"{state}","qr":"2@{qr}"}}"#);
     let mut world = World::new("{}");

@@ -387,6 +387,7 @@ impl<'a> Shard<'a> {
             (Outcome::Threw | Outcome::Lost, State::Dirty(dirty)) => {
                 dirty.attempts = dirty.attempts.saturating_add(1);
                 dirty.trial.threw(entry.seq, now.mono_ms);
+                dirty.trial.lost = outcome == Outcome::Lost;
             }
             (Outcome::Turned { .. }, State::Dirty(dirty)) => {
                 dirty.attempts = dirty.attempts.saturating_add(1);

@@ -213,8 +213,13 @@ impl Session<'_> {
         for entry in &self.entries {
             entry.encode(out);
         }
-        if let Some(Settling { was, delivered_ms }) = &self.settling {
-            put_numbers(out, [*delivered_ms]);
+        if let Some(settling) = &self.settling {
+            let Settling {
+                was,
+                delivered_ms,
+                awaits,
+            } = settling;
+            put_numbers(out, [*delivered_ms | u64::from(*awaits) << FLAG_SHIFT]);
             put_bytes(out, &was.0);
         }
         // Of most sessions nothing else is known.
@@ -296,7 +301,7 @@ impl Ended {
 // === impl Kept ===
 
 /// No clock comes so far.
-const HAS_MORE_SHIFT: u32 = 63;
+const FLAG_SHIFT: u32 = 63;
 
 impl Kept<'_> {
     fn encode(&self, out: &mut Vec<u8>) {
@@ -307,7 +312,7 @@ impl Kept<'_> {
                 self.caller,
                 self.reader,
                 self.fetched_ms,
-                self.until_ms | (u64::from(self.has_more) << HAS_MORE_SHIFT),
+                self.until_ms | (u64::from(self.has_more) << FLAG_SHIFT),
                 self.floor,
             ],
         );
@@ -365,6 +370,7 @@ impl Entry<'_> {
                 let Trial {
                     alone,
                     not_before_ms,
+                    lost,
                     failures,
                     failed_since_ms,
                     refusals,
@@ -372,7 +378,7 @@ impl Entry<'_> {
                 } = dirty.trial;
                 // Most items have never been alone.
                 let tried = dirty.trial != Trial::default();
-                let trial: u64 = if alone { 2 } else { tried.into() };
+                let trial = u64::from(tried) | u64::from(alone) << 1 | u64::from(lost) << 2;
                 let Dirty {
                     destination,
                     neutral,
@@ -595,8 +601,10 @@ impl<'a> Reader<'a> {
         session.entries = self.each(Self::entry)?;
         // Of many sessions a state has come, and of few is anything else known.
         if flags & SETTLING != 0 {
+            let delivered_ms = self.u64()?;
             session.settling = Some(Settling {
-                delivered_ms: self.u64()?,
+                delivered_ms: delivered_ms & !(1 << FLAG_SHIFT),
+                awaits: delivered_ms >> FLAG_SHIFT != 0,
                 was: Was(Cow::Borrowed(self.bytes()?)),
             });
         }
@@ -663,9 +671,10 @@ impl<'a> Reader<'a> {
 
     #[cold]
     #[inline(never)]
-    fn trial(&mut self, alone: bool) -> Option<Trial> {
+    fn trial(&mut self, alone: bool, lost: bool) -> Option<Trial> {
         Some(Trial {
             alone,
+            lost,
             not_before_ms: self.u64()?,
             failed_since_ms: self.u64()?,
             refused_ms: self.u64()?,
@@ -710,8 +719,8 @@ impl<'a> Reader<'a> {
             caller,
             reader,
             fetched_ms,
-            until_ms: until_ms & !(1 << HAS_MORE_SHIFT),
-            has_more: until_ms >> HAS_MORE_SHIFT != 0,
+            until_ms: until_ms & !(1 << FLAG_SHIFT),
+            has_more: until_ms >> FLAG_SHIFT != 0,
             floor,
             places,
             headers: Cow::Borrowed(self.bytes()?),
@@ -755,7 +764,7 @@ impl<'a> Reader<'a> {
                         attempts: parts as u16,
                         trial: match parts >> 16 & 0xff {
                             0 => Trial::default(),
-                            kind => self.trial(kind == 2)?,
+                            flags => self.trial(flags & 2 != 0, flags & 4 != 0)?,
                         },
                         priority: parts >> 24 & 0xff != 0,
                         destination: Cow::Borrowed(self.part(parts >> 32)?),

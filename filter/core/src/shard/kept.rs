@@ -48,8 +48,10 @@ pub struct Settling<'a> {
     /// The last states that the newest one has taken the place of; an empty one, or none, where nobody knows what was
     /// there.
     pub was: Was<'a>,
-    /// When the newest one was delivered; 0 before that. Monotonic.
+    /// When one of them was delivered last; 0 before that. Monotonic.
     pub delivered_ms: u64,
+    /// The newest one was not yet: its time begins anew.
+    pub awaits: bool,
 }
 
 /// States, each behind its length: as they lie in the store, since every request of the shard reads them and few ask.
@@ -347,7 +349,8 @@ impl<'a> Session<'a> {
     pub(super) fn gives_way(&mut self, state: &str) {
         if state.len() <= WAS_BYTES_MAX {
             self.may_have_been(state);
-            self.settling.get_or_insert_default().delivered_ms = 0;
+            let settling = self.settling.get_or_insert_default();
+            (settling.delivered_ms, settling.awaits) = (0, true);
         }
     }
 
@@ -358,7 +361,7 @@ impl<'a> Session<'a> {
             None => {
                 self.settling = Some(Settling {
                     was: Was::ANY,
-                    delivered_ms: 0,
+                    ..Settling::default()
                 });
             }
             Some(_) => self.may_have_been(""),
@@ -379,12 +382,15 @@ impl<'a> Session<'a> {
 
     /// A state was delivered. One that is said again leaves what was before it as long ago as it was.
     #[inline]
-    pub(super) fn settles(&mut self, is_new: bool, mono_ms: u64) {
+    pub(super) fn settles(&mut self, is_new: bool, seq: u64, mono_ms: u64) {
+        let follows = |entry: &Entry<'_>| entry.is_unsent_state() && entry.seq > seq;
+        let is_followed = self.entries.iter().any(follows);
         // Where nothing is from before it, there is nothing that has to settle.
         if let Some(settling) = &mut self.settling
-            && (is_new || settling.delivered_ms == 0)
+            && (is_new || settling.awaits || settling.delivered_ms == 0)
         {
             settling.delivered_ms = mono_ms;
+            settling.awaits &= is_followed;
         }
     }
 
@@ -395,14 +401,14 @@ impl<'a> Session<'a> {
         let is_new = rule.implied().is_some();
         // Its caller's state that is still to be delivered begins anew.
         let follows = |entry: &Entry<'_>| {
-            entry.is_dirty() && entry.text.is_some() && entry.caller == caller && entry.seq > seq
+            entry.is_unsent_state() && entry.caller == caller && entry.seq > seq
         };
         if is_new && self.entries.iter().any(follows) {
             if let Some(settling) = &mut self.settling {
                 settling.delivered_ms = 0;
             }
         } else if is_new || rule.is_shown {
-            self.settles(is_new, mono_ms);
+            self.settles(is_new, seq, mono_ms);
         }
     }
 
@@ -416,7 +422,12 @@ impl<'a> Session<'a> {
         says: Option<&str>,
         mono_ms: u64,
     ) {
-        let is_delivered = self.settling.as_ref().is_some_and(|it| it.delivered_ms > 0);
+        // The newest may have ended another way.
+        let awaits = || self.entries.iter().any(Entry::is_unsent_state);
+        let is_delivered = self
+            .settling
+            .as_ref()
+            .is_some_and(|it| it.delivered_ms > 0 && !(it.awaits && awaits()));
         let (settle_ms, ttl_ms) = (rules.config.kept.settle_ms, rules.config.dedup.ttl_ms);
         if is_delivered && mono_ms >= self.settles_until(settle_ms, ttl_ms) {
             self.settling = None;
@@ -452,6 +463,7 @@ impl<'a> Session<'a> {
         // What is unsent will be delivered.
         let is_unsent = self.entries.iter().any(Entry::is_dirty);
         let is_over = |it: &mut Settling<'_>| match it.delivered_ms {
+            _ if it.awaits && is_unsent => false,
             0 => !is_unsent,
             delivered_ms => mono_ms.saturating_sub(delivered_ms) > SETTLING_MS_MAX,
         };

@@ -1,6 +1,6 @@
 //! What a write does to the claim of a session.
 
-use embudo_core::shard::{BESIDE_MAX, Claim, ClaimId, Entry, Session};
+use embudo_core::shard::{BESIDE_MAX, Claim, ClaimId, Entry, Session, State};
 
 use super::answers::{Claimed, Sent, Stream};
 use super::calls::CallInfo;
@@ -63,7 +63,22 @@ impl Checker {
                 claimed.is_some_and(|entry| old.may_go(entry, &refused, now_ms))
             });
             let older = old.into_iter().flat_map(|old| &old.entries);
-            let older = older.filter(|entry| entry.is_dirty() && entry.seq < claim.seq);
+            let older: Vec<&Entry<'_>> = older
+                .filter(|entry| entry.is_dirty() && entry.seq < claim.seq)
+                .collect();
+            let is_lost = |entry: &&&Entry<'_>| {
+                let State::Dirty(dirty) = &entry.state else {
+                    return false;
+                };
+                let is_another = entry.caller != claim.caller;
+                let waits = dirty.trial.refusals > 0 || refused.contains(&entry.caller);
+                dirty.trial.lost && !(is_another && waits)
+            };
+            if let Some(lost) = older.iter().find(is_lost) {
+                let what = format!("seq {} is claimed, and {} was lost", claim.seq, lost.seq);
+                write.wrong(Invariant::NeverOlderAfterNewer, what);
+            }
+            let older = older.into_iter();
             self.are_passed_over(id, older.map(|entry| (entry.seq, &*entry.route)));
             if !may_go {
                 let oldest = old.and_then(Session::next_due).map(|entry| entry.seq);

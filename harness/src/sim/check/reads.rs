@@ -516,7 +516,12 @@ impl Checker {
             let is_panels = outcome == "fresh"
                 && said_now.iter().any(is_word)
                 && !posted.any(|update| self.state_of(update) == Some(state));
-            let changed = changed || is_panels;
+            // A posted state that another route has set again may be from before the caller's own, too.
+            let panel = self.panel.get(&history.name).map(String::as_str);
+            let is_set_again = outcome == "fresh"
+                && is_told
+                && said_now.iter().any(|it| panel == Some(&*it.state));
+            let changed = changed || is_panels || is_set_again;
             // Nor is anything surely newer than what went beside the order a moment ago.
             let settle_us = self.config.kept.settle_ms.saturating_mul(1_000);
             let mut beside = history.accepted.iter().filter(|update| update.beside);

