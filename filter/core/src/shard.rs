@@ -311,7 +311,7 @@ pub struct Dirty<'a> {
 /// that was sent by itself, to its own path.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Trial {
-    /// It travels alone, to its own path, until it is accepted.
+    /// It travels alone, to its own path, until it is accepted; of one that does not, nothing else is known.
     pub alone: bool,
     /// Not before this, whatever its partition does: its own back-off. Monotonic.
     pub not_before_ms: u64,

@@ -376,9 +376,8 @@ impl Entry<'_> {
                     refusals,
                     refused_ms,
                 } = dirty.trial;
-                // Most items have never been alone.
-                let tried = dirty.trial != Trial::default();
-                let trial = u64::from(tried) | u64::from(alone) << 1 | u64::from(lost) << 2;
+                // Most items have never been alone, and of these nothing is known.
+                let trial = u64::from(alone) | u64::from(lost) << 1;
                 let Dirty {
                     destination,
                     neutral,
@@ -398,7 +397,7 @@ impl Entry<'_> {
                         length(neutral) | length(body) << 32,
                     ],
                 );
-                if tried {
+                if alone {
                     put_rare(out, &[not_before_ms, failed_since_ms, refused_ms]);
                     out.extend_from_slice(&failures.to_le_bytes());
                     out.extend_from_slice(&refusals.to_le_bytes());
@@ -671,9 +670,9 @@ impl<'a> Reader<'a> {
 
     #[cold]
     #[inline(never)]
-    fn trial(&mut self, alone: bool, lost: bool) -> Option<Trial> {
+    fn trial(&mut self, lost: bool) -> Option<Trial> {
         Some(Trial {
-            alone,
+            alone: true,
             lost,
             not_before_ms: self.u64()?,
             failed_since_ms: self.u64()?,
@@ -764,7 +763,7 @@ impl<'a> Reader<'a> {
                         attempts: parts as u16,
                         trial: match parts >> 16 & 0xff {
                             0 => Trial::default(),
-                            flags => self.trial(flags & 2 != 0, flags & 4 != 0)?,
+                            flags => self.trial(flags & 2 != 0)?,
                         },
                         priority: parts >> 24 & 0xff != 0,
                         destination: Cow::Borrowed(self.part(parts >> 32)?),

@@ -509,7 +509,7 @@ impl Checker {
     pub(in crate::sim) fn stream_passes(
         &mut self,
         clock: Clock,
-        stream: u64,
+        (vm, stream): (u32, u64),
         had_body: bool,
         headers: &Headers,
     ) -> Option<u64> {
@@ -527,7 +527,7 @@ impl Checker {
             self.went_by(begun_us, items.iter().map(Item::session));
         }
         let known = self.streams.get(&stream)?.clone();
-        self.barred_passes(clock, stream, &known);
+        self.barred_passes(clock, (vm, stream), &known);
         let sent = sent?;
         let name = format!("{} of session {}", short(&sent.value), sent.name);
         self.goes_on_faithfully(clock, &name, &sent.said, headers);

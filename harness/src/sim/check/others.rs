@@ -284,7 +284,7 @@ impl Checker {
     // ## 2: a barrier's request is never before what it waits for
 
     /// A request of another route goes on to Laravel.
-    pub(super) fn barred_passes(&mut self, clock: Clock, stream: u64, known: &Stream) {
+    pub(super) fn barred_passes(&mut self, clock: Clock, (vm, stream): (u32, u64), known: &Stream) {
         let Asked::Barred(waits) = &known.asked else {
             return;
         };
@@ -296,7 +296,10 @@ impl Checker {
         let waited_ms = clock.mono_us.saturating_sub(known.begun_us) / 1_000;
         let is_late = waited_ms + SLACK_MS >= embudo_core::barrier::WAIT_MS;
         let since_us = self.troubled_us.max(1) + KNOWN_WITHIN_US;
-        let is_troubled = self.is_troubled || (self.troubled_us > 0 && clock.mono_us < since_us);
+        // A worker that is busy looks late.
+        let mut looks = self.looks.get(&vm).into_iter().flatten();
+        let has_heard = clock.mono_us >= since_us && looks.any(|at_us| *at_us > self.troubled_us);
+        let is_troubled = self.is_troubled || (self.troubled_us > 0 && !has_heard);
         let others = self.streams.values().filter(|other| match &other.asked {
             Asked::Barred(other) => other.barred.session == session,
             _ => false,

@@ -103,7 +103,7 @@ fn trial(dice: &mut Dice) -> Trial {
     match dice.chance(70) {
         true => Trial::default(),
         false => Trial {
-            alone: dice.chance(50),
+            alone: true,
             not_before_ms: dice.number(),
             lost: dice.chance(30),
             failures: u16::try_from(dice.number() % 8).unwrap_or(0),

@@ -48,7 +48,7 @@ impl Sim {
         let call = {
             let mut hub = self.hub.lock();
             hub.checker
-                .stream_passes(clock, stream, had_body, &passed.headers)
+                .stream_passes(clock, (vm, stream), had_body, &passed.headers)
         };
         let Passed {
             context,
