@@ -5,20 +5,13 @@ use std::time::Duration;
 
 use anyhow::{Context as _, Result, bail};
 use embudo::live::laravel::LaravelServer;
-use embudo::live::load::{self, LoadOptions};
-use embudo::live::{Envoy, EnvoyOptions, Ledger, wait};
+use embudo::live::load::{self, LoadOptions, SETTLE_MAX, settled};
+use embudo::live::{Envoy, EnvoyOptions, Ledger};
 
 use super::arm::{self, Outcome, Traffic};
 use super::front::RunArguments;
 use super::summary::{ArmSummary, RunSummary, publish};
 use super::table;
-
-/// How long the last updates may take: a flush and a call, or, after an unknown outcome, the 31 s
-/// for which a session waits and a call.
-pub(super) const SETTLE_MAX: Duration = Duration::from_secs(60);
-
-/// How often the ledger is looked at. The leader sets its gauges ten times less often.
-const POLL: Duration = Duration::from_millis(100);
 
 /// What the README promises: for so many sessions, once each has been seen, so many requests of any kind a
 /// minute at Laravel at most, and so many percent fewer than the gateway sends.
@@ -100,16 +93,8 @@ async fn through(
         duration: lasts,
         ..options
     };
-    // A read is kept of a session that has had an update, and served once it was seen what Laravel's answers are like.
-    load::introduce(&options).await?;
-    settled(&envoy).await?;
-    load::warm_up(&options).await?;
-    let before = LoadOptions {
-        duration: SEEN_WITHIN,
-        ..options.clone()
-    };
-    arm::send("until Laravel is known", before).await?;
-    settled(&envoy).await?;
+    println!("until Laravel is known: 40 s");
+    load::make_known(&envoy, &options).await?;
     laravel.reset();
     let load = arm::send("through Embudo     ", options).await?;
     let ledger = settled(&envoy).await?;
@@ -117,27 +102,12 @@ async fn through(
     Ok((arm::collect(load, laravel).await, ledger))
 }
 
-/// Until enough of Laravel's answers were compared that kept ones are served.
-const SEEN_WITHIN: Duration = Duration::from_secs(40);
-
 /// Lets each session be asked for once, and counts from then on: what Embudo promises is promised for sessions
 /// that it has seen.
 async fn warm_up(laravel: &LaravelServer, options: &LoadOptions) -> Result<()> {
     load::warm_up(options).await?;
     laravel.reset();
     Ok(())
-}
-
-/// Waits until everything accepted has reached its end, and returns the ledger as it is then.
-pub(super) async fn settled(envoy: &Envoy) -> Result<Ledger> {
-    let mut last = Ok(Ledger::default());
-    wait::some(SETTLE_MAX, POLL, async || {
-        last = envoy.admin.stats().await.map(|stats| stats.ledger());
-        let goes_on = |ledger: &Ledger| ledger.pending > 0 || !ledger.balances();
-        (!last.as_ref().is_ok_and(goes_on)).then_some(())
-    })
-    .await;
-    last
 }
 
 /// What must hold whatever the machine; how fast it is, is for the reader to judge.

@@ -10,7 +10,7 @@ use std::time::{Duration, Instant};
 
 use anyhow::{Context as _, Result, ensure};
 use clap::Args;
-use embudo::live::load::{self, Load, LoadOptions, LoadProgress, LoadReport};
+use embudo::live::load::{self, Load, LoadOptions, LoadProgress, LoadReport, SETTLE_MAX, settled};
 use embudo::live::real_laravel::Details;
 use embudo::live::{
     Application, Envoy, EnvoyOptions, Ledger, RealLaravel, RealLaravelOptions, wait,
@@ -22,7 +22,7 @@ use embudo::model::reads::{self, Compared, Words};
 use serde::Serialize;
 
 use super::arm::{self, Outcome};
-use super::compare::{SETTLE_MAX, ledger_line, settled};
+use super::compare::ledger_line;
 use super::summary::{ArmSummary, RunSummary, publish};
 use super::table;
 
@@ -244,9 +244,7 @@ impl FullStackArguments {
         .await?;
         let options = options(envoy.url());
         let first = Instant::now();
-        load::introduce(&options).await?;
-        settled(&envoy).await?;
-        load::warm_up(&options).await?;
+        load::meet(&envoy, &options).await?;
         let before = prove(&laravel, &options, first).await?;
         settled(&envoy).await?;
         // The comparison knows nothing of what was delivered before: no answer may still be taken for one from then.

@@ -19,7 +19,6 @@ use embudo::live::{Envoy, EnvoyOptions};
 use embudo::model::gateway::{GatewayConfig, session_ids};
 use serde::Serialize;
 
-use super::compare::settled;
 use super::summary::publish;
 
 /// `throttle:api` as Laravel has it up to version 10.
@@ -169,11 +168,13 @@ impl GivenUpArguments {
             ..LoadOptions::default()
         };
         if trouble == Trouble::Outage || !self.cold {
-            load::introduce(&options).await?;
-            if let Some(envoy) = &envoy {
-                settled(envoy).await?;
+            match &envoy {
+                Some(envoy) => load::meet(envoy, &options).await?,
+                None => {
+                    load::introduce(&options).await?;
+                    load::warm_up(&options).await?;
+                }
             }
-            load::warm_up(&options).await?;
         }
         let load = match trouble {
             Trouble::Outage => down_for(outage, laravel, options).await?,

@@ -2,8 +2,8 @@
 //!
 //! A gateway of twenty sessions has other shares than one of a thousand: the calls are bounded by time, the
 //! requests by sessions. So the share is measured at each size that the README names, with the same traffic as
-//! the comparison's, once each session has been updated and then read; the gateway's own figure of the same run
-//! is the reference.
+//! the comparison's, once each session has been updated and then read, and it was seen what Laravel's answers are like;
+//! the gateway's own figure of the same run is the reference.
 
 use std::net::SocketAddr;
 use std::time::Duration;
@@ -11,12 +11,12 @@ use std::time::Duration;
 use anyhow::{Context as _, Result, bail};
 use comfy_table::presets::UTF8_FULL_CONDENSED;
 use comfy_table::{Cell, CellAlignment, Table};
-use embudo::live::load::{self, LoadOptions};
+use embudo::live::load::{self, LoadOptions, settled};
 use embudo::live::{Envoy, EnvoyOptions, Ledger};
 use serde::Serialize;
 
 use super::arm::{self, Traffic};
-use super::compare::{ledger_line, settled};
+use super::compare::ledger_line;
 use super::front::RunArguments;
 use super::summary::{ArmSummary, publish};
 
@@ -115,10 +115,7 @@ async fn measure(traffic: &Traffic, lasts: Duration, envoy: EnvoyOptions) -> Res
         duration: lasts,
         ..options
     };
-    // A read is kept of a session that has had an update; and nothing of all this is counted.
-    load::introduce(&options).await?;
-    settled(&envoy).await?;
-    load::warm_up(&options).await?;
+    load::make_known(&envoy, &options).await?;
     laravel.reset();
     let label = match traffic.tenants {
         0 => format!("{:5} sessions", traffic.sessions),

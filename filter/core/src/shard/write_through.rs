@@ -897,7 +897,6 @@ impl<'a> Session<'a> {
         let text = said.text.as_deref().map(Cow::Borrowed);
         let hashes = (said.value, said.word);
         self.replace_older(clean(&rule.name, hashes, text, said.order));
-        self.settles_by(rule, (said.caller, through.seq), now.mono_ms);
         let implied = rule.implied();
         let implied = implied.and_then(|implies| Some((implies, rules.route(implies.route)?)));
         if let Some((implies, target)) = implied {
@@ -909,6 +908,8 @@ impl<'a> Session<'a> {
             superseded.push(implies.route, heir.count);
             self.replace_older(clean(&target.name, (0, word), text, None));
         }
+        // Behind all that it says: what that has taken the place of settles from here on.
+        self.settles_by(rule, (said.caller, through.seq), now.mono_ms);
     }
 
     /// Puts `entry` in the place of its predecessor, unless that is newer.

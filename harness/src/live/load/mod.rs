@@ -8,6 +8,7 @@
 //! counted; each request has at most [`RetryPolicy::sends_max`] sends, each with a timeout; and what
 //! is still under way at the end gets `drain` and is then dropped and counted.
 
+mod known;
 pub(super) mod pace;
 mod report;
 mod send;
@@ -25,6 +26,7 @@ use tokio::{
     task::{JoinHandle, JoinSet},
 };
 
+pub use self::known::{SETTLE_MAX, make_known, meet, settled};
 pub use self::report::{Latencies, LoadProgress, LoadReport, Second, Window};
 use self::send::Sender;
 use crate::model::gateway::{

@@ -196,7 +196,8 @@ impl Middle {
     async fn warm_up(&self, options: &LoadOptions) -> Result<()> {
         match self {
             Self::Batcher(batcher) => batcher.warm_up(options).await,
-            Self::Direct { .. } | Self::Embudo(_) => load::warm_up(&self.towards(options)).await,
+            Self::Direct { .. } => load::warm_up(&self.towards(options)).await,
+            Self::Embudo(envoy) => load::make_known(envoy, &self.towards(options)).await,
         }
     }
 

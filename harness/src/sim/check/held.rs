@@ -238,16 +238,19 @@ impl Checker {
         let until_ms = held_us / 1000 + self.config.ack_timeout_ms;
         let meant = known.meant.as_ref();
         let history = self.sessions.get(&sent.session);
+        let own = self.config.routes.get(sent.route);
         let settled = history.zip(meant).is_some_and(|(history, meant)| {
-            history.accepted.iter().any(|update| {
-                let same = update.seq == meant.seq && update.route == meant.route;
-                let own = self.config.routes.get(sent.route);
-                let own = own.is_some_and(|rule| rule.name == update.route);
+            // Many are looked through at each tick: numbers first.
+            history.accepted.iter().rev().any(|update| {
                 let over = matches!(
                     update.fate,
                     Fate::Delivered | Fate::Rejected | Fate::Expired
                 );
-                same && own && over && update.ended_us < began.mono_us
+                update.seq == meant.seq
+                    && over
+                    && update.ended_us < began.mono_us
+                    && update.route == meant.route
+                    && own.is_some_and(|rule| rule.name == update.route)
             })
         });
         let why = match (began.mono_ms() > until_ms, settled) {

@@ -350,3 +350,30 @@ fn what_laravel_does_not_take_ends_what_it_said_of_the_session() {
         assert_eq!(session.kept.len(), stays, "{fate:?}");
     }
 }
+
+#[test]
+fn what_a_written_through_item_implies_has_its_time_to_be_applied() {
+    let rules = rules(r#"{"assume":{"implies":true}}"#);
+    let head = head_of(&rules, "qr", "a");
+    let body = br#"{"session_id":"s","qr":"2@a"}"#;
+    let (qr, asks) = (rules.update(&head, body).unwrap(), ask(1));
+    let mut shard = Shard::default();
+    let Through::Begun {
+        seq,
+        manner,
+        before,
+        ..
+    } = shard.write_through(&rules, &qr, &asks, BOOT)
+    else {
+        panic!("it may go");
+    };
+    let begun = (seq, manner, before);
+    let through = WriteThrough::of(&rules, &qr, &asks, begun, None, BOOT);
+    shard.settle_through(&rules, &through, Fate::Accepted, BOOT);
+    let session = shard.session(qr.session).unwrap();
+    let is_from_before = |ms: u64| {
+        let mono_ms = BOOT.mono_ms + ms;
+        session.may_be_from_before("", 30_000, mono_ms)
+    };
+    assert!(is_from_before(29_000) && !is_from_before(31_000));
+}
