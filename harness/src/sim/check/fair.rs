@@ -3,7 +3,7 @@
 
 use std::collections::BTreeSet;
 
-use super::history::Fate;
+use super::history::{Accepted, Fate};
 use super::{CallEnd, Checker, Clock, Invariant, answers::short};
 
 /// From one probe of what is silent to the next; µs.
@@ -38,10 +38,15 @@ impl Checker {
         limit_ms: u64,
     ) {
         let now_us = clock.mono_us;
-        let healthy = self
-            .sessions
-            .values()
-            .filter(|h| !throwing.contains(&h.name));
+        // Whoever has hung up on an update that went by itself has left its session to wait until that is surely over.
+        let claim_us = (self.config.claim_ms() + limit_ms) * 1_000;
+        let is_unknown = |update: &Accepted| {
+            update.fate == Fate::Passing && now_us < update.at_us.saturating_add(claim_us)
+        };
+        let healthy = self.sessions.values().filter(|history| {
+            let waits_for_one = history.accepted.iter().any(is_unknown);
+            !throwing.contains(&history.name) && !waits_for_one
+        });
         let late = healthy.into_iter().find_map(|history| {
             let mut all = history.accepted.iter();
             let late = all.find(|update| {
