@@ -2,24 +2,33 @@
 
 namespace Embudo\Laravel;
 
+use Embudo\Laravel\Console\CheckCommand;
+use Embudo\Laravel\Console\TryCommand;
 use Illuminate\Contracts\Foundation\CachesRoutes;
+use Illuminate\Contracts\Http\Kernel;
 use Illuminate\Routing\Router;
 use Illuminate\Support\ServiceProvider;
 
 /**
- * Adds a batch route beside each single route that the application has, unless it has a batch route of its own.
+ * Adds a batch route beside each single route that the application has, unless it has a batch route of its own, and takes
+ * batches before the application's middleware does.
  */
 final class EmbudoServiceProvider extends ServiceProvider
 {
     public function register(): void
     {
         $this->mergeConfigFrom(self::configFile(), 'embudo');
-        $this->app->singleton(Fence::class, static fn ($app) => new Fence($app['cache'], $app['config']['embudo.fence']));
+        $this->app->bind(Fence::class, static fn ($app) => new Fence($app['cache'], $app['config']['embudo.fence']));
+        // One, since the kernel makes it once to take a batch, and once more to end it.
+        $this->app->singleton(TakesBatches::class);
     }
 
     public function boot(): void
     {
         $this->publishes([self::configFile() => $this->app->configPath('embudo.php')], 'embudo-config');
+        if ($this->app->runningInConsole()) {
+            //$this->commands([CheckCommand::class, TryCommand::class]);
+        }
         // Which routes the application has is known once all providers have booted.
         $this->app->booted(function (): void {
             // `route:cache` has written ours down with all others.
@@ -27,6 +36,12 @@ final class EmbudoServiceProvider extends ServiceProvider
             if (! $areCached && $this->app['config']['embudo.enabled']) {
                 $this->addRoutes($this->app['router']);
             }
+            // Before what other providers put first.
+            $this->callAfterResolving(Kernel::class, static function ($kernel): void {
+                if (method_exists($kernel, 'prependMiddleware')) {
+                    $kernel->prependMiddleware(TakesBatches::class);
+                }
+            });
         });
     }
 

@@ -3,6 +3,7 @@
 namespace Embudo\Laravel;
 
 use Closure;
+use Embudo\Laravel\Batch\Item;
 use Illuminate\Contracts\Cache\Factory;
 use Illuminate\Contracts\Cache\LockProvider;
 use Illuminate\Contracts\Cache\LockTimeoutException;
@@ -13,8 +14,10 @@ use Symfony\Component\HttpFoundation\Response;
  * Keeps an older item from overwriting a newer one of the same session.
  *
  * Embudo never has two calls of a session under way, but it cannot know how long PHP goes on with one that it has given
- * up. Its timestamps rise strictly within a session, across both routes, so whatever is below the last one is late.
- * Items posted alone come as the gateway sent them, without a timestamp, and are not fenced.
+ * up. Its sequence rises strictly within a session and an epoch, across both routes, so whatever is below the last one is
+ * late. An epoch is the life of Embudo's store: of two of them nobody knows which is older, and the one that comes starts
+ * anew. A batch without either has timestamps, which rise in the same way. Items posted alone come as the gateway sent
+ * them, and are not fenced.
  */
 final class Fence
 {
@@ -32,41 +35,56 @@ final class Fence
     /**
      * Runs `$serve` unless the item is older than what its session has.
      *
-     * @param  array<string, mixed>  $item
      * @param  Closure(): Response  $serve
      */
-    public function guard(array $item, Closure $serve): Response
+    public function guard(Item $item, Closure $serve): Response
     {
-        $session = $item['session_id'] ?? $item['sessionId'] ?? null;
-        $timestamp = $item['timestamp'] ?? null;
-        if (! $this->config['enabled'] || ! is_scalar($session) || ! is_int($timestamp)) {
+        $mark = $item->order ?? $item->timestamp;
+        if (! $this->config['enabled'] || ! is_scalar($item->session) || $mark === null) {
             return $serve();
         }
-        $key = 'embudo:'.sha1((string) $session);
-        $guarded = fn () => $this->serveIfNewer($key, $timestamp, $serve);
-        $store = $this->cache->store($this->config['store']);
-        if (! $store->getStore() instanceof LockProvider) {
+        $key = 'embudo:'.sha1((string) $item->session);
+        $store = $this->cache->store($this->config['store'])->getStore();
+        $guarded = fn () => $this->serveIfNewer($key, $mark, $serve);
+        if (! $store instanceof LockProvider) {
             return $guarded();
         }
         try {
-            return $store->getStore()->lock("{$key}:lock", self::LOCK_SECONDS)->block(self::WAIT_SECONDS, $guarded);
+            return $store->lock("{$key}:lock", self::LOCK_SECONDS)->block(self::WAIT_SECONDS, $guarded);
         } catch (LockTimeoutException $busy) {
             return new JsonResponse(['message' => 'The session is busy.'], Response::HTTP_SERVICE_UNAVAILABLE);
         }
     }
 
-    private function serveIfNewer(string $key, int $timestamp, Closure $serve): Response
+    /** @param array{epoch: string, seq: int}|int $mark */
+    private function serveIfNewer(string $key, $mark, Closure $serve): Response
     {
         $store = $this->cache->store($this->config['store']);
-        // Equal is the same item again, whose answer was lost.
-        if ($timestamp < (int) $store->get($key, 0)) {
+        // Two orders that say nothing of each other.
+        $key = is_array($mark) ? "{$key}:seq" : $key;
+        if (self::isOlder($mark, $store->get($key))) {
             return new JsonResponse(['success' => true, 'skipped' => true, 'reason' => 'stale']);
         }
         $response = $serve();
         if ($response->isSuccessful()) {
-            $store->put($key, $timestamp, $this->config['remember_seconds']);
+            $store->put($key, $mark, $this->config['remember_seconds']);
         }
 
         return $response;
+    }
+
+    /**
+     * Equal is the same item again, whose answer was lost.
+     *
+     * @param  array{epoch: string, seq: int}|int  $mark
+     * @param  mixed  $last
+     */
+    private static function isOlder($mark, $last): bool
+    {
+        if (is_array($mark)) {
+            return is_array($last) && $last['epoch'] === $mark['epoch'] && $mark['seq'] < $last['seq'];
+        }
+
+        return $mark < (int) $last;
     }
 }
