@@ -4,6 +4,7 @@ namespace Embudo\Laravel\Tests;
 
 use Closure;
 use Illuminate\Contracts\Console\Kernel;
+use Illuminate\Filesystem\Filesystem;
 use Illuminate\Foundation\Application;
 use Illuminate\Foundation\Testing\TestCase as LaravelTestCase;
 use Illuminate\Support\Str;
@@ -18,6 +19,7 @@ abstract class TestCase extends LaravelTestCase
 
     public function createApplication(): Application
     {
+        $this->deleteStorage();
         $this->storage = sys_get_temp_dir().'/embudo-laravel-'.Str::random(12);
         foreach (['EMBUDO_STORAGE' => '', 'APP_CONFIG_CACHE' => '/config.php', 'APP_ROUTES_CACHE' => '/routes.php', 'APP_SERVICES_CACHE' => '/services.php', 'APP_PACKAGES_CACHE' => '/packages.php'] as $name => $file) {
             $_SERVER[$name] = $_ENV[$name] = $this->storage.$file;
@@ -47,9 +49,15 @@ abstract class TestCase extends LaravelTestCase
 
     protected function tearDown(): void
     {
-        $files = $this->app['files'];
         parent::tearDown();
-        $files->deleteDirectory($this->storage);
+        $this->deleteStorage();
+    }
+
+    private function deleteStorage(): void
+    {
+        if ($this->storage !== '') {
+            (new Filesystem())->deleteDirectory($this->storage);
+        }
     }
 
     /** @param array<int, mixed> $items */

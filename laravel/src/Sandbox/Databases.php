@@ -79,13 +79,23 @@ final class Databases
             if ($isOther || $reconnect) {
                 // Another tenant's, perhaps: whoever asks for it next is given one of his own configuration.
                 $this->manager()->purge($name);
-            } elseif (($this->before[$name][0] ?? null) === $connection) {
-                Objects::write($connection, $this->before[$name][1]);
             } else {
-                $this->before[$name] = [$connection, self::unused($connection)];
-                Objects::write($connection, $this->before[$name][1]);
+                $this->putBack($name, $connection);
             }
         }
+    }
+
+    private function putBack(string $name, Connection $connection): void
+    {
+        if (($this->before[$name][0] ?? null) !== $connection) {
+            $this->before[$name] = [$connection, self::unused($connection)];
+        }
+        $values = $this->before[$name][1];
+        if ($connection->getTablePrefix() !== $values['tablePrefix']) {
+            // Its grammars know it, too.
+            $connection->setTablePrefix($values['tablePrefix']);
+        }
+        Objects::write($connection, $values);
     }
 
     /** @return array<string, Connection> */
