@@ -5,6 +5,7 @@ namespace Embudo\Laravel\Tests;
 use Illuminate\Http\Request;
 use Illuminate\Support\Facades\Request as RequestFacade;
 use Illuminate\Support\Facades\Route;
+use PHPUnit\Framework\Attributes\DataProvider;
 use RuntimeException;
 use TypeError;
 
@@ -47,6 +48,7 @@ final class BatchTest extends TestCase
     }
 
     /** @dataProvider throwables */
+    #[DataProvider('throwables')]
     public function testAnItemWhoseControllerThrowsIs500AndTheOthersAreStored(string $class): void
     {
         $this->with(static function () use ($class): void {
@@ -137,6 +139,7 @@ final class BatchTest extends TestCase
     }
 
     /** @dataProvider invalidBatches */
+    #[DataProvider('invalidBatches')]
     public function testABatchWithoutItemsIs422InLaravelsUsualShape(string $body): void
     {
         $server = ['CONTENT_TYPE' => 'application/json', 'HTTP_ACCEPT' => 'application/json'];

@@ -17,8 +17,12 @@ abstract class TestCase extends LaravelTestCase
 
     private string $storage = '';
 
+    /** @var array{mixed, mixed}|null the handlers of errors and exceptions that were there before any application's */
+    private ?array $handlers = null;
+
     public function createApplication(): Application
     {
+        $this->handlers ??= self::handlers();
         $this->deleteStorage();
         $this->storage = sys_get_temp_dir().'/embudo-laravel-'.Str::random(12);
         foreach (['EMBUDO_STORAGE' => '', 'APP_CONFIG_CACHE' => '/config.php', 'APP_ROUTES_CACHE' => '/routes.php', 'APP_SERVICES_CACHE' => '/services.php', 'APP_PACKAGES_CACHE' => '/packages.php'] as $name => $file) {
@@ -51,6 +55,23 @@ abstract class TestCase extends LaravelTestCase
     {
         parent::tearDown();
         $this->deleteStorage();
+        // Each application adds its own, and PHPUnit wants them gone.
+        for ($at = 0; $at < 100 && self::handlers()[0] !== $this->handlers[0]; $at++) {
+            restore_error_handler();
+        }
+        for ($at = 0; $at < 100 && self::handlers()[1] !== $this->handlers[1]; $at++) {
+            restore_exception_handler();
+        }
+    }
+
+    /** @return array{mixed, mixed} */
+    private static function handlers(): array
+    {
+        $handlers = [set_error_handler(null), set_exception_handler(null)];
+        restore_error_handler();
+        restore_exception_handler();
+
+        return $handlers;
     }
 
     private function deleteStorage(): void
