@@ -27,7 +27,7 @@ final class EmbudoServiceProvider extends ServiceProvider
     {
         $this->publishes([self::configFile() => $this->app->configPath('embudo.php')], 'embudo-config');
         if ($this->app->runningInConsole()) {
-            //$this->commands([CheckCommand::class, TryCommand::class]);
+            $this->commands([CheckCommand::class, TryCommand::class]);
         }
         // Which routes the application has is known once all providers have booted.
         $this->app->booted(function (): void {

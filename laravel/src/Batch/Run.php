@@ -62,6 +62,11 @@ final class Run
     /** @var array<int, string> */
     private array $headers;
 
+    private bool $isFenced;
+
+    /** @var array<string, object> middleware that does nothing at the end of a request */
+    private array $endless;
+
     private ?Response $first = null;
 
     private float $longest = 0.0;
@@ -149,7 +154,10 @@ final class Run
         $this->requests = new ItemRequests($this->batch, $this->rule['single']);
         $this->before = $this->world->capture();
         $this->renderFatalErrors();
-        $extenders = $this->once->extenders($this->middleware());
+        $this->isFenced = (bool) ($config['fence']['enabled'] ?? false);
+        $middleware = $this->middleware();
+        $this->endless = $this->endless($middleware);
+        $extenders = $this->once->extenders($middleware);
         $this->fresh = $this->world->fresh($this->world->capture(), $config['flush'] ?? [], $extenders);
         // Once in a batch, and not for each item: as it is for the batch, so it is for them.
         $this->app->instance('request', $this->batch);
@@ -216,9 +224,13 @@ final class Run
         }
         $this->keepRoute($request);
         $this->databases->forget((bool) $this->app['config']['embudo.reconnect']);
-        $this->served[] = [$request, $response, $this->world->capture()];
-        $this->world->restore($this->before);
+        $world = $this->world->capture();
+        $this->world->learn($this->fresh, $world);
+        $this->served[] = [$request, $response, $this->world->without($world, $this->endless)];
         $this->world->restorePhp();
+        if ($this->isFenced) {
+            $this->world->restore($this->before);
+        }
 
         return $response;
     }
@@ -308,6 +320,28 @@ final class Run
         }
 
         return array_merge($global, array_values($router->getMiddleware()), $declared, ...array_values($router->getMiddlewareGroups()));
+    }
+
+    /**
+     * The kernel makes each middleware once more to see whether it has to be ended: for most of them that is all.
+     *
+     * @param  array<int, mixed>  $middleware
+     * @return array<string, object>
+     */
+    private function endless(array $middleware): array
+    {
+        $endless = [];
+        $nothing = new class()
+        {
+        };
+        foreach ($middleware as $name) {
+            $class = is_string($name) ? explode(':', $name, 2)[0] : '';
+            if (! isset($endless[$class]) && class_exists($class) && ! method_exists($class, 'terminate') && ! $this->app->bound($class)) {
+                $endless[$class] = $nothing;
+            }
+        }
+
+        return $endless;
     }
 
     /** A route keeps its controller and its parameters, and the next item is served by the same one. */

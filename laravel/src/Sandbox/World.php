@@ -8,6 +8,7 @@ use Illuminate\Contracts\Bus\Dispatcher as Bus;
 use Illuminate\Contracts\Debug\ExceptionHandler;
 use Illuminate\Contracts\Foundation\Application;
 use Illuminate\Contracts\Http\Kernel;
+use Illuminate\Contracts\Routing\ResponseFactory;
 use Illuminate\Database\Eloquent\Model;
 use Illuminate\Database\Eloquent\Relations\Relation;
 use Illuminate\Http\Resources\Json\JsonResource;
@@ -86,13 +87,20 @@ final class World
     private const INI = ['memory_limit', 'display_errors', 'precision', 'serialize_precision', 'default_socket_timeout'];
 
     /** Used by most requests, and the same for all of them: made once instead of for each item. */
-    private const WARM = ['validator', 'translator', 'cache', 'redis', 'queue', Bus::class, ExceptionHandler::class];
+    private const WARM = [
+        'validator', 'translator', 'cache', 'redis', 'queue', 'url', 'view', 'redirect',
+        Bus::class, ExceptionHandler::class, ResponseFactory::class,
+        \Illuminate\Routing\Contracts\ControllerDispatcher::class, \Illuminate\Routing\Contracts\CallableDispatcher::class,
+    ];
 
     /** @var array<int, array{object, array<int, string>}> */
     private array $objects;
 
     /** @var array<int, array{ArrayStore, array<string, mixed>}> */
     private array $memories;
+
+    /** @var array<string, string> models that were looked at */
+    private array $models = [];
 
     private int $errorReporting;
 
@@ -227,6 +235,51 @@ final class World
     }
 
     /**
+     * What an item has found out about classes, and would have to find out again for each.
+     *
+     * @param  array<string, mixed>  $fresh  what items begin with
+     * @param  array<string, mixed>  $state  what one has ended with
+     */
+    public function learn(array &$fresh, array $state): void
+    {
+        $app = $state['objects'][0];
+        $known = &$fresh['objects'][0]['checkedForAttributeBindings'];
+        if ($known !== null && count($known) < count($app['checkedForAttributeBindings'])) {
+            // Those for which it has bound something are not bound in the next.
+            $known += array_diff_key($app['checkedForAttributeBindings'], $app['bindings']);
+        }
+        $booted = $state['statics'][Model::class]['booted'] ?? [];
+        $left = $fresh['statics'][Model::class]['booted'] ?? [];
+        if (count($booted) > count($left)) {
+            foreach (array_diff_key($booted, $left, $this->models) as $class => $is) {
+                $this->models[$class] = $class;
+                if ($this->models()->isTheSameForAll($class, $state['statics'][Model::class])) {
+                    $fresh['statics'][Model::class]['booted'][$class] = $is;
+                }
+            }
+        }
+    }
+
+    private function models(): Models
+    {
+        return new Models($this->app->make('events'));
+    }
+
+    /**
+     * A state in which these classes are not made.
+     *
+     * @param  array<string, mixed>  $state
+     * @param  array<string, object>  $instances
+     * @return array<string, mixed>
+     */
+    public function without(array $state, array $instances): array
+    {
+        $state['objects'][0]['instances'] += $instances;
+
+        return $state;
+    }
+
+    /**
      * @param  array<string, mixed>  $app
      * @return array<int, string>
      */
@@ -243,7 +296,8 @@ final class World
      */
     private function objectsOf(array $instances): array
     {
-        $objects = [[$this->app, []]];
+        // Laravel 12 and later: what was read of a class's attributes is the same for all.
+        $objects = [[$this->app, ['checkedForSingletonOrScopedAttributes']]];
         foreach (self::SERVICES as $abstract => $but) {
             $object = $instances[$this->app->getAlias($abstract)] ?? null;
             if (is_object($object)) {
