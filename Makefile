@@ -21,7 +21,7 @@ ARGS ?=
 # make sim SEEDS=100000 for a long night.
 SEEDS ?= 10000
 
-.PHONY: help run full-stack given-up test module tests sim fuzz chaos bench peers sizes figures build lint fmt tools laravel-tools clean
+.PHONY: help run full-stack given-up test module tests sim fuzz chaos bench peers sizes figures build lint fmt tools laravel-tools laravel-versions laravel-cost clean
 
 help: ## Show this help
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-13s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -96,6 +96,12 @@ tools: rust ## Find or install func-e and Envoy (into .tools/, nothing global)
 
 laravel-tools: rust ## Find or install PHP, Laravel and nginx, the distribution's packages; installing takes root
 	@$(EMBUDO) tools --laravel
+
+laravel-versions: laravel-tools ## The package's tests on every Laravel that can be had here, 8 to 13; prints a table
+	@laravel/bin/versions $(ARGS)
+
+laravel-cost: laravel-tools ## PHP's CPU time for a batch of 50, beside the package before it isolated items, and beside 50 singles
+	@php laravel/bin/cost $(ARGS)
 
 clean: ## Remove everything that was built; .tools/ stays, since it is downloaded
 	@cargo clean

@@ -136,7 +136,9 @@ final class TryCommand extends Command
     {
         $this->laravel['events']->listen('*', function (string $name, array $payload): void {
             $request = $this->laravel->make('request');
-            if (! $request instanceof Request || $request->server->get('REQUEST_METHOD') !== 'POST') {
+            // This process has booted a model when the first asked for it; a server's boots it for each.
+            $isBoot = strncmp($name, 'eloquent.boot', 13) === 0;
+            if ($isBoot || ! $request instanceof Request || $request->server->get('REQUEST_METHOD') !== 'POST') {
                 return;
             }
             $about = ($payload[0] ?? null) instanceof QueryExecuted ? $payload[0]->sql : '';
