@@ -41,6 +41,8 @@ final class Run
 
     private OncePerBatch $once;
 
+    private Garbage $garbage;
+
     private ItemRequests $requests;
 
     /** @var array<string, mixed> what was there before the batch */
@@ -64,6 +66,8 @@ final class Run
 
     private bool $isFenced;
 
+    private ?bool $routeEnds = null;
+
     /** @var array<string, object> middleware that does nothing at the end of a request */
     private array $endless;
 
@@ -77,6 +81,7 @@ final class Run
      */
     public function __construct(private Application $app, private Kernel $kernel, private Request $batch, private array $rule)
     {
+        $this->garbage = new Garbage();
         $this->outputLevel = ob_get_level();
         $this->headers = headers_list();
     }
@@ -87,11 +92,13 @@ final class Run
         $items = (new Items($this->app->make('validator'), (int) $config['max_items']))->of((string) $this->batch->getContent(), $this->rule['field']);
         $this->prepare($config);
         LastWords::of($this);
+        $this->garbage->wait();
         try {
             $turnedAway = $this->serve($items, $this->app->make(Fence::class), $this->endsAt($config));
         } finally {
             LastWords::none();
             $this->world->restore($this->before);
+            $this->garbage->waitNoLonger();
         }
 
         return $turnedAway ?? $this->result();
@@ -107,6 +114,7 @@ final class Run
             return;
         }
         $level = ob_get_level();
+        $this->garbage->wait();
         foreach ($this->served as [$request, $response, $world]) {
             $this->world->restore($world);
             // The answer is on its way; what is printed now would be behind it.
@@ -123,6 +131,7 @@ final class Run
         }
         $this->served = [];
         $this->world->restore($this->before);
+        $this->garbage->waitNoLonger();
     }
 
     /** What is to be said when the process ends in the middle of an item. */
@@ -194,6 +203,7 @@ final class Run
             if ($this->isForAll($response, count($items))) {
                 return $this->marked($response);
             }
+            $this->garbage->collect();
             $this->longest = max($this->longest, microtime(true) - $began);
         }
 
@@ -352,10 +362,27 @@ final class Run
             return;
         }
         $kept = clone $route;
+        $this->routeEnds ??= $this->doesRouteEnd($kept);
+        if (! $this->routeEnds) {
+            // None of them has an end; to look each up again would take as long as to serve it.
+            $kept->computedMiddleware = [];
+        }
         $request->setRouteResolver(static fn () => $kept);
         $this->app->instance(Route::class, $kept);
         $route->controller = null;
         $route->computedMiddleware = null;
+    }
+
+    private function doesRouteEnd(Route $route): bool
+    {
+        foreach ($this->app->make('router')->gatherRouteMiddleware($route) as $name) {
+            $class = is_string($name) ? explode(':', $name, 2)[0] : '';
+            if ($class !== '' && (! class_exists($class) || method_exists($class, 'terminate') || $this->app->bound($class))) {
+                return true;
+            }
+        }
+
+        return false;
     }
 
     /** Laravel renders what has ended the process, and sends it: for a batch, the batch's answer. */

@@ -19,6 +19,9 @@ final class Objects
     /** @var array<class-string, array<int, string>> */
     private static array $fixed = [];
 
+    /** @var array<class-string, Closure> */
+    private static array $statics = [];
+
     /**
      * @param  array<int, string>  $but
      * @return array<string, mixed>
@@ -46,18 +49,31 @@ final class Objects
      */
     public static function readStatic(string $class, array $names): array
     {
-        $values = [];
+        return (self::$statics[$class] ??= self::staticsOf($class, $names))();
+    }
+
+    /**
+     * @param  class-string  $class
+     * @param  array<int, string>  $names
+     */
+    private static function staticsOf(string $class, array $names): Closure
+    {
+        $there = [];
         foreach ($names as $name) {
-            if (property_exists($class, $name)) {
-                $property = new ReflectionProperty($class, $name);
-                $property->setAccessible(true);
-                if ($property->isInitialized()) {
-                    $values[$name] = $property->getValue();
-                }
+            // One that has a type and no value cannot be read.
+            if (property_exists($class, $name) && (new ReflectionProperty($class, $name))->isInitialized()) {
+                $there[] = $name;
             }
         }
 
-        return $values;
+        return Closure::bind(static function () use ($class, $there): array {
+            $values = [];
+            foreach ($there as $name) {
+                $values[$name] = $class::$$name;
+            }
+
+            return $values;
+        }, null, $class);
     }
 
     /**
