@@ -180,7 +180,7 @@ final class World
             date_default_timezone_set($this->timezone);
         }
         if (setlocale(LC_ALL, '0') !== $this->locale) {
-            setlocale(LC_ALL, explode(';', $this->locale));
+            setlocale(LC_ALL, $this->locale);
         }
         foreach ($this->ini as $name => $value) {
             if (is_string($value) && ini_get($name) !== $value) {

@@ -211,6 +211,7 @@ return [
         $route(static fn (Request $request) => Seen::note('memo', Cache::store('array')->rememberForever('m', static fn () => $request->input('qr'))) ?? []);
     }),
     'the time zone' => $leak(static fn () => date_default_timezone_set('America/Lima'), static fn () => date_default_timezone_get()),
+    'the locale of PHP' => $leak(static fn () => setlocale(LC_NUMERIC, 'C.UTF-8'), static fn () => setlocale(LC_ALL, '0')),
     'a setting of PHP' => $leak(static fn () => ini_set('precision', '3'), static fn () => ini_get('precision')),
     'what is an error' => $leak(static fn () => error_reporting(0), static fn () => error_reporting()),
     'how resources are wrapped' => $leak(static fn () => JsonResource::withoutWrapping(), static fn () => JsonResource::$wrap),
