@@ -15,8 +15,11 @@ final class WorkerTest extends TestCase
 {
     private const BATCHES = 1000;
 
-    /** What PHP may keep in a thousand batches: less than a byte for each item, were it anything of theirs. */
-    private const GROWTH_BYTES = 16 << 10;
+    /** PHP doubles tables of its own at times, by megabytes where other tests came before; that is in one round. */
+    private const ROUNDS = 4;
+
+    /** What PHP may keep of 250 batches: five bytes for each item, were it anything of theirs. */
+    private const GROWTH_BYTES = 4 << 10;
 
     public function testAThousandBatchesLeaveNothingBehind(): void
     {
@@ -42,15 +45,19 @@ final class WorkerTest extends TestCase
         $this->warm($items);
         $tables = $this->tables();
         $singles = 0;
-        gc_collect_cycles();
-        $memory = memory_get_usage();
-        for ($batch = 0; $batch < self::BATCHES; $batch++) {
-            $this->work($items);
+        $grown = [];
+        for ($round = 0; $round < self::ROUNDS; $round++) {
+            gc_collect_cycles();
+            $memory = memory_get_usage();
+            for ($batch = 0; $batch < self::BATCHES / self::ROUNDS; $batch++) {
+                $this->work($items);
+            }
+            gc_collect_cycles();
+            $grown[] = memory_get_usage() - $memory;
         }
-        gc_collect_cycles();
         self::assertSame(3 * self::BATCHES, $singles, 'each item begins as the first did');
         self::assertSame($tables, $this->tables());
-        self::assertLessThan(self::GROWTH_BYTES, memory_get_usage() - $memory);
+        self::assertLessThan(self::GROWTH_BYTES, min($grown), 'what is kept of batches grows in every round');
         self::assertSame(['en', 'Embudo test application', null], [App::getLocale(), config('app.name'), Auth::user()]);
     }
 
