@@ -24,7 +24,7 @@ SEEDS ?= 10000
 .PHONY: help run full-stack given-up test module tests sim fuzz chaos bench peers sizes figures build lint fmt tools laravel-tools laravel-versions laravel-cost clean
 
 help: ## Show this help
-	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-13s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-17s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
 
 run: tools ## See the effect beside a stand-in Laravel; LARAVEL=host:port fronts yours until Ctrl-C
 	@$(EMBUDO) run $(if $(LARAVEL),--laravel $(LARAVEL)) $(ARGS)
